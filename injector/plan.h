@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What can be patched, and how, decided from the file alone before anything is
+ * touched. A scan of the whole text finds every address that something may
+ * jump to; a plan turns a function (or an instruction) into windows: runs of
+ * whole instructions that a jump can replace because nothing arrives inside.
+ */
+#pragma once
+#include "base/code_image.h"
+#include "base/types.h"
+#include "base/uerr.h"
+
+struct textscan;
+
+/* Scans CODE. With CACHE_DIR and a build-id the result is kept there
+ * ("BUILDID.scan") and read back when valid; NULL: no cache. CODE must outlive
+ * the scan. */
+struct uerr *textscan_create(const struct code_image *code, const char *cache_dir,
+			     struct textscan **ret) UERR_MUST_CHECK;
+void textscan_destroy(struct textscan *scan); /* NULL is fine */
+
+/* May anything arrive at link address ADDR other than by falling into it? */
+bool textscan_is_target(const struct textscan *scan, addr_t addr);
+
+#define WINDOW_MAX 64 /* bytes */
+#define WINDOW_INSNS 24
+
+/* Where a hook runs in a window: before the instruction at `off`. */
+struct hook_point {
+	u8 off;
+	bool exit; /* before a ret; else at an entry */
+};
+
+/* A run of instructions to be replaced by one 5-byte jump at its start. */
+struct window {
+	addr_t addr;            /* link address */
+	u8 len;                 /* bytes displaced, 5 … WINDOW_MAX */
+	u8 bytes[WINDOW_MAX];   /* what the file has there */
+	u8 ninsns;
+	u8 insn_off[WINDOW_INSNS];
+	u8 npoints;
+	struct hook_point points[8];
+};
+
+enum site_tactic { SITE_NONE, SITE_JUMP, SITE_PUN, SITE_TRAP, SITE_RET, SITE_TAIL, SITE_ENTRY_TAKEOVER };
+const char *site_tactic_name(enum site_tactic t); /* "-", "jump", "pun", "trap", "ret", "tail", "takeover" */
+
+enum plan_want { PLAN_ENTRY = 1, PLAN_EXIT = 2 };
+
+struct func_plan {
+	addr_t addr;
+	u64 size;
+	enum site_tactic entry, exit; /* SITE_NONE: refused, with the reason */
+	char *entry_reason;           /* "a jump lands inside its first 5 bytes", or NULL */
+	char *exit_reason;            /* "returns twice: entry only", "ends by jumping to f", or NULL */
+	u32 nrets;
+	struct window *windows;       /* entry and exit windows, merged where they overlap */
+	size_t nwindows;
+};
+
+/* Plans the function at link address ADDR of SIZE bytes (0: up to the next
+ * function). WANT is plan_want bits; each wanted side is planned or refused on
+ * its own. NAME may be NULL; setjmp and its kind are known by name. The error
+ * is for what makes both impossible (address in no text, bad size). */
+struct uerr *plan_function(const struct textscan *scan, addr_t addr, u64 size, const char *name, u32 want,
+			   struct func_plan *ret) UERR_MUST_CHECK;
+
+/* Plans an entry hook at instruction ADDR inside a function (SYMBOL+OFF):
+ * refused until flags and red zone are kept there. */
+struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr,
+		       struct func_plan *ret) UERR_MUST_CHECK;
+void func_plan_deinit(struct func_plan *p);
+
+/* Merges the windows of several plans of one file (two links on one function,
+ * functions whose windows touch): same address → one window with all points;
+ * overlap → one longer window. UERR_CANNOT_PROBE when they cannot be merged.
+ * ret[*nret] is malloc'd, by address. */
+struct uerr *windows_merge(const struct textscan *scan, const struct window *const *windows, size_t n,
+			   struct window **ret, size_t *nret) UERR_MUST_CHECK;

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Maps in shared memory, and the operations on them. Compiled twice: for the
+ * daemon (and libbpfvm), and freestanding into the runtime that goes into
+ * targets. So: no libc, no allocation, no waiting, no system call in any
+ * umap_* operation below that is not marked "host only".
+ *
+ * One memfd a map. It holds offsets, never pointers, and no geometry that
+ * anyone trusts: geometry is in struct umap, which the target cannot write (it
+ * lies in the code arena) and the daemon keeps privately. Every index read from
+ * shared memory is bounded by the descriptor before use.
+ */
+#pragma once
+#include "base/target_abi.h"
+#include "base/types.h"
+
+/* Numbers of enum bpf_map_type (linux/bpf.h). */
+enum umap_type {
+	UMAP_HASH = 1,
+	UMAP_ARRAY = 2,
+	UMAP_PERCPU_HASH = 5,
+	UMAP_PERCPU_ARRAY = 6,
+};
+
+/* BPF_ANY, BPF_NOEXIST, BPF_EXIST of linux/bpf.h */
+#define UMAP_ANY 0
+#define UMAP_NOEXIST 1
+#define UMAP_EXIST 2
+
+#define UMAP_SPARE_SLOTS 64 /* per-CPU copies beside one for each CPU */
+
+/* The private descriptor. `base` is where the memory is mapped in the address
+ * space that uses the descriptor; all else is the same everywhere. */
+struct umap {
+	u64 base;
+	u64 size;        /* bytes of memory */
+	u32 type, key_size, value_size, max_entries;
+	u32 map_flags;   /* BPF_F_* */
+	u32 id;          /* unique in the daemon */
+	u32 ncpus;       /* what readers see of a per-CPU map */
+	u32 nslots;      /* copies that programs use: ncpus + UMAP_SPARE_SLOTS, else 1 */
+	u32 elem_stride; /* ARRAY types: bytes from one element to the next, value rounded up to 8 */
+	u32 frozen;      /* programs may not write (rodata) */
+	u64 data_off;    /* ARRAY: values; PERCPU_ARRAY: copy of slot 0 */
+	u64 slot_stride; /* PERCPU_*: bytes from one slot's copy to the next */
+	/* hash */
+	u32 nbuckets;    /* power of two */
+	u32 nelems;      /* max_entries and what concurrent replacement needs */
+	u64 buckets_off, elems_off, bitmap_off, values_off;
+	u64 reserved[4]; /* for the hash's own use */
+};
+
+/* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG, as
+ * bpf(BPF_MAP_CREATE) does. ret->base is 0. */
+long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags, u32 ncpus, u32 id,
+		   struct umap *ret);
+
+/* Makes fresh memory (zeros, m->size bytes at m->base) into an empty map. */
+void umap_format(const struct umap *m);
+
+/* Who operates, and on which per-CPU copy. */
+struct umap_ctx {
+	struct thread_rec *rec; /* where intents are logged; may not be NULL */
+	u32 owner;              /* OWNER_ID */
+	u32 slot;               /* claimed slot; per-CPU maps only */
+};
+
+/* What a program's helpers do, with the kernel's results (address or NULL; 0
+ * or -ENOENT, -EEXIST, -E2BIG, -EINVAL, -EBUSY). Key and value belong to the
+ * caller and may not lie in the map's own memory when they can change. For
+ * per-CPU types the value is that of cx->slot. */
+void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
+long umap_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
+
+/*
+ * Per-CPU claims. One table (a memfd of its own) for each object, shared by all
+ * its targets: a program that uses per-CPU maps claims a slot for its whole
+ * run, so that nobody else touches that copy: its plain `(*v)++` loses nothing.
+ * home[cpu] by one restartable (rseq) store if free, else a spare slot by
+ * compare-and-swap, else none: the run is skipped and counted as missed.
+ */
+struct umap_claims {
+	struct {
+		u64 owner; /* 0 free, else OWNER_ID + 1 */
+		u64 pad[7];
+	} slot[1]; /* ncpus + UMAP_SPARE_SLOTS of them */
+};
+#define UMAP_CLAIMS_SIZE(ncpus) (((u64)(ncpus) + UMAP_SPARE_SLOTS) * 64)
+
+/* Claims a slot for OWNER; HOOK_NO_SLOT when all are taken. RSEQ is the
+ * thread's struct rseq (NULL: claim by compare-and-swap alone). */
+u64 umap_claim(struct umap_claims *c, u32 ncpus, u32 owner, void *rseq);
+static inline void umap_release(struct umap_claims *c, u64 slot)
+{
+	__atomic_store_n(&c->slot[slot].owner, 0, __ATOMIC_RELEASE);
+}
+
+/*
+ * Host only from here: the daemon's side, which sees a map as user space sees a
+ * kernel map. Values of per-CPU maps are ncpus consecutive values, each rounded
+ * up to 8 bytes; spare slots are folded into cpu = i mod ncpus by adding them
+ * up as u64 words (the sum of all copies is exact for counters).
+ */
+#ifndef UMAP_FREESTANDING
+#include "base/uerr.h"
+
+/* Bytes of a value as umap_read()/umap_write() pass it. */
+u64 umap_user_value_size(const struct umap *m);
+
+/* Makes a sealed memfd (SHRINK|GROW|SEAL) with an empty map in it, mapped here
+ * (m->base set). The caller owns both (umap_destroy). UERR_FAILED with the
+ * figure when it would not fit into memory. */
+struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags,
+			 u32 ncpus, u32 id, struct umap *ret, int *ret_fd) UERR_MUST_CHECK;
+void umap_destroy(struct umap *m, int fd);
+
+/* Same for a claims table. */
+struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd) UERR_MUST_CHECK;
+
+/* 0 or a negative errno, as the bpf(2) commands give it. */
+long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+/* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. */
+long umap_next_key(const struct umap *m, const void *key, void *next_key);
+
+/* Finishes or undoes what the dead owner of REC left in M, and frees its claims.
+ * Only the daemon declares death. */
+void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
+void umap_claims_recover(struct umap_claims *c, u32 ncpus, u32 owner);
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * BPF to x86-64 machine code for a given address, in one go, no LLVM. The code
+ * obeys the calling convention of a hook (base/target_abi.h):
+ *
+ *	u64 fn(u64 r1, u64 r2, struct hook_frame *frame);
+ *
+ * Register mapping: r0 rax, r1 rdi, r2 rsi, r3 rdx, r4 rcx, r5 r8, r6 rbx,
+ * r7 r13, r8 r14, r9 r15, fp rbp; r12 holds frame where the program needs it;
+ * r9, r10, r11 are scratch. Helpers are called as C functions of six arguments,
+ * the last (r9) being the frame.
+ */
+#pragma once
+#include "vm/program.h"
+
+struct jit_map {
+	const struct umap *map; /* geometry, with base as the *target* has it */
+	addr_t desc_addr;       /* where a copy of *map lies in the target: what ld_imm64 of the map yields */
+};
+
+struct jit_input {
+	const struct vm_prog *prog; /* checked */
+	const struct jit_map *maps;
+	size_t nmaps;
+	addr_t code_addr;           /* where the code will run */
+	/* Address of helper ID in the target; 0 is not called (check refused it). */
+	addr_t (*helper_addr)(u32 id, void *arg);
+	void *arg;
+};
+
+struct jit_output {
+	u8 *code;          /* malloc'd */
+	size_t size;
+	addr_t entry;      /* = code_addr */
+	u32 clobbers;      /* TARGET_REG_BIT mask of caller-saved registers that it changes (ax … r11) */
+	u32 *insn_off;     /* offset of each BPF instruction's code; for dump jited and profilers; malloc'd */
+};
+
+/* Compiles. The size does not depend on code_addr as long as helpers stay
+ * within ±2 GiB or stay without: compile once at 0 to learn it. */
+struct uerr *jit_compile(const struct jit_input *in, struct jit_output *ret) UERR_MUST_CHECK;
+void jit_output_deinit(struct jit_output *out);
+
+/* The upper bound of the code's size in bytes, without compiling. */
+size_t jit_size_bound(const struct vm_prog *prog);
+
+/* The listing of CODE at ADDR, with BPF instructions as comments; malloc'd. */
+char *disasm_jited(const struct vm_prog *prog, const struct jit_output *out, addr_t addr);

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A BPF program as the parts of vm hand it to each other: made by object.c,
+ * judged by check.c, run by interp.c, compiled by jit.c, printed by disasm.c.
+ */
+#pragma once
+#include <linux/bpf.h>
+
+#include "base/target_abi.h"
+#include "base/types.h"
+#include "base/uerr.h"
+#include "maps/umap.h"
+
+/* linux/bpf.h of Debian 12 lacks what came with v4 */
+#ifndef BPF_MEMSX
+#define BPF_MEMSX 0x80
+#endif
+
+/* A map as a program refers to it. Map references in instructions are
+ * BPF_PSEUDO_MAP_IDX (src_reg 5, imm = index here) and BPF_PSEUDO_MAP_IDX_VALUE
+ * (src_reg 6, next imm = offset into the value of entry 0). */
+struct vm_map {
+	const struct umap *map; /* geometry and id; base is where this process sees it */
+};
+
+/* What check.c found out, for the trampoline and the JIT. */
+struct vm_prog_info {
+	u32 ctx_fields;    /* TARGET_REG_BIT mask of ctx fields that it may read */
+	u32 stack_depth;   /* bytes, over the deepest call chain */
+	u32 nsubprogs;     /* including the main one */
+	bool uses_percpu;  /* needs a claimed slot */
+	bool uses_helpers; /* calls any helper that is not inlined */
+	bool leaf_pure;    /* cannot write any memory but its stack */
+	u64 helpers[4];    /* bit set of helper ids */
+};
+
+struct vm_prog {
+	char name[64];          /* as BPF names it: function name */
+	char section[128];      /* "uprobe/libc:malloc" */
+	struct bpf_insn *insns; /* relocated; subprograms appended */
+	u32 ninsns;
+	u32 *lines;             /* source line of each instruction, 0 unknown; or NULL */
+	const char *file;       /* source file of `lines`, or NULL */
+	struct vm_prog_info info;
+	bool checked;           /* check_program() accepted it */
+};
+
+/* Helpers: vm/helpers.def lists them once: X(id, name, nargs, flags). */
+const char *vm_helper_name(u32 id); /* "bpf_ktime_get_ns", or NULL: not there */
+bool vm_helper_known(u32 id);       /* implemented, may be called */
+
+/* Judges a program: until the full verifier, structurally (known opcodes,
+ * reserved fields zero, jumps inside, no unreachable end, known helpers, stack
+ * accesses by constant offset inside 512 bytes). Fills P->info and P->checked.
+ * UERR_REJECTED names instruction, source line, rule, and what to try. */
+struct uerr *check_program(struct vm_prog *p, const struct vm_map *maps, size_t nmaps) UERR_MUST_CHECK;
+
+/* Runs P in this process with r1, r2 as given. MEM may be NULL. FRAME may be
+ * NULL when the program calls no helper that needs one (then it gets a private
+ * one). Bounded by MAX_INSNS executed instructions (0: no bound). Accesses are
+ * not checked here: only checked programs, or trusted tests, may run.
+ * 0, or -ELOOP (bound), -EINVAL (an instruction that cannot be executed). */
+long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, u64 r1, u64 r2,
+		struct hook_frame *frame, u64 max_insns, u64 *r0);
+
+/* The xlated listing, one instruction a line as bpftool prints it
+ * ("   0: (b7) r0 = 0"). malloc'd; NULL when out of memory. */
+char *disasm_xlated(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps);
