@@ -28,12 +28,17 @@ char *protocol_socket_path(const char *given);
 /* Writes OBJ and a NUL to the blocking descriptor FD. */
 struct uerr *protocol_write(int fd, const cJSON *obj) UERR_MUST_CHECK;
 
-/* Bytes received and not yet taken as messages. */
+/* Bytes received and not yet taken as messages. Starts as zeros. */
 struct protocol_buf {
 	char *data;
 	size_t n, cap;
+	size_t scanned;   /* of these no one is the NUL */
+	size_t max_items; /* values in a message, 0: any number */
 };
 void protocol_buf_deinit(struct protocol_buf *b);
+
+/* Makes room for WANT more bytes at data + n. */
+struct uerr *protocol_buf_room(struct protocol_buf *b, size_t want) UERR_MUST_CHECK;
 
 /* Reads one message from blocking FD; *ret is NULL at the end of the stream. */
 struct uerr *protocol_read(int fd, struct protocol_buf *b, cJSON **ret) UERR_MUST_CHECK;
