@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The scan of a whole text for everything that may be jumped to.
+ *
+ * A window of five bytes can only be replaced by a jump when control enters it
+ * at its first byte alone. Nothing in an ELF file says so; the proof is to look
+ * at every instruction of the file. An address counts as a possible arrival
+ * when
+ *
+ *	- a direct branch or call names it (also into an instruction's middle),
+ *	- it follows a call (something returns there),
+ *	- a jump table has an entry for it,
+ *	- an instruction takes its address (lea, or an immediate),
+ *	- the file says so: symbol, relocation, FDE, landing pad (code->marks).
+ *
+ * The sweep is linear and starts anew at every function, so data between
+ * functions cannot derail it. Bytes that belong to no function, and functions
+ * that hold bytes which are no instructions, are searched for branches at every
+ * offset: that finds too many, which costs a few windows, never too few.
+ *
+ * The result is one bit for a byte of text. Cached results are believed only
+ * when the file is ours alone to write and holds a digest of exactly the input.
+ */
+#include "injector/textscan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "injector/digest.h"
+
+struct textscan {
+	const struct code_image *code;
+	u8 **bits;     /* bits[code->ntext], one bit a byte, into bitmap */
+	u8 *bitmap;
+	size_t bitmap_size;
+	size_t hint;   /* range found last by the sweep */
+};
+
+static size_t range_bits(const struct code_range *r)
+{
+	return r->size / 8 + 1;
+}
+
+/* The last of RANGES (by address) that starts at or below ADDR and contains it. */
+static const struct code_range *range_find(const struct code_range *ranges, size_t n, addr_t addr)
+{
+	size_t lo = 0, hi = n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (ranges[mid].addr <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (!lo || addr - ranges[lo - 1].addr >= ranges[lo - 1].size)
+		return NULL;
+	return &ranges[lo - 1];
+}
+
+static const struct code_range *text_find(const struct textscan *scan, addr_t addr)
+{
+	return range_find(scan->code->text, scan->code->ntext, addr);
+}
+
+static bool mark(struct textscan *scan, addr_t addr)
+{
+	const struct code_range *r = &scan->code->text[scan->hint];
+
+	if (addr - r->addr >= r->size) {
+		r = text_find(scan, addr);
+		if (!r)
+			return false;
+		scan->hint = r - scan->code->text;
+	}
+	scan->bits[scan->hint][(addr - r->addr) / 8] |= 1u << ((addr - r->addr) % 8);
+	return true;
+}
+
+bool textscan_is_target(const struct textscan *scan, addr_t addr)
+{
+	const struct code_range *r = text_find(scan, addr);
+
+	if (!r)
+		return false;
+	return scan->bits[r - scan->code->text][(addr - r->addr) / 8] >> ((addr - r->addr) % 8) & 1;
+}
+
+const struct code_image *textscan_code(const struct textscan *scan)
+{
+	return scan->code;
+}
+
+const u8 *textscan_bytes(const struct textscan *scan, addr_t addr, size_t *avail)
+{
+	const struct code_range *r = text_find(scan, addr);
+
+	if (!r)
+		return NULL;
+	*avail = r->size - (addr - r->addr);
+	return r->bytes + (addr - r->addr);
+}
+
+bool textscan_insn(const struct textscan *scan, addr_t addr, struct insn *ret)
+{
+	size_t avail;
+	const u8 *p = textscan_bytes(scan, addr, &avail);
+
+	return p && insn_decode(p, avail, addr, ret);
+}
+
+/* Index of the first function that starts above ADDR. */
+static size_t func_above(const struct code_image *code, addr_t addr)
+{
+	size_t lo = 0, hi = code->nfuncs;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (code->funcs[mid].addr <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+addr_t textscan_next(const struct textscan *scan, addr_t addr)
+{
+	const struct code_range *r = text_find(scan, addr);
+	size_t i = func_above(scan->code, addr);
+	addr_t end = r ? r->addr + r->size : addr;
+
+	if (i < scan->code->nfuncs && scan->code->funcs[i].addr < end)
+		return scan->code->funcs[i].addr;
+	return end;
+}
+
+addr_t textscan_func_end(const struct textscan *scan, const struct code_func *func)
+{
+	const struct code_range *r = text_find(scan, func->addr);
+	u64 room = r ? r->size - (func->addr - r->addr) : 0;
+
+	if (!func->size)
+		return textscan_next(scan, func->addr);
+	return func->addr + (func->size < room ? func->size : room);
+}
+
+const struct code_func *textscan_func(const struct textscan *scan, addr_t addr)
+{
+	size_t i = func_above(scan->code, addr);
+
+	/* An outer function may go on after one that lies inside it: a few
+	 * steps back find it. */
+	for (size_t steps = 0; i > 0 && steps < 4; steps++) {
+		const struct code_func *f = &scan->code->funcs[--i];
+
+		if (addr < textscan_func_end(scan, f))
+			return f;
+	}
+	return NULL;
+}
+
+/* ---- jump tables ---- */
+
+#define TABLE_MAX 65536
+
+/* Who may be named by a table: the function that uses it, and cold parts. A
+ * table used by a cold part, or by code that belongs to no function, may name
+ * anything. */
+struct table_scope {
+	addr_t lo, hi;
+	bool any;
+};
+
+static bool in_scope(const struct textscan *scan, const struct table_scope *scope, addr_t t)
+{
+	const struct code_func *f;
+
+	if (t >= scope->lo && t < scope->hi)
+		return true;
+	if (!text_find(scan, t))
+		return false;
+	if (scope->any)
+		return true;
+	f = textscan_func(scan, t);
+	return f && f->flags & CODE_FUNC_FRAGMENT;
+}
+
+static const u8 *table_bytes(const struct textscan *scan, addr_t addr, size_t *avail)
+{
+	const struct code_range *r = range_find(scan->code->rodata, scan->code->nrodata, addr);
+
+	if (!r)
+		return textscan_bytes(scan, addr, avail);
+	*avail = r->size - (addr - r->addr);
+	return r->bytes + (addr - r->addr);
+}
+
+static addr_t table_entry(const u8 *p, addr_t table, size_t width)
+{
+	s32 rel;
+	addr_t abs;
+
+	if (width == 8) {
+		memcpy(&abs, p, sizeof(abs));
+		return abs;
+	}
+	memcpy(&rel, p, sizeof(rel));
+	return table + (s64)rel;
+}
+
+static size_t mark_table(struct textscan *scan, addr_t table, size_t width, const struct table_scope *scope)
+{
+	size_t avail = 0, n = 0;
+	const u8 *p = table_bytes(scan, table, &avail);
+
+	for (; p && n < TABLE_MAX && (n + 1) * width <= avail; n++) {
+		addr_t t = table_entry(p + n * width, table, width);
+
+		if (!in_scope(scan, scope, t) || (width == 4 && t == table))
+			break;
+		mark(scan, t);
+	}
+	return n;
+}
+
+bool textscan_is_table(const struct textscan *scan, addr_t table, addr_t lo, addr_t hi)
+{
+	size_t avail = 0;
+	const u8 *p = table_bytes(scan, table, &avail);
+	addr_t t;
+
+	if (!p)
+		return false;
+	for (size_t width = 4; width <= 8; width += 4) {
+		if (avail < width)
+			continue;
+		t = table_entry(p, table, width);
+		if (t >= lo && t < hi && t != table)
+			return true;
+	}
+	return false;
+}
+
+/* ---- the sweep ---- */
+
+static void mark_insn(struct textscan *scan, const struct insn *in, const struct table_scope *scope)
+{
+	if (insn_is_relative(in))
+		mark(scan, in->target);
+	if (in->kind == INSN_CALL || in->kind == INSN_CALL_IND)
+		mark(scan, in->addr + in->len);
+	if (in->imm_pointer)
+		mark(scan, in->imm);
+	if (in->lea) {
+		mark(scan, in->ref);
+		if (!mark_table(scan, in->ref, 4, scope))
+			mark_table(scan, in->ref, 8, scope);
+	} else if (in->table) {
+		mark_table(scan, in->ref, 8, scope);
+	}
+}
+
+/* A branch that may or may not start at P. */
+static void mark_guess(struct textscan *scan, const u8 *p, size_t avail, addr_t addr)
+{
+	s32 rel;
+
+	if (avail >= 2 && ((p[0] & 0xf0) == 0x70 || p[0] == 0xeb || (p[0] & 0xfc) == 0xe0)) {
+		mark(scan, addr + 2 + (s64)(s8)p[1]);
+	} else if (avail >= 5 && (p[0] & 0xfe) == 0xe8) {
+		memcpy(&rel, p + 1, sizeof(rel));
+		mark(scan, addr + 5 + (s64)rel);
+	} else if (avail >= 6 && p[0] == 0x0f && (p[1] & 0xf0) == 0x80) {
+		memcpy(&rel, p + 2, sizeof(rel));
+		mark(scan, addr + 6 + (s64)rel);
+	}
+}
+
+static void guess_all(struct textscan *scan, addr_t lo, addr_t hi)
+{
+	size_t avail;
+	const u8 *p = textscan_bytes(scan, lo, &avail);
+
+	for (size_t i = 0; p && i < avail && lo + i < hi; i++)
+		mark_guess(scan, p + i, avail - i, lo + i);
+}
+
+/* [lo, hi) from instruction to instruction; the last one may reach beyond hi.
+ * False when there were bytes that are no instructions. */
+static bool sweep(struct textscan *scan, const struct code_range *r, addr_t lo, addr_t hi,
+		  const struct table_scope *scope)
+{
+	bool clean = true;
+	struct insn in;
+
+	while (lo < hi) {
+		size_t off = lo - r->addr;
+
+		if (!insn_decode(r->bytes + off, r->size - off, lo, &in)) {
+			clean = false;
+			lo++;
+			continue;
+		}
+		mark_insn(scan, &in, scope);
+		lo += in.len;
+	}
+	return clean;
+}
+
+static bool only_padding(const struct code_range *r, addr_t lo, addr_t hi)
+{
+	struct insn in;
+
+	while (lo < hi) {
+		size_t off = lo - r->addr;
+
+		if (r->bytes[off] == 0) {
+			lo++;
+			continue;
+		}
+		if (!insn_decode(r->bytes + off, r->size - off, lo, &in) || !insn_is_padding(&in))
+			return false;
+		lo += in.len;
+	}
+	return true;
+}
+
+static void sweep_gap(struct textscan *scan, const struct code_range *r, addr_t lo, addr_t hi)
+{
+	const struct table_scope any = { .any = true };
+
+	if (lo >= hi || only_padding(r, lo, hi))
+		return;
+	sweep(scan, r, lo, hi, &any);
+	guess_all(scan, lo, hi);
+}
+
+/* Sweeps FUNC within R, starting anew at every symbol inside it, and returns
+ * where it ends. */
+static addr_t sweep_func(struct textscan *scan, const struct code_range *r, const struct code_func *f)
+{
+	addr_t end = textscan_func_end(scan, f), lo = f->addr;
+	struct table_scope scope = { .lo = lo, .hi = end, .any = f->flags & CODE_FUNC_FRAGMENT };
+	size_t i = func_above(scan->code, lo);
+	bool clean = true;
+
+	for (; lo < end; i++) {
+		addr_t next = i < scan->code->nfuncs ? scan->code->funcs[i].addr : end;
+
+		if (next > end)
+			next = end;
+		clean &= sweep(scan, r, lo, next, &scope);
+		lo = next;
+	}
+	if (!clean)
+		guess_all(scan, f->addr, end);
+	return end;
+}
+
+static void sweep_range(struct textscan *scan, const struct code_range *r)
+{
+	const struct code_image *code = scan->code;
+	addr_t done = r->addr, end = r->addr + r->size;
+	size_t i = r->addr ? func_above(code, r->addr - 1) : 0;
+
+	for (; i < code->nfuncs && code->funcs[i].addr < end; i++) {
+		const struct code_func *f = &code->funcs[i];
+		addr_t fend = textscan_func_end(scan, f);
+
+		if (f->addr > done)
+			sweep_gap(scan, r, done, f->addr);
+		/* A function inside one that was swept already needs it only
+		 * when it goes on longer. */
+		if (f->addr < done && fend <= done)
+			continue;
+		fend = sweep_func(scan, r, f);
+		if (fend > done)
+			done = fend;
+	}
+	sweep_gap(scan, r, done, end);
+}
+
+static void scan_all(struct textscan *scan)
+{
+	const struct code_image *code = scan->code;
+
+	for (size_t i = 0; i < code->nfuncs; i++)
+		mark(scan, code->funcs[i].addr);
+	for (size_t i = 0; i < code->nmarks; i++)
+		mark(scan, code->marks[i].addr);
+	for (size_t i = 0; i < code->ntext; i++)
+		sweep_range(scan, &code->text[i]);
+}
+
+/* ---- the cache ---- */
+
+#define SCAN_MAGIC "uprbscan"
+#define SCAN_VERSION 1u
+
+struct scan_file {
+	char magic[8];
+	u32 version;
+	u32 pad;
+	u64 bitmap_size;
+	u8 input[DIGEST_SIZE];  /* of all that the scan depends on */
+	u8 result[DIGEST_SIZE]; /* of the bitmap */
+};
+_Static_assert(sizeof(struct scan_file) == 88, "format of cached scans");
+
+static void digest_ranges(struct digest *d, const struct code_range *ranges, size_t n)
+{
+	digest_add(d, &n, sizeof(n));
+	for (size_t i = 0; i < n; i++) {
+		digest_add(d, &ranges[i].addr, sizeof(ranges[i].addr));
+		digest_add(d, &ranges[i].size, sizeof(ranges[i].size));
+		digest_add(d, ranges[i].bytes, ranges[i].size);
+	}
+}
+
+static void digest_input(const struct code_image *code, u8 ret[DIGEST_SIZE])
+{
+	struct digest d;
+
+	digest_init(&d);
+	digest_ranges(&d, code->text, code->ntext);
+	digest_ranges(&d, code->rodata, code->nrodata);
+	digest_add(&d, &code->nfuncs, sizeof(code->nfuncs));
+	for (size_t i = 0; i < code->nfuncs; i++) {
+		u64 f[3] = { code->funcs[i].addr, code->funcs[i].size, code->funcs[i].flags };
+
+		digest_add(&d, f, sizeof(f));
+	}
+	for (size_t i = 0; i < code->nmarks; i++)
+		digest_add(&d, &code->marks[i].addr, sizeof(code->marks[i].addr));
+	digest_final(&d, ret);
+}
+
+static void digest_result(const struct textscan *scan, u8 ret[DIGEST_SIZE])
+{
+	struct digest d;
+
+	digest_init(&d);
+	digest_add(&d, scan->bitmap, scan->bitmap_size);
+	digest_final(&d, ret);
+}
+
+/* "DIR/BUILDID.scan", malloc'd; NULL when there can be none: the build-id comes
+ * from the file and must not be taken for a path. */
+static char *cache_path(const struct code_image *code, const char *dir)
+{
+	char *path;
+	size_t n;
+
+	if (!dir || !code->build_id)
+		return NULL;
+	n = strspn(code->build_id, "0123456789abcdef");
+	if (n < 8 || n > 128 || code->build_id[n])
+		return NULL;
+	return asprintf(&path, "%s/%s.scan", dir, code->build_id) < 0 ? NULL : path;
+}
+
+static bool read_all(int fd, void *buf, size_t n)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t r = read(fd, (char *)buf + done, n - done);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return false;
+		done += r;
+	}
+	return true;
+}
+
+static bool write_all(int fd, const void *buf, size_t n)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t r = write(fd, (const char *)buf + done, n - done);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return false;
+		done += r;
+	}
+	return true;
+}
+
+/* Only a file that nobody but we and root could have written is believed. */
+static bool cache_trusted(int fd, size_t size)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_uid == geteuid() || st.st_uid == 0) &&
+	       !(st.st_mode & 022) && (u64)st.st_size == size;
+}
+
+static bool cache_read(struct textscan *scan, const char *path, const u8 input[DIGEST_SIZE])
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	u8 result[DIGEST_SIZE];
+	struct scan_file head;
+
+	if (fd < 0 || !cache_trusted(fd, sizeof(head) + scan->bitmap_size) || !read_all(fd, &head, sizeof(head)))
+		return false;
+	if (memcmp(head.magic, SCAN_MAGIC, sizeof(head.magic)) != 0 || head.version != SCAN_VERSION ||
+	    head.bitmap_size != scan->bitmap_size || memcmp(head.input, input, DIGEST_SIZE) != 0)
+		return false;
+	if (read_all(fd, scan->bitmap, scan->bitmap_size)) {
+		digest_result(scan, result);
+		if (memcmp(result, head.result, DIGEST_SIZE) == 0)
+			return true;
+	}
+	memset(scan->bitmap, 0, scan->bitmap_size);
+	return false;
+}
+
+/* A cache that cannot be written is no failure: the next scan is slower. */
+static void cache_write(const struct textscan *scan, const char *path, const u8 input[DIGEST_SIZE])
+{
+	struct scan_file head = { .version = SCAN_VERSION, .bitmap_size = scan->bitmap_size };
+	cleanup_free char *tmp = NULL;
+	cleanup_close int fd = -1;
+
+	memcpy(head.magic, SCAN_MAGIC, sizeof(head.magic));
+	memcpy(head.input, input, DIGEST_SIZE);
+	digest_result(scan, head.result);
+	if (asprintf(&tmp, "%s.XXXXXX", path) < 0) {
+		tmp = NULL;
+		return;
+	}
+	fd = mkostemp(tmp, O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (!write_all(fd, &head, sizeof(head)) || !write_all(fd, scan->bitmap, scan->bitmap_size) ||
+	    rename(tmp, path) < 0)
+		unlink(tmp);
+}
+
+/* ---- life ---- */
+
+static struct uerr *check_code(const struct code_image *code, size_t *bitmap_size)
+{
+	size_t total = 0;
+
+	for (size_t i = 0; i < code->ntext; i++) {
+		const struct code_range *r = &code->text[i];
+
+		if (!r->size || r->addr + r->size < r->addr || (i && r->addr < r[-1].addr + r[-1].size))
+			return uerr_new(UERR_FAILED, "its executable sections make no sense");
+		total += range_bits(r);
+	}
+	if (!code->ntext)
+		return uerr_new(UERR_CANNOT_PROBE, "it has no code");
+	*bitmap_size = total;
+	return NULL;
+}
+
+struct uerr *textscan_create(const struct code_image *code, const char *cache_dir, struct textscan **ret)
+{
+	cleanup_free char *path = cache_path(code, cache_dir);
+	struct textscan *scan;
+	u8 input[DIGEST_SIZE];
+	size_t size = 0, off = 0;
+	struct uerr *err = check_code(code, &size);
+
+	if (err)
+		return err;
+	scan = calloc(1, sizeof(*scan));
+	if (!scan)
+		return uerr_nomem();
+	scan->code = code;
+	scan->bitmap_size = size;
+	scan->bitmap = calloc(1, size);
+	scan->bits = calloc(code->ntext, sizeof(*scan->bits));
+	if (!scan->bitmap || !scan->bits) {
+		textscan_destroy(scan);
+		return uerr_nomem();
+	}
+	for (size_t i = 0; i < code->ntext; i++) {
+		scan->bits[i] = scan->bitmap + off;
+		off += range_bits(&code->text[i]);
+	}
+	if (path)
+		digest_input(code, input);
+	if (!path || !cache_read(scan, path, input)) {
+		scan_all(scan);
+		if (path)
+			cache_write(scan, path, input);
+	}
+	*ret = scan;
+	return NULL;
+}
+
+void textscan_destroy(struct textscan *scan)
+{
+	if (!scan)
+		return;
+	free(scan->bits);
+	free(scan->bitmap);
+	free(scan);
+}

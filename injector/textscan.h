@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The scan as plan.c and window.c use it: its text and functions by address.
+ * Inside the injector only; everyone else includes plan.h.
+ */
+#pragma once
+#include "injector/insn.h"
+#include "injector/plan.h"
+
+const struct code_image *textscan_code(const struct textscan *scan);
+
+/* The file's bytes at ADDR up to the end of its section, *avail of them; NULL
+ * when ADDR lies in no text. */
+const u8 *textscan_bytes(const struct textscan *scan, addr_t addr, size_t *avail);
+
+/* Decodes the instruction at ADDR; false when there is none. */
+bool textscan_insn(const struct textscan *scan, addr_t addr, struct insn *ret);
+
+/* The function that contains ADDR, or NULL. */
+const struct code_func *textscan_func(const struct textscan *scan, addr_t addr);
+
+/* Where FUNC ends; an unknown size reaches to the next function. */
+addr_t textscan_func_end(const struct textscan *scan, const struct code_func *func);
+
+/* Where the function after ADDR starts, or the section of ADDR ends. */
+addr_t textscan_next(const struct textscan *scan, addr_t addr);
+
+/* Does the jump table at TABLE (32-bit offsets from itself, or addresses) have
+ * its first entry in [lo, hi)? */
+bool textscan_is_table(const struct textscan *scan, addr_t table, addr_t lo, addr_t hi);

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Trampolines. A window's jump leads to
+ *
+ *	[hook at offset 0]  copy of insn 0  [hook]  copy of insn 1 …  jmp back
+ *	out of line: the slow path of each hook
+ *
+ * A hook in full, at an entry (rdi, rsi and rdx are free once they are saved,
+ * since every call takes them as arguments):
+ *
+ *	lea  -200(%rsp), %rsp          struct hook_frame
+ *	mov  %reg, regs.reg(%rsp)      what is read or will be clobbered
+ *	mov  %fs:tid_off, %esi
+ *	mov  %esi, %edi; and $nrecs-1, %edi; shl $7, %edi
+ *	lea  records, %rdx; add %rdx, %rdi
+ *	test %esi, %esi; jz slow       tid 0: the thread is too young, or strange
+ *	cmp  %esi, (%rdi); jne slow    another thread's record
+ *  go:	mov  %rdi, rec(%rsp)
+ *	incq entries(%rdi)
+ *	lea  site, %rsi; mov %rsi, site(%rsp)
+ *	lea  regs(%rsp), %rdi; xor %esi, %esi; mov %rsp, %rdx
+ *	call fn                        … for each program
+ *	mov  rec(%rsp), %rdi
+ *	incq leaves(%rdi)
+ *	mov  regs.reg(%rsp), %reg      what was clobbered
+ *	lea  200(%rsp), %rsp
+ *
+ * At a function's entry the flags are dead, and neither there nor at a ret does
+ * anything live below rsp. At a ret the flags are kept all the same, in a word
+ * above the frame: some assembly returns a result in them, and lahf/seto cost a
+ * tenth of a nanosecond. The stack is aligned for the call in both places: rsp
+ * is 8 below a multiple of 16, and so are 200 and 216.
+ *
+ * Between `leaves` and the jump back a thread is still in this code with the
+ * counters equal; whoever unmaps it looks at instruction pointers too.
+ */
+#include "injector/trampoline.h"
+
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "injector/relocate.h"
+#include "injector/window.h"
+
+#define FRAME_SIZE ((s32)sizeof(struct hook_frame))
+#define EXIT_FRAME_SIZE (FRAME_SIZE + 16)
+#define FLAGS_OFF FRAME_SIZE
+
+#define REGS_OFF ((s32)offsetof(struct hook_frame, regs))
+#define SLOT(field) ((s32)(REGS_OFF + offsetof(struct target_regs, field)))
+
+/* General registers by bit number in a mask of target_regs fields; rsp is
+ * computed, and the other fields are no registers. */
+static const struct {
+	u8 bit;
+	enum reg reg;
+} gprs[] = {
+	{ 0, R15 }, { 1, R14 }, { 2, R13 }, { 3, R12 }, { 4, BP },  { 5, BX },  { 6, R11 }, { 7, R10 },
+	{ 8, R9 },  { 9, R8 },  { 10, AX }, { 11, CX }, { 12, DX }, { 13, SI }, { 14, DI },
+};
+
+static const u32 call_args = TARGET_REG_BIT(di) | TARGET_REG_BIT(si) | TARGET_REG_BIT(dx);
+static const u32 caller_saved = TARGET_REG_BIT(ax) | TARGET_REG_BIT(cx) | TARGET_REG_BIT(dx) | TARGET_REG_BIT(si) |
+				TARGET_REG_BIT(di) | TARGET_REG_BIT(r8) | TARGET_REG_BIT(r9) |
+				TARGET_REG_BIT(r10) | TARGET_REG_BIT(r11);
+
+/* A hook being emitted, and what its out-of-line part needs. */
+struct hook_code {
+	const struct hook *hook;
+	addr_t ip;       /* of the probed instruction, at run time */
+	u32 reads;       /* fields that programs look at */
+	u32 clobbered;   /* registers to restore */
+	bool exit;
+	size_t slow[2];  /* jumps to the slow path */
+	unsigned nslow;
+	size_t go;       /* where it comes back to */
+};
+
+static void store_regs(struct emit *e, u32 mask)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(gprs); i++)
+		if (mask >> gprs[i].bit & 1)
+			emit_store(e, SP, REGS_OFF + 8 * gprs[i].bit, gprs[i].reg);
+}
+
+static void load_regs(struct emit *e, u32 mask)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(gprs); i++)
+		if (mask >> gprs[i].bit & 1)
+			emit_load(e, gprs[i].reg, SP, REGS_OFF + 8 * gprs[i].bit);
+}
+
+static s32 frame_size(const struct hook_code *h)
+{
+	return h->exit ? EXIT_FRAME_SIZE : FRAME_SIZE;
+}
+
+/* Stack, registers, flags. Nothing before the flags are kept changes them. */
+static void emit_save(struct emit *e, const struct hook_code *h)
+{
+	emit_lea(e, SP, SP, -frame_size(h));
+	if (h->reads & TARGET_REG_BIT(flags)) {
+		emit_lit(e, 0x9c);             /* pushf */
+		emit_lit(e, 0x8f, 0x84, 0x24); /* pop flags(%rsp) */
+		emit_u32(e, SLOT(flags));
+	}
+	store_regs(e, h->reads | h->clobbered);
+	if (h->exit) {
+		emit_lit(e, 0x9f);             /* lahf */
+		emit_lit(e, 0x0f, 0x90, 0xc0); /* seto %al */
+		emit_store(e, SP, FLAGS_OFF, AX);
+	}
+}
+
+static void emit_restore(struct emit *e, const struct hook_code *h)
+{
+	if (h->exit) {
+		emit_load(e, AX, SP, FLAGS_OFF);
+		emit_lit(e, 0x04, 0x7f); /* add $127, %al: overflows when it was 1 */
+		emit_lit(e, 0x9e);       /* sahf */
+	}
+	load_regs(e, h->clobbered);
+	emit_lea(e, SP, SP, frame_size(h));
+}
+
+/* The thread's record into rdi; rsi and rdx are scratch. */
+static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tramp_env *env)
+{
+	if (!env->tid_off) {
+		emit_lit(e, 0xe9, 0, 0, 0, 0);
+		h->slow[h->nslow++] = e->n;
+		h->go = e->n;
+		return;
+	}
+	emit_lit(e, 0x64, 0x8b, 0x34, 0x25); /* mov %fs:tid_off, %esi */
+	emit_u32(e, (u32)env->tid_off);
+	emit_lit(e, 0x89, 0xf7);             /* mov %esi, %edi */
+	emit_lit(e, 0x81, 0xe7);             /* and $nrecs-1, %edi */
+	emit_u32(e, env->nrecs - 1);
+	emit_lit(e, 0xc1, 0xe7, 0x07);       /* shl $7, %edi */
+	_Static_assert(sizeof(struct thread_rec) == 1 << 7, "index by shift");
+	emit_addr(e, DX, env->threads + THREAD_RECS_OFF);
+	emit_lit(e, 0x48, 0x01, 0xd7);       /* add %rdx, %rdi */
+	emit_lit(e, 0x85, 0xf6);             /* test %esi, %esi */
+	h->slow[h->nslow++] = emit_jcc_fwd(e, 4);
+	emit_lit(e, 0x39, 0x37);             /* cmp %esi, (%rdi) */
+	h->slow[h->nslow++] = emit_jcc_fwd(e, 5);
+	h->go = e->n;
+}
+
+/* Fields of pt_regs that are no registers here; rsi is free. */
+static void emit_fields(struct emit *e, const struct hook_code *h)
+{
+	if (h->reads & TARGET_REG_BIT(sp)) {
+		emit_lea(e, SI, SP, frame_size(h));
+		emit_store(e, SP, SLOT(sp), SI);
+	}
+	if (h->reads & TARGET_REG_BIT(ip)) {
+		emit_addr(e, SI, h->ip);
+		emit_store(e, SP, SLOT(ip), SI);
+	}
+	if (h->reads & TARGET_REG_BIT(orig_ax))
+		emit_store_imm(e, SP, SLOT(orig_ax), -1);
+	if (h->reads & TARGET_REG_BIT(cs))
+		emit_store_imm(e, SP, SLOT(cs), 0x33);
+	if (h->reads & TARGET_REG_BIT(ss))
+		emit_store_imm(e, SP, SLOT(ss), 0x2b);
+}
+
+static void emit_program(struct emit *e, const struct hook_call *call)
+{
+	emit_addr(e, SI, call->site);
+	emit_store(e, SP, offsetof(struct hook_frame, site), SI);
+	emit_lea(e, DI, SP, REGS_OFF);
+	emit_lit(e, 0x31, 0xf6); /* xor %esi, %esi */
+	emit_mov(e, DX, SP);
+	emit_call(e, call->fn);
+}
+
+static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_env *env)
+{
+	emit_save(e, h);
+	emit_find_rec(e, h, env);
+	emit_store(e, SP, offsetof(struct hook_frame, rec), DI);
+	emit_inc_mem(e, DI, offsetof(struct thread_rec, entries));
+	emit_fields(e, h);
+	for (size_t i = 0; i < h->hook->ncalls; i++)
+		emit_program(e, &h->hook->calls[i]);
+	emit_load(e, DI, SP, offsetof(struct hook_frame, rec));
+	emit_inc_mem(e, DI, offsetof(struct thread_rec, leaves));
+	emit_restore(e, h);
+}
+
+/* Asks the runtime for the record, with every register but rdi, rsi and rdx as
+ * it was. Their places in the frame are free for that: whatever is read has
+ * been stored already with the same value. */
+static void emit_slow(struct emit *e, const struct hook_code *h, const struct tramp_env *env)
+{
+	u32 extra = caller_saved & ~h->clobbered;
+
+	for (unsigned i = 0; i < h->nslow; i++)
+		emit_fix_here(e, h->slow[i]);
+	store_regs(e, extra);
+	emit_addr(e, DI, env->env);
+	emit_call(e, env->rec_slow);
+	emit_mov(e, DI, AX);
+	load_regs(e, extra);
+	emit_jmp(e, e->addr + h->go);
+}
+
+/* ---- the whole ---- */
+
+#define HOOKS_MAX ARRAY_SIZE(((struct window *)0)->points)
+
+struct tramp_build {
+	struct emit e;
+	const struct window *w;
+	addr_t window_addr; /* at run time */
+	const struct tramp_env *env;
+	struct hook_code hooks[HOOKS_MAX];
+	size_t nhooks;
+};
+
+static struct uerr *emit_error(const struct emit *e, addr_t at)
+{
+	if (e->failed == EMIT_NOMEM)
+		return uerr_nomem();
+	return uerr_new(UERR_CANNOT_PROBE, "what the instruction at %#lx refers to is out of reach of our code",
+			(unsigned long)at);
+}
+
+static void hook_code_init(struct hook_code *h, const struct hook *hook, addr_t ip)
+{
+	*h = (struct hook_code){ .hook = hook, .ip = ip, .exit = hook->point.exit };
+	for (size_t i = 0; i < hook->ncalls; i++) {
+		h->reads |= hook->calls[i].reads;
+		h->clobbered |= hook->calls[i].clobbers & caller_saved;
+	}
+	h->clobbered |= call_args;
+	if (h->exit)
+		h->clobbered |= TARGET_REG_BIT(ax);
+}
+
+/* Far calls go through rax. */
+static void hook_code_reach(struct hook_code *h, const struct emit *e, size_t room)
+{
+	for (size_t i = 0; i < h->hook->ncalls; i++) {
+		s64 lo = (s64)(h->hook->calls[i].fn - e->addr);
+		s64 hi = (s64)(h->hook->calls[i].fn - (e->addr + room));
+
+		if (lo != (s32)lo || hi != (s32)hi)
+			h->clobbered |= TARGET_REG_BIT(ax);
+	}
+}
+
+/* The hooks that stand before the instruction at window offset OFF. */
+static void emit_hooks_at(struct tramp_build *b, const struct hook *hooks, size_t nhooks, unsigned off)
+{
+	for (size_t i = 0; i < nhooks; i++) {
+		struct hook_code *h;
+
+		if (hooks[i].point.off != off || !hooks[i].ncalls)
+			continue;
+		h = &b->hooks[b->nhooks++];
+		hook_code_init(h, &hooks[i], b->window_addr + off);
+		hook_code_reach(h, &b->e, 1 << 20);
+		emit_hook(&b->e, h, b->env);
+	}
+}
+
+/* Copies of the instructions, each behind its hooks; what stands behind an
+ * instruction that ends its block is padding. */
+static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, size_t nhooks,
+			       struct trampoline *ret)
+{
+	const struct window *w = b->w;
+
+	for (unsigned i = 0; i < w->ninsns; i++) {
+		unsigned off = w->insn_off[i];
+		addr_t at = b->window_addr + off;
+		const char *refusal;
+		struct insn in;
+
+		if (!insn_decode(w->bytes + off, w->len - off, at, &in))
+			return uerr_new(UERR_CANNOT_PROBE, "no instruction at %#lx", (unsigned long)at);
+		refusal = relocate_refusal(w->bytes + off, &in);
+		if (refusal)
+			return uerr_new(UERR_CANNOT_PROBE, "the instruction at %#lx is %s", (unsigned long)at, refusal);
+		if (off)
+			ret->moves[ret->nmoves++] = (struct tramp_move){ .off = off, .tramp_off = b->e.n };
+		emit_hooks_at(b, hooks, nhooks, off);
+		relocate_insn(&b->e, w->bytes + off, &in);
+		if (b->e.failed)
+			return emit_error(&b->e, at);
+		if (insn_ends_block(&in))
+			return NULL;
+	}
+	emit_jmp(&b->e, b->window_addr + w->len);
+	return b->e.failed ? emit_error(&b->e, b->window_addr) : NULL;
+}
+
+static struct uerr *check_window(const struct window *w, const struct hook *hooks, size_t nhooks,
+				 const struct tramp_env *env)
+{
+	if (w->len < JUMP_LEN || w->len > WINDOW_MAX || !w->ninsns || w->ninsns > WINDOW_INSNS || w->insn_off[0] ||
+	    nhooks > HOOKS_MAX)
+		return uerr_new(UERR_FAILED, "the window at %#lx makes no sense", (unsigned long)w->addr);
+	for (unsigned i = 1; i < w->ninsns; i++)
+		if (w->insn_off[i] <= w->insn_off[i - 1] || w->insn_off[i] >= w->len)
+			return uerr_new(UERR_FAILED, "the window at %#lx makes no sense", (unsigned long)w->addr);
+	if (!env->nrecs || env->nrecs & (env->nrecs - 1) || env->tid_off != (s32)env->tid_off)
+		return uerr_new(UERR_FAILED, "bad geometry of the thread table");
+	for (size_t i = 0; i < nhooks; i++) {
+		bool found = false;
+
+		for (unsigned k = 0; k < w->ninsns; k++)
+			found |= w->insn_off[k] == hooks[i].point.off;
+		if (!found)
+			return uerr_new(UERR_FAILED, "no instruction begins at %#lx+%u", (unsigned long)w->addr,
+					hooks[i].point.off);
+	}
+	return NULL;
+}
+
+struct uerr *trampoline_emit(const struct window *w, addr_t bias, const struct hook *hooks, size_t nhooks,
+			     const struct tramp_env *env, addr_t tramp_addr, struct trampoline *ret)
+{
+	struct tramp_build b = { .w = w, .window_addr = w->addr + bias, .env = env, .e = { .addr = tramp_addr } };
+	struct trampoline t = {};
+	struct uerr *err = check_window(w, hooks, nhooks, env);
+
+	if (!err)
+		err = emit_insns(&b, hooks, nhooks, &t);
+	for (size_t i = 0; !err && i < b.nhooks; i++)
+		emit_slow(&b.e, &b.hooks[i], env);
+	if (!err && b.e.failed)
+		err = emit_error(&b.e, b.window_addr);
+	if (err) {
+		emit_deinit(&b.e);
+		return err;
+	}
+	t.code = b.e.buf;
+	t.size = b.e.n;
+	*ret = t;
+	return NULL;
+}
+
+void trampoline_deinit(struct trampoline *t)
+{
+	free(t->code);
+	*t = (struct trampoline){};
+}
+
+/* The longest forms: every register stored and loaded with 32-bit offsets
+ * (8 bytes each), all fields, far addresses. */
+#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 256)
+#define CALL_MAX 64
+
+size_t trampoline_size_bound(const struct window *w, size_t ncalls)
+{
+	size_t nhooks = w->npoints > ncalls ? w->npoints : ncalls;
+
+	return w->ninsns * RELOCATE_MAX + nhooks * HOOK_MAX + ncalls * CALL_MAX + 16;
+}
+
+void window_patch_bytes(const struct window *w, addr_t bias, addr_t tramp_addr, u8 *ret)
+{
+	s32 rel = (s32)(tramp_addr - (w->addr + bias + JUMP_LEN));
+
+	memset(ret, 0xcc, w->len);
+	ret[0] = 0xe9;
+	memcpy(ret + 1, &rel, sizeof(rel));
+}

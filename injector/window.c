@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Windows: runs of whole instructions that a 5-byte jump replaces. This file
+ * builds one, and joins those that overlap.
+ *
+ *	 addr             addr+5
+ *	  │ insn │ insn │ insn … │ padding │
+ *	  ▲      ╰── nothing may arrive at any byte in here ──╯
+ *	  control enters here alone
+ */
+#include "injector/window.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "injector/relocate.h"
+
+static bool arrival_between(const struct textscan *scan, addr_t lo, addr_t hi)
+{
+	for (addr_t a = lo; a < hi; a++)
+		if (textscan_is_target(scan, a))
+			return true;
+	return false;
+}
+
+static bool window_push(struct window *w, const u8 *bytes, unsigned len)
+{
+	if (w->ninsns == WINDOW_INSNS || w->len + len > WINDOW_MAX)
+		return false;
+	memcpy(w->bytes + w->len, bytes, len);
+	w->insn_off[w->ninsns++] = w->len;
+	w->len += len;
+	return true;
+}
+
+/*
+ * A window never ends with a system call: a thread that waits inside it has its
+ * rip behind it, which would not be in the window, and the kernel steps back by
+ * two bytes to restart it. With one more instruction displaced that thread is
+ * moved behind the copy of the system call, and the step back finds the copy.
+ */
+enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned min_len, addr_t func_end,
+			      struct window *ret, const char **detail)
+{
+	struct window w = { .addr = addr };
+	bool ended = false, syscall = false;
+
+	while (w.len < min_len || syscall) {
+		addr_t at = addr + w.len;
+		bool outside = ended || at >= func_end;
+		struct insn in;
+		size_t avail;
+		const u8 *bytes = textscan_bytes(scan, at, &avail);
+
+		if (w.len && textscan_is_target(scan, at))
+			return outside ? WINDOW_SHORT : WINDOW_ARRIVAL;
+		if (!bytes || !insn_decode(bytes, avail, at, &in))
+			return outside ? WINDOW_SHORT : WINDOW_UNDECODED;
+		/* An int3 that is run into cannot be copied. */
+		if (outside && (!insn_is_padding(&in) || (!ended && in.kind == INSN_INT3)))
+			return WINDOW_SHORT;
+		if (!outside) {
+			*detail = relocate_refusal(bytes, &in);
+			if (*detail)
+				return WINDOW_IMMOVABLE;
+		}
+		if (arrival_between(scan, at + 1, at + in.len))
+			return WINDOW_ARRIVAL;
+		if (!window_push(&w, bytes, in.len))
+			return WINDOW_LIMIT;
+		ended |= insn_ends_block(&in);
+		syscall = in.kind == INSN_SYSCALL;
+	}
+	*ret = w;
+	return WINDOW_OK;
+}
+
+bool window_add_point(struct window *w, addr_t addr, bool exit)
+{
+	struct hook_point p = { .off = (u8)(addr - w->addr), .exit = exit };
+	unsigned i;
+
+	for (i = 0; i < w->npoints; i++)
+		if (w->points[i].off == p.off && w->points[i].exit == p.exit)
+			return true;
+	if (w->npoints == ARRAY_SIZE(w->points))
+		return false;
+	/* By offset, and an entry before an exit at the same instruction. */
+	for (i = w->npoints++; i > 0; i--) {
+		const struct hook_point *q = &w->points[i - 1];
+
+		if (q->off < p.off || (q->off == p.off && !q->exit))
+			break;
+		w->points[i] = w->points[i - 1];
+	}
+	w->points[i] = p;
+	return true;
+}
+
+static bool is_boundary(const struct window *w, addr_t addr)
+{
+	for (unsigned i = 0; i < w->ninsns; i++)
+		if (w->addr + w->insn_off[i] == addr)
+			return true;
+	return false;
+}
+
+/* The instructions of TAIL that lie behind the end of W, which overlaps it. */
+static bool window_append(struct window *w, const struct window *tail)
+{
+	addr_t end = w->addr + w->len;
+
+	for (unsigned i = 0; i < tail->ninsns; i++) {
+		addr_t at = tail->addr + tail->insn_off[i];
+		unsigned next = i + 1u < tail->ninsns ? tail->insn_off[i + 1] : tail->len;
+
+		if (at < end)
+			continue;
+		if (at != w->addr + w->len || !window_push(w, tail->bytes + tail->insn_off[i], next - tail->insn_off[i]))
+			return false;
+	}
+	return true;
+}
+
+/* Joins B, which starts at or behind W and before its end, into W. Nothing
+ * arrives at B's start, since that is inside W, or is W's own start. */
+static struct uerr *window_join(struct window *w, const struct window *b)
+{
+	struct window joined = *w;
+
+	if (!is_boundary(w, b->addr))
+		return uerr_new(UERR_CANNOT_PROBE, "probes at %#lx and %#lx read the same bytes as different instructions",
+				(unsigned long)w->addr, (unsigned long)b->addr);
+	if (b->addr + b->len > w->addr + w->len && !window_append(&joined, b))
+		return uerr_new(UERR_CANNOT_PROBE, "the probes at %#lx and %#lx lie too close together",
+				(unsigned long)w->addr, (unsigned long)b->addr);
+	for (unsigned i = 0; i < b->npoints; i++) {
+		if (!is_boundary(&joined, b->addr + b->points[i].off) ||
+		    !window_add_point(&joined, b->addr + b->points[i].off, b->points[i].exit))
+			return uerr_new(UERR_CANNOT_PROBE, "too many probes in the few bytes at %#lx",
+					(unsigned long)w->addr);
+	}
+	*w = joined;
+	return NULL;
+}
+
+static int by_address(const void *x, const void *y)
+{
+	const struct window *a = x, *b = y;
+
+	return a->addr < b->addr ? -1 : a->addr > b->addr;
+}
+
+struct uerr *windows_merge(const struct textscan *scan, const struct window *const *windows, size_t n,
+			   struct window **ret, size_t *nret)
+{
+	cleanup_free struct window *all = calloc(n ? n : 1, sizeof(*all));
+	size_t out = 0;
+
+	if (!all)
+		return uerr_nomem();
+	for (size_t i = 0; i < n; i++)
+		all[i] = *windows[i];
+	qsort(all, n, sizeof(*all), by_address);
+	for (size_t i = 0; i < n; i++) {
+		struct window *last = out ? &all[out - 1] : NULL;
+		struct uerr *err;
+
+		if (!last || all[i].addr >= last->addr + last->len) {
+			all[out++] = all[i];
+			continue;
+		}
+		err = window_join(last, &all[i]);
+		if (err)
+			return err;
+		if (arrival_between(scan, last->addr + 1, last->addr + last->len))
+			return uerr_new(UERR_CANNOT_PROBE, "a jump lands between the probes at %#lx",
+					(unsigned long)last->addr);
+	}
+	*ret = steal_ptr(all);
+	*nret = out;
+	return NULL;
+}

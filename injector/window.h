@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Building one window from the scan; inside the injector only. */
+#pragma once
+#include "injector/textscan.h"
+
+#define JUMP_LEN 5
+
+enum window_fault {
+	WINDOW_OK,
+	WINDOW_ARRIVAL,   /* something may arrive inside */
+	WINDOW_SHORT,     /* the function ends and no padding follows */
+	WINDOW_UNDECODED, /* bytes that are no instruction */
+	WINDOW_IMMOVABLE, /* *detail says what it holds */
+	WINDOW_LIMIT,     /* more instructions or points than a window can have */
+};
+
+/* Fills RET with the whole instructions from ADDR that cover at least MIN_LEN
+ * bytes. Behind FUNC_END, and behind an instruction that ends its block, only
+ * padding is taken. DETAIL is set for WINDOW_IMMOVABLE. */
+enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned min_len, addr_t func_end,
+			      struct window *ret, const char **detail);
+
+/* False when there is no room for another point. The same point twice is one. */
+bool window_add_point(struct window *w, addr_t addr, bool exit);
