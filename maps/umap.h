@@ -39,15 +39,19 @@ struct umap {
 	u32 id;          /* unique in the daemon */
 	u32 ncpus;       /* what readers see of a per-CPU map */
 	u32 nslots;      /* copies that programs use: ncpus + UMAP_SPARE_SLOTS, else 1 */
-	u32 elem_stride; /* ARRAY types: bytes from one element to the next, value rounded up to 8 */
+	u32 elem_stride; /* bytes from one value to the next: ARRAY types, the value rounded up to 8 */
 	u32 frozen;      /* programs may not write (rodata) */
 	u64 data_off;    /* ARRAY: values; PERCPU_ARRAY: copy of slot 0 */
 	u64 slot_stride; /* PERCPU_*: bytes from one slot's copy to the next */
 	/* hash */
 	u32 nbuckets;    /* power of two */
-	u32 nelems;      /* max_entries and what concurrent replacement needs */
+	u32 nelems;      /* max_entries */
 	u64 buckets_off, elems_off, bitmap_off, values_off;
-	u64 reserved[4]; /* for the hash's own use */
+	u32 hash_shift;  /* the bucket is hash >> hash_shift */
+	u32 node_stride; /* bytes from one element (links, key, state) to the next */
+	u32 nblocks;     /* value blocks: elements and spares; 0: the value is in the element, or per CPU */
+	u32 pad;
+	u64 blocks_off, block_bitmap_off, ctl_off;
 };
 
 /* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG, as
@@ -66,9 +70,9 @@ struct umap_ctx {
 };
 
 /* What a program's helpers do, with the kernel's results (address or NULL; 0
- * or -ENOENT, -EEXIST, -E2BIG, -EINVAL, -EBUSY). Key and value belong to the
- * caller and may not lie in the map's own memory when they can change. For
- * per-CPU types the value is that of cx->slot. */
+ * or -ENOENT, -EEXIST, -E2BIG, -EINVAL, -EBUSY, and -EPERM on a frozen map).
+ * Key and value belong to the caller and may not lie in the map's own memory
+ * when they can change. For per-CPU types the value is that of cx->slot. */
 void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long umap_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ARRAY and PERCPU_ARRAY: values side by side, always there, updated in place.
+ * Global data is an ARRAY of one entry. Called by map.c; the compiled programs
+ * do lookups themselves with the same arithmetic. Freestanding.
+ *
+ * PERCPU_ARRAY: slot-major, so that what one slot uses shares no cache line
+ * with another slot. A program touches the copy of the slot it has claimed and
+ * nothing else; no atomic instruction is needed.
+ */
+#include <errno.h>
+#include <linux/bpf.h>
+
+#include "internal.h"
+
+/* What the kernel accepts (kernel/bpf/arraymap.c). */
+#define ARRAY_FLAGS                                                                                                \
+	(BPF_F_NUMA_NODE | BPF_F_MMAPABLE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | \
+	 BPF_F_INNER_MAP)
+#define PERCPU_VALUE_MAX (32u << 10)
+
+long array_geometry(struct umap *m)
+{
+	bool percpu = m->type == UMAP_PERCPU_ARRAY;
+
+	if (m->key_size != 4 || m->map_flags & ~ARRAY_FLAGS)
+		return -EINVAL;
+	if (percpu && m->map_flags & (BPF_F_NUMA_NODE | BPF_F_MMAPABLE | BPF_F_INNER_MAP))
+		return -EINVAL;
+	if (m->value_size > INT32_MAX || (percpu && m->value_size > PERCPU_VALUE_MAX))
+		return -E2BIG;
+	m->elem_stride = ALIGN_UP(m->value_size, 8u);
+	m->data_off = 0;
+	m->size = (u64)m->elem_stride * m->max_entries;
+	if (percpu) {
+		m->slot_stride = ALIGN_UP(m->size, 64ul);
+		m->size = m->slot_stride * m->nslots;
+	}
+	return 0;
+}
+
+void *array_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx)
+{
+	u32 index = *(const u32_any *)key;
+	u64 addr = m->base + m->data_off + (u64)index * m->elem_stride;
+
+	if (index >= m->max_entries)
+		return NULL;
+	if (m->type == UMAP_PERCPU_ARRAY) {
+		if (cx->slot >= m->nslots)
+			return NULL;
+		addr += cx->slot * m->slot_stride;
+	}
+	return (void *)addr;
+}
+
+long array_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx)
+{
+	void *to;
+
+	if (flags > UMAP_EXIST)
+		return -EINVAL;
+	to = array_lookup(m, key, cx);
+	if (!to)
+		return -E2BIG;
+	if (flags == UMAP_NOEXIST)
+		return -EEXIST;
+	copy_in(to, value, m->value_size);
+	return 0;
+}

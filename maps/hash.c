@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HASH and PERCPU_HASH, as programs use them. Called by map.c. Freestanding.
+ *
+ * Many processes share a map, and any of them may be stopped or killed between
+ * two instructions, so nobody may ever wait for anybody: no lock. And each of
+ * them may scribble over the memory, so nothing read from it is trusted: an
+ * index is bounded before use, a walk has a budget.
+ *
+ * Chains. A bucket is a singly linked list without a lock (Harris, Michael),
+ * made of links {tag, mark, index}. The tag grows at every store, so that a
+ * link that reads the same twice was the same in between.
+ *  - A walk goes hand over hand: from a link that was in the list it reads the
+ *    element, then the link again. If it is unchanged, and not marked, the
+ *    element was in the list in between, with the key, state and next link just
+ *    read. Hence an element that is being reused elsewhere is never believed,
+ *    and no key is seen torn. A chain ends in its bucket's number: who got
+ *    elsewhere starts again.
+ *  - Insert only swaps the bucket's first link, from the value it had before a
+ *    walk that did not find the key. Nothing is ever inserted anywhere else, so
+ *    the swap fails if anybody inserted meanwhile, and keys are unique.
+ *  - Delete swaps the mark into the element's own link: that is the deletion.
+ *    Then it is swapped out of the chain, by whoever comes by; the winner of
+ *    that swap frees it.
+ *
+ * Allocation. The state {generation, owner, FREE|USED} of an element is the
+ * only truth. Freeing is a swap to the next generation, so that it happens once
+ * and everything that still holds the old state fails. The bitmap, the cursors
+ * and `full` only say where to look. The taker clears the bit before it
+ * publishes the element, the one who frees sets it afterwards: bits are wrong
+ * only while somebody is between the two, and before -E2BIG all states are
+ * looked at. max_entries is exact.
+ *
+ * Values. Up to 8 bytes lie in `val`, in place, beside the state: an update is
+ * one cmpxchg16b of {val, state}, which cannot hit an element that was reused,
+ * and a program's atomic add on a looked-up pointer is never lost to it: the
+ * update fails and starts again with the sum. (It then overwrites the sum, as
+ * it must: it is an assignment.) The element stays at its place, so an add
+ * counts as long as the key lives.
+ *
+ * Longer values lie in value blocks; `val` is {version, block}. Each element
+ * owns a block at all times, free or used, so that insert and delete need no
+ * second allocation. An update writes a spare block and swaps it in by the same
+ * cmpxchg16b; the old block becomes spare. As with the kernel's hash:
+ *  - a lookup gives the old or the new value whole, never a mixture;
+ *  - a pointer from a lookup stays readable for ever but is the key's value only
+ *    until the next update or delete of that key. Its block may then serve
+ *    another value (as elements of the kernel's preallocated maps do), and what
+ *    is written through the old pointer is lost.
+ * When all spare blocks are held by updates that are under way (64 threads
+ * stopped inside one), an update of an existing key gives -EBUSY.
+ *
+ * Per-CPU values: a copy a slot, away from the element. Only the claimant of a
+ * slot touches its copies (and the host's write), so they are plain memory. An
+ * insert does not clear all copies: a copy counts only while its stamp is the
+ * element's generation, and is cleared by its claimant at first use.
+ *
+ * Death. Before an allocation and before an unlink the thread writes an intent
+ * into its record. What a dead thread left is then one of a few things, and the
+ * daemon finishes it (hash_host.c). Intents nest, since a signal handler with a
+ * probe can interrupt an operation.
+ *
+ * x86-64 orders loads with loads and stores with stores; the acquire and
+ * release below are for the compiler.
+ */
+#include <linux/bpf.h>
+
+#include "hash_core.h"
+
+/* What the kernel accepts (kernel/bpf/hashtab.c). */
+#define HASH_FLAGS                                                                                                   \
+	(BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | \
+	 BPF_F_ZERO_SEED)
+#define KEY_AND_VALUE_MAX ((4u << 20) - 48)
+#define PERCPU_VALUE_MAX (32u << 10)
+#define ENTRIES_MAX (1u << 27)
+
+/* A power of two, at least 2, so that hash_shift is below 64. */
+static u32 bucket_bits(u32 max_entries)
+{
+	u32 bits = 1;
+
+	while (1u << bits < max_entries)
+		bits++;
+	return bits;
+}
+
+static u64 carve(struct umap *m, u64 bytes)
+{
+	u64 at = m->size;
+
+	m->size += ALIGN_UP(bytes, 64ul);
+	return at;
+}
+
+long hash_geometry(struct umap *m)
+{
+	bool percpu = m->type == UMAP_PERCPU_HASH;
+	u32 bits;
+
+	if (m->map_flags & ~HASH_FLAGS || (percpu && m->map_flags & BPF_F_NUMA_NODE))
+		return -EINVAL;
+	if ((u64)m->key_size + m->value_size >= KEY_AND_VALUE_MAX || m->max_entries > ENTRIES_MAX)
+		return -E2BIG;
+	if (percpu && m->value_size > PERCPU_VALUE_MAX)
+		return -E2BIG;
+	bits = bucket_bits(m->max_entries);
+	m->nbuckets = 1u << bits;
+	m->hash_shift = 64 - bits;
+	m->nelems = m->max_entries;
+	m->node_stride = sizeof(struct hash_elem) + (key_is_wide(m) ? ALIGN_UP(m->key_size, 16u) : 0);
+	m->ctl_off = carve(m, sizeof(struct hash_ctl));
+	m->buckets_off = carve(m, m->nbuckets * 8ul);
+	m->elems_off = carve(m, (u64)m->nelems * m->node_stride);
+	m->bitmap_off = carve(m, (m->nelems + 63ul) / 64 * 8);
+	m->elem_stride = ALIGN_UP(m->value_size, 8u);
+	if (percpu) {
+		m->elem_stride += sizeof(struct hash_copy);
+		m->slot_stride = ALIGN_UP((u64)m->nelems * m->elem_stride, 64ul);
+		m->values_off = carve(m, m->slot_stride * m->nslots);
+	} else if (m->value_size > 8) {
+		m->nblocks = m->nelems + HASH_SPARE_BLOCKS;
+		m->blocks_off = carve(m, m->nblocks * sizeof(struct hash_block));
+		m->block_bitmap_off = carve(m, (m->nblocks + 63ul) / 64 * 8);
+		m->values_off = carve(m, (u64)m->nblocks * m->elem_stride);
+	}
+	return 0;
+}
+
+static void format_bits(u64 *words, u32 first, u32 count)
+{
+	for (u32 i = first; i < count; i++)
+		words[i >> 6] |= 1ull << (i & 63);
+}
+
+/* Zeros are right for everything else: generation 0, free. */
+void hash_format(const struct umap *m)
+{
+	struct hash_ctl *ctl = hash_ctl(m);
+
+	for (u32 b = 0; b < m->nbuckets; b++)
+		*hash_bucket(m, b) = LINK_END | b;
+	format_bits((u64 *)(m->base + m->bitmap_off), 0, m->nelems);
+	for (u32 i = 0; i < HASH_CURSORS; i++) {
+		ctl->cursor[i].word[POOL_ELEMS] = (u64)(m->nelems + 63) / 64 * i / HASH_CURSORS;
+		ctl->cursor[i].word[POOL_BLOCKS] = m->nelems / 64;
+	}
+	if (!m->nblocks)
+		return;
+	format_bits((u64 *)(m->base + m->block_bitmap_off), m->nelems, m->nblocks);
+	for (u32 i = 0; i < m->nelems; i++) {
+		hash_elem(m, i)->val = i;
+		hash_block(m, i)->state = STATE(0, 0, STATE_USED);
+		hash_block(m, i)->elem = i;
+	}
+}
+
+/* The claimed slot's copy of an element in the life that STATE shows. */
+static force_inline struct hash_copy *copy_open(const struct umap *m, u32 i, u64 state, u32 slot)
+{
+	struct hash_copy *copy = hash_copy(m, i, slot);
+
+	if (unlikely(load(&copy->stamp) != COPY_STAMP(state))) {
+		copy_zero(copy->value, m->elem_stride - sizeof(*copy));
+		store(&copy->stamp, COPY_STAMP(state));
+	}
+	return copy;
+}
+
+/* Where the value of element I is, whose val and state were VAL and STATE. */
+static force_inline void *value_at(const struct umap *m, u32 i, u64 val, u64 state, const struct umap_ctx *cx)
+{
+	if (m->type == UMAP_PERCPU_HASH)
+		return likely(cx->slot < m->nslots) ? copy_open(m, i, state, cx->slot)->value : NULL;
+	if (!m->nblocks)
+		return &hash_elem(m, i)->val;
+	return likely(val_block(val) < m->nblocks) ? hash_block_value(m, val_block(val)) : NULL;
+}
+
+static __attribute__((noinline)) void *lookup_slow(const struct umap *m, const void *key, const struct umap_ctx *cx)
+{
+	struct hash_op o;
+	void *ret = NULL;
+
+	op_init(&o, m, key, cx);
+	while (!op_find(&o, key_is_wide(m))) {
+		struct hash_elem *e = hash_elem(m, o.index);
+		u64 val = load(&e->val);
+
+		if (load(&e->state) != o.state)
+			continue;
+		ret = value_at(m, o.index, val, o.state, cx);
+		break;
+	}
+	intent_end(&o);
+	return ret;
+}
+
+/* The same walk as op_find(), but whatever is out of the ordinary is left to
+ * lookup_slow(). */
+static force_inline void *lookup_fast(const struct umap *m, const u8 *key, const bool wide, const struct umap_ctx *cx)
+{
+	u64 word = key_word(m, key);
+	u32 bucket = key_bucket(m, word);
+	u64 *prev = hash_bucket(m, bucket);
+	u64 cur = load(prev);
+
+	for (u32 n = 0; n <= m->nelems; n++) {
+		u32 i = (u32)cur;
+		struct hash_elem *e;
+		u64 state, next, val;
+		bool match;
+
+		if (i >= m->nelems) {
+			if (likely(i == (LINK_END | bucket)))
+				return NULL;
+			break;
+		}
+		e = hash_elem(m, i);
+		state = load(&e->state);
+		next = load(&e->next);
+		match = load(&e->key) == word && (!wide || key_equal(e, key, m->key_size));
+		val = load(&e->val);
+		if (unlikely(load(prev) != cur || next & LINK_MARK))
+			break;
+		if (match)
+			return value_at(m, i, val, state, cx);
+		prev = &e->next;
+		cur = next;
+	}
+	return lookup_slow(m, key, cx);
+}
+
+void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx)
+{
+	if (likely(!key_is_wide(m)))
+		return lookup_fast(m, key, false, cx);
+	return lookup_fast(m, key, true, cx);
+}
+
+/* What an update writes, and how. */
+struct hash_put {
+	const void *value;
+	u64 flags;
+	bool all;
+	u32 slot;
+	long elem; /* allocated for an insert, not yet published; -1 none */
+	u64 elem_state;
+	long block; /* allocated for a replacement, not yet published; -1 none */
+	u64 block_state;
+};
+
+static force_inline u64 small_value(const struct umap *m, const void *value)
+{
+	u64 word = 0;
+
+	if (likely(m->value_size == 8))
+		return *(const u64_any *)value;
+	if (m->value_size == 4)
+		return *(const u32_any *)value;
+	for (u32 i = 0; i < m->value_size; i++)
+		word |= (u64)((const u8 *)value)[i] << 8 * i;
+	return word;
+}
+
+/* Writes the copies of an element in the life that STATE shows. */
+static void put_copies(const struct umap *m, const struct hash_put *put, u32 i, u64 state)
+{
+	u32 user_stride = ALIGN_UP(m->value_size, 8u);
+
+	if (!put->all) {
+		struct hash_copy *copy = hash_copy(m, i, put->slot);
+
+		copy_in(copy->value, put->value, m->value_size);
+		store(&copy->stamp, COPY_STAMP(state));
+		return;
+	}
+	for (u32 slot = 0; slot < m->nslots; slot++) {
+		struct hash_copy *copy = hash_copy(m, i, slot);
+
+		if (slot < m->ncpus) {
+			copy_in(copy->value, (const u8 *)put->value + (u64)slot * user_stride, m->value_size);
+			store(&copy->stamp, COPY_STAMP(state));
+		} else if (load(&copy->stamp)) {
+			store(&copy->stamp, 0);
+		}
+	}
+}
+
+/* An element that nobody else has yet, filled. */
+static long put_prepare(struct hash_op *o, struct hash_put *put)
+{
+	const struct umap *m = o->m;
+	struct hash_pool elems = pool_elems(m);
+	struct hash_elem *e;
+
+	if (!intent_begin(o))
+		return -EBUSY;
+	put->elem = pool_alloc(&elems, o);
+	if (put->elem < 0)
+		return -E2BIG;
+	e = hash_elem(m, put->elem);
+	put->elem_state = load(&e->state);
+	store(&e->key, o->word);
+	if (key_is_wide(m))
+		copy_in(elem_key(e), o->key, m->key_size);
+	if (m->type == UMAP_PERCPU_HASH) {
+		put_copies(m, put, put->elem, put->elem_state);
+	} else if (!m->nblocks) {
+		store(&e->val, small_value(m, put->value));
+	} else {
+		u32 block = val_block(load(&e->val));
+
+		if (block >= m->nblocks)
+			return -EBUSY;
+		copy_in(hash_block_value(m, block), put->value, m->value_size);
+	}
+	return 0;
+}
+
+static void put_abandon(struct hash_op *o, struct hash_put *put)
+{
+	struct hash_pool elems = pool_elems(o->m), blocks = pool_blocks(o->m);
+
+	if (put->elem >= 0)
+		pool_free(&elems, put->elem, put->elem_state, o->owner);
+	put->elem = -1;
+	if (put->block >= 0)
+		pool_free(&blocks, put->block, put->block_state, o->owner);
+	put->block = -1;
+}
+
+/* 0, or -EAGAIN: walk again. */
+static force_inline long put_insert(struct hash_op *o, struct hash_put *put)
+{
+	struct hash_elem *e;
+	long err;
+
+	if (put->elem < 0) {
+		put_abandon(o, put);
+		err = put_prepare(o, put);
+		if (err)
+			return err;
+	}
+	e = hash_elem(o->m, put->elem);
+	store(&e->next, link_next(o->head, e->next));
+	if (!swap(hash_bucket(o->m, o->bucket), o->head, link_next(put->elem, o->head)))
+		return -EAGAIN;
+	put->elem = -1;
+	return 0;
+}
+
+static force_inline long put_replace_small(struct hash_op *o, struct hash_put *put)
+{
+	struct hash_elem *e = hash_elem(o->m, o->index);
+	u64 val, new_val = small_value(o->m, put->value);
+
+	do {
+		val = load(&e->val);
+		if (likely(pair_swap(e, val, o->state, new_val)))
+			return 0;
+	} while (load(&e->state) == o->state && o->budget && o->budget--);
+	return -EAGAIN;
+}
+
+static long put_prepare_block(struct hash_op *o, struct hash_put *put)
+{
+	struct hash_pool blocks = pool_blocks(o->m);
+
+	if (!intent_begin(o))
+		return -EBUSY;
+	put->block = pool_alloc(&blocks, o);
+	if (put->block < 0)
+		return -EBUSY;
+	put->block_state = load(pool_state(&blocks, put->block));
+	copy_in(hash_block_value(o->m, put->block), put->value, o->m->value_size);
+	return 0;
+}
+
+/* Swings the element to a fresh block. The element's version in `val` makes
+ * sure that the old block is still in the life that we noted before. */
+static long put_replace_block(struct hash_op *o, struct hash_put *put)
+{
+	const struct umap *m = o->m;
+	struct hash_elem *e = hash_elem(m, o->index);
+	struct hash_pool blocks = pool_blocks(m);
+	u64 val, old_state;
+	long err;
+
+	if (put->elem >= 0)
+		put_abandon(o, put);
+	if (put->block < 0) {
+		err = put_prepare_block(o, put);
+		if (err)
+			return err;
+	}
+	store(&hash_block(m, put->block)->elem, o->index);
+	val = load(&e->val);
+	if (val_block(val) >= m->nblocks)
+		return -EBUSY;
+	old_state = load(pool_state(&blocks, val_block(val)));
+	intent_unlink(o, (u64)m->nelems + val_block(val), old_state);
+	if (!pair_swap(e, val, o->state, ((val >> 32) + 1) << 32 | (u32)put->block))
+		return -EAGAIN;
+	put->block = -1;
+	pool_free(&blocks, val_block(val), old_state, o->owner);
+	return 0;
+}
+
+static force_inline long put_replace(struct hash_op *o, struct hash_put *put)
+{
+	if (o->m->type == UMAP_PERCPU_HASH) {
+		put_copies(o->m, put, o->index, o->state);
+		return 0;
+	}
+	if (likely(!o->m->nblocks))
+		return put_replace_small(o, put);
+	return put_replace_block(o, put);
+}
+
+static force_inline long put_run(struct hash_op *o, struct hash_put *put, const bool wide)
+{
+	long err;
+
+	do {
+		err = op_find(o, wide);
+		if (!err)
+			err = put->flags == UMAP_NOEXIST ? -EEXIST : put_replace(o, put);
+		else if (err == -ENOENT && put->flags != UMAP_EXIST)
+			err = put_insert(o, put);
+	} while (unlikely(err == -EAGAIN));
+	if (unlikely(put->elem >= 0 || put->block >= 0))
+		put_abandon(o, put);
+	intent_end(o);
+	return err;
+}
+
+long hash_update(const struct umap *m, const void *key, const void *value, u64 flags, bool all,
+		 const struct umap_ctx *cx)
+{
+	struct hash_put put = {.value = value, .flags = flags, .all = all, .slot = cx->slot, .elem = -1, .block = -1};
+	struct hash_op o;
+
+	if (unlikely(flags > UMAP_EXIST))
+		return -EINVAL;
+	if (unlikely(m->type == UMAP_PERCPU_HASH && !all && cx->slot >= m->nslots))
+		return -EINVAL;
+	op_init(&o, m, key, cx);
+	if (likely(!key_is_wide(m)))
+		return put_run(&o, &put, false);
+	return put_run(&o, &put, true);
+}
+
+/* The mark is the deletion. The intent comes first: should we die right after
+ * the mark, the daemon then takes the element out. */
+static force_inline long delete_run(struct hash_op *o, const bool wide)
+{
+	struct hash_elem *e;
+	long err;
+
+	for (;;) {
+		err = op_find(o, wide);
+		if (err)
+			break;
+		err = -EBUSY;
+		if (!intent_begin(o))
+			break;
+		intent_unlink(o, o->index, o->state);
+		e = hash_elem(o->m, o->index);
+		if (unlikely(!swap(&e->next, o->next, (o->next + LINK_TAG) | LINK_MARK)))
+			continue;
+		if (likely(swap(o->prev, o->cur, link_next(o->next, o->cur)))) {
+			struct hash_pool elems = pool_elems(o->m);
+
+			pool_free(&elems, o->index, o->state, o->owner);
+		} else {
+			op_find(o, wide);
+		}
+		err = 0;
+		break;
+	}
+	intent_end(o);
+	return err;
+}
+
+long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *cx)
+{
+	struct hash_op o;
+
+	op_init(&o, m, key, cx);
+	if (likely(!key_is_wide(m)))
+		return delete_run(&o, false);
+	return delete_run(&o, true);
+}

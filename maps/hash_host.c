@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Hash maps as the daemon sees them: reading a value whole, walking over all
+ * keys, and finishing what a dead thread began. Host only. hash.c explains the
+ * structure. It runs while targets go on using (or scribbling over) the map.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "hash_core.h"
+
+/* The sum over the copies of cpu, cpu + ncpus, …, word by word. */
+static void read_copies(const struct umap *m, u32 i, u64 state, u8 *value)
+{
+	u32 words = ALIGN_UP(m->value_size, 8u) / 8;
+
+	memset(value, 0, (size_t)m->ncpus * words * 8);
+	for (u32 slot = 0; slot < m->nslots; slot++) {
+		struct hash_copy *copy = hash_copy(m, i, slot);
+		u8 *to = value + (size_t)(slot % m->ncpus) * words * 8;
+
+		if (load(&copy->stamp) != COPY_STAMP(state))
+			continue;
+		for (u32 w = 0; w < words; w++)
+			((u64_any *)to)[w] += __atomic_load_n((u64 *)(void *)copy->value + w, __ATOMIC_RELAXED);
+	}
+}
+
+static void read_value(const struct umap *m, u32 i, u64 val, u64 state, void *value)
+{
+	if (m->type == UMAP_PERCPU_HASH)
+		read_copies(m, i, state, value);
+	else if (!m->nblocks)
+		memcpy(value, &val, m->value_size);
+	else if (val_block(val) < m->nblocks)
+		copy_out(value, hash_block_value(m, val_block(val)), m->value_size);
+}
+
+long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
+{
+	struct hash_op o;
+	long err;
+
+	op_init(&o, m, key, cx);
+	for (;;) {
+		struct hash_elem *e;
+		u64 val;
+
+		err = op_find(&o, key_is_wide(m));
+		if (err)
+			break;
+		e = hash_elem(m, o.index);
+		val = load(&e->val);
+		if (load(&e->state) != o.state)
+			continue;
+		read_value(m, o.index, val, o.state, value);
+		/* a block is not reused while an element owns it; a small value was read at once */
+		if (load(&e->state) == o.state && (!m->nblocks || load(&e->val) == val))
+			break;
+	}
+	intent_end(&o);
+	return err;
+}
+
+/* The smallest key of BUCKET above AFTER (NULL: the smallest) into RET, through
+ * SCRATCH. 0, -ENOENT or -EBUSY. Hand over hand, as op_find(). */
+static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, u8 *scratch)
+{
+	const struct umap *m = o->m;
+
+	for (;;) {
+		u64 *prev = hash_bucket(m, bucket), cur = load(prev);
+		long err = -ENOENT;
+
+		for (;;) {
+			u32 i = (u32)cur;
+			struct hash_elem *e;
+			u64 state, next, word;
+
+			if (i == (LINK_END | bucket))
+				return err;
+			if (i >= m->nelems || !o->budget)
+				return -EBUSY;
+			o->budget--;
+			e = hash_elem(m, i);
+			state = load(&e->state);
+			next = load(&e->next);
+			word = load(&e->key);
+			if (key_is_wide(m))
+				copy_out(scratch, elem_key(e), m->key_size);
+			else
+				memcpy(scratch, &word, m->key_size);
+			if (load(prev) != cur || load(&e->state) != state)
+				break;
+			if (next & LINK_MARK) {
+				if (!op_unlink(o, prev, cur, i, next, state))
+					return -EBUSY;
+				break;
+			}
+			if ((!after || memcmp(scratch, after, m->key_size) > 0) &&
+			    (err || memcmp(scratch, ret, m->key_size) < 0)) {
+				memcpy(ret, scratch, m->key_size);
+				err = 0;
+			}
+			prev = &e->next;
+			cur = next;
+		}
+	}
+}
+
+/* In the order of buckets, and of keys within a bucket. The chain's own order
+ * does not last: a key that is deleted and comes back moves to the front. This
+ * order goes on where it stopped even when KEY is gone, and ends. A bucket that
+ * has been scribbled over is passed by. */
+long hash_next_key(const struct umap *m, const void *key, void *next_key)
+{
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec};
+	cleanup_free u8 *buf = malloc(2ul * m->key_size);
+	u8 *ret = buf, *scratch = buf + m->key_size;
+	struct hash_op o;
+	u32 bucket = 0;
+	long err = -ENOENT;
+
+	if (!buf)
+		return -ENOMEM;
+	op_init(&o, m, key ? key : memset(buf, 0, m->key_size), &cx);
+	if (key)
+		bucket = o.bucket;
+	for (; err && bucket < m->nbuckets; bucket++) {
+		o.budget = (u64)m->nelems + HASH_RETRIES;
+		err = chain_next(&o, bucket, key, ret, scratch);
+		key = NULL;
+	}
+	intent_end(&o);
+	if (!err)
+		memcpy(next_key, ret, m->key_size);
+	return err ? -ENOENT : 0;
+}
+
+/* Whether element I is in the chain of its key. Its key does not change while
+ * its state does not: the only one who could write it is dead. */
+static bool elem_is_linked(const struct umap *m, u32 i)
+{
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec};
+	struct hash_elem *e = hash_elem(m, i);
+	u64 word = load(&e->key);
+	struct hash_op o;
+	long err;
+
+	op_init(&o, m, key_is_wide(m) ? elem_key(e) : (u8 *)&word, &cx);
+	err = op_find(&o, key_is_wide(m));
+	intent_end(&o);
+	return err == -EBUSY || (!err && o.index == i);
+}
+
+/* Whether the element that block I was meant for has it. */
+static bool block_is_owned(const struct umap *m, u32 i)
+{
+	u64 elem = load(&hash_block(m, i)->elem);
+
+	return elem < m->nelems && val_block(load(&hash_elem(m, elem)->val)) == i;
+}
+
+/*
+ * What an intent names is free (then perhaps nobody has been told), or in use
+ * in the life that the dead thread meant: then it is freed unless it is part of
+ * the map. That cannot change under us: an element or block that has been taken
+ * out comes back in its next life only, and one that was never put in could be
+ * put in only by the thread that is dead. If somebody else frees it at the same
+ * time, the state decides.
+ */
+static void recover_one(const struct umap *m, u64 intent, bool by_owner, u32 owner, u64 gone_state)
+{
+	struct hash_pool pool = pool_elems(m);
+	u64 i = (intent & 0xffffffffu) - 1, state;
+
+	if (intent >> 32 != m->id || !(u32)intent)
+		return;
+	if (i >= m->nelems) {
+		pool = pool_blocks(m);
+		i -= m->nelems;
+	}
+	if (i >= pool.count)
+		return;
+	state = load(pool_state(&pool, i));
+	if (STATE_USE(state) == STATE_FREE) {
+		pool_show_free(&pool, i);
+		return;
+	}
+	if (by_owner ? STATE_OWNER(state) != owner : STATE_GEN(state) != STATE_GEN(gone_state))
+		return;
+	if (pool.which == POOL_ELEMS ? !elem_is_linked(m, i) : !block_is_owned(m, i))
+		pool_free(&pool, i, state, owner);
+}
+
+void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
+{
+	for (u32 n = 0; n < MAP_INTENTS; n++) {
+		u64 alloc = load(&rec->intents[n].alloc);
+		u64 unlink = load(&rec->intents[n].unlink);
+		u64 state = load(&rec->intents[n].unlink_state);
+
+		recover_one(m, unlink, false, owner, state);
+		recover_one(m, alloc, true, owner, 0);
+	}
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of this folder share: the operations of each kind of map, and
+ * copying between callers' buffers and shared memory. Shared words are read and
+ * written whole (8 bytes at a time, then the odd bytes), so that an aligned u64
+ * in a value is never torn. Freestanding: loops, because a call of memcpy would
+ * have nobody to answer it in a target.
+ */
+#pragma once
+#include "umap.h"
+
+typedef u64 __attribute__((aligned(1), may_alias)) u64_any;
+typedef u32 __attribute__((aligned(1), may_alias)) u32_any;
+
+/* To shared memory. */
+static inline void copy_in(void *shared, const void *from, u32 size)
+{
+	u32 at = 0;
+
+	for (; at + 8 <= size; at += 8)
+		__atomic_store_n((u64 *)((u8 *)shared + at), *(const u64_any *)((const u8 *)from + at),
+				 __ATOMIC_RELAXED);
+	for (; at < size; at++)
+		__atomic_store_n((u8 *)shared + at, ((const u8 *)from)[at], __ATOMIC_RELAXED);
+}
+
+/* From shared memory. */
+static inline void copy_out(void *to, const void *shared, u32 size)
+{
+	u32 at = 0;
+
+	for (; at + 8 <= size; at += 8)
+		*(u64_any *)((u8 *)to + at) = __atomic_load_n((const u64 *)((const u8 *)shared + at), __ATOMIC_RELAXED);
+	for (; at < size; at++)
+		((u8 *)to)[at] = __atomic_load_n((const u8 *)shared + at, __ATOMIC_RELAXED);
+}
+
+/* SIZE is a multiple of 8. */
+static inline void copy_zero(void *shared, u32 size)
+{
+	for (u32 at = 0; at < size; at += 8)
+		__atomic_store_n((u64 *)((u8 *)shared + at), 0, __ATOMIC_RELAXED);
+}
+
+static inline bool type_is_percpu(u32 type)
+{
+	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
+}
+
+static inline bool type_is_hash(u32 type)
+{
+	return type == UMAP_HASH || type == UMAP_PERCPU_HASH;
+}
+
+/* array.c */
+long array_geometry(struct umap *m);
+void *array_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
+long array_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+
+/* hash.c. ALL: the value is that of every CPU, as umap_write() has it. */
+long hash_geometry(struct umap *m);
+void hash_format(const struct umap *m);
+void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
+long hash_update(const struct umap *m, const void *key, const void *value, u64 flags, bool all,
+		 const struct umap_ctx *cx);
+long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
+
+/* hash_host.c: host only. */
+long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+long hash_next_key(const struct umap *m, const void *key, void *next_key);
+void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);

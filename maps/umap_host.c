@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Maps as the daemon (or whoever embeds libbpfvm) owns them: the memfd, and the
+ * commands that user space has for a kernel map. Host only. It never trusts
+ * what is in the memory: targets write it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "internal.h"
+
+static u32 user_stride(const struct umap *m)
+{
+	return ALIGN_UP(m->value_size, 8u);
+}
+
+u64 umap_user_value_size(const struct umap *m)
+{
+	return type_is_percpu(m->type) ? (u64)user_stride(m) * m->ncpus : m->value_size;
+}
+
+/* A sealed memfd of SIZE bytes, mapped. */
+static struct uerr *memory_create(const char *name, u64 size, void **ret_mem, int *ret_fd)
+{
+	cleanup_close int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *mem;
+
+	if (fd < 0)
+		return uerr_errno(errno, "memory for map '%s'", name);
+	if (ftruncate(fd, size) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		return uerr_errno(errno, "memory for map '%s' (%llu bytes)", name, (unsigned long long)size);
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED)
+		return uerr_errno(errno, "memory for map '%s' (%llu bytes)", name, (unsigned long long)size);
+	*ret_mem = mem;
+	*ret_fd = steal_fd(&fd);
+	return NULL;
+}
+
+/* Spare copies of per-CPU maps are touched by few, and memory that nobody
+ * touches costs nothing. */
+static u64 memory_needed(const struct umap *m)
+{
+	if (!type_is_percpu(m->type))
+		return m->size;
+	return m->size - m->slot_stride * (m->nslots - m->ncpus);
+}
+
+static struct uerr *check_memory(const char *name, const struct umap *m)
+{
+	u64 have = (u64)sysconf(_SC_PHYS_PAGES) * PAGE, need = memory_needed(m);
+
+	if (need <= have)
+		return NULL;
+	return uerr_new(UERR_FAILED, "map '%s' with %u entries needs %llu MiB, but this machine has %llu MiB", name,
+			m->max_entries, (unsigned long long)need >> 20, (unsigned long long)have >> 20);
+}
+
+struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags,
+			 u32 ncpus, u32 id, struct umap *ret, int *ret_fd)
+{
+	struct umap m;
+	struct uerr *err;
+	void *mem;
+	long rc = umap_geometry(type, key_size, value_size, max_entries, map_flags, ncpus, id, &m);
+
+	if (rc)
+		return uerr_errno(-rc, "map '%s' (type %u, key %u, value %u bytes, %u entries, flags 0x%x)", name, type,
+				  key_size, value_size, max_entries, map_flags);
+	err = check_memory(name, &m);
+	if (!err)
+		err = memory_create(name, m.size, &mem, ret_fd);
+	if (err)
+		return err;
+	m.base = (u64)mem;
+	umap_format(&m);
+	*ret = m;
+	return NULL;
+}
+
+void umap_destroy(struct umap *m, int fd)
+{
+	if (m && m->base) {
+		munmap((void *)m->base, m->size);
+		m->base = 0;
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd)
+{
+	struct uerr *err;
+	void *mem;
+
+	err = memory_create("uprobed-claims", ALIGN_UP(UMAP_CLAIMS_SIZE(ncpus), PAGE), &mem, ret_fd);
+	if (!err)
+		*ret = mem;
+	return err;
+}
+
+void umap_claims_recover(struct umap_claims *c, u32 ncpus, u32 owner)
+{
+	for (u32 i = 0; i < ncpus + UMAP_SPARE_SLOTS; i++)
+		__sync_bool_compare_and_swap(&c->slot[i].owner, (u64)owner + 1, 0);
+}
+
+static u8 *array_copy(const struct umap *m, u32 index, u32 slot)
+{
+	return (u8 *)(m->base + m->data_off + slot * m->slot_stride + (u64)index * m->elem_stride);
+}
+
+static long array_read(const struct umap *m, u32 index, u8 *value)
+{
+	u32 words = user_stride(m) / 8;
+
+	if (index >= m->max_entries)
+		return -ENOENT;
+	if (m->type == UMAP_ARRAY) {
+		copy_out(value, array_copy(m, index, 0), m->value_size);
+		return 0;
+	}
+	memset(value, 0, umap_user_value_size(m));
+	for (u32 slot = 0; slot < m->nslots; slot++) {
+		u64_any *to = (u64_any *)(value + (u64)(slot % m->ncpus) * words * 8);
+		const u64 *from = (const u64 *)(void *)array_copy(m, index, slot);
+
+		for (u32 w = 0; w < words; w++)
+			to[w] += __atomic_load_n(from + w, __ATOMIC_RELAXED);
+	}
+	return 0;
+}
+
+static long percpu_array_write(const struct umap *m, u32 index, const u8 *value, u64 flags)
+{
+	if (flags > UMAP_EXIST)
+		return -EINVAL;
+	if (index >= m->max_entries)
+		return -E2BIG;
+	if (flags == UMAP_NOEXIST)
+		return -EEXIST;
+	for (u32 slot = 0; slot < m->nslots; slot++) {
+		if (slot < m->ncpus)
+			copy_in(array_copy(m, index, slot), value + (u64)slot * user_stride(m), m->value_size);
+		else
+			copy_zero(array_copy(m, index, slot), user_stride(m));
+	}
+	return 0;
+}
+
+long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
+{
+	if (type_is_hash(m->type))
+		return hash_read(m, key, value, cx);
+	return array_read(m, *(const u32_any *)key, value);
+}
+
+long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx)
+{
+	if (m->frozen)
+		return -EPERM;
+	if (type_is_hash(m->type))
+		return hash_update(m, key, value, flags, m->type == UMAP_PERCPU_HASH, cx);
+	if (m->type == UMAP_PERCPU_ARRAY)
+		return percpu_array_write(m, *(const u32_any *)key, value, flags);
+	return array_update(m, key, value, flags, cx);
+}
+
+long umap_next_key(const struct umap *m, const void *key, void *next_key)
+{
+	u32 next = 0;
+
+	if (type_is_hash(m->type))
+		return hash_next_key(m, key, next_key);
+	if (key && *(const u32_any *)key < m->max_entries)
+		next = *(const u32_any *)key + 1;
+	if (next >= m->max_entries)
+		return -ENOENT;
+	*(u32_any *)next_key = next;
+	return 0;
+}
+
+void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
+{
+	if (type_is_hash(m->type))
+		hash_recover(m, rec, owner);
+}
