@@ -13,6 +13,11 @@
 #pragma once
 #include "vm/program.h"
 
+/* Numbers beside those of helpers, for functions that compiled code calls on its
+ * own behalf (runtime_helper, runtime_helper_off, jit_input.helper_addr). */
+#define VM_RT_CLAIM 0x10000u   /* u64 slot(…, frame): claim a per-CPU slot into frame->slot */
+#define VM_RT_RELEASE 0x10001u /* give frame->slot back */
+
 struct jit_map {
 	const struct umap *map; /* geometry, with base as the *target* has it */
 	addr_t desc_addr;       /* where a copy of *map lies in the target: what ld_imm64 of the map yields */
@@ -26,6 +31,11 @@ struct jit_input {
 	/* Address of helper ID in the target; 0 is not called (check refused it). */
 	addr_t (*helper_addr)(u32 id, void *arg);
 	void *arg;
+	u32 flags;                  /* enum jit_flags */
+};
+
+enum jit_flags {
+	JIT_NO_BMI2 = 1, /* as on a CPU without it; for tests */
 };
 
 struct jit_output {

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Encodings of the instructions that the JIT uses (Intel SDM volume 2): an
+ * optional prefix, REX (0100WRXB), opcode, ModRM (mod reg rm), SIB, displacement,
+ * immediate. Two traps: rm 4 (rsp, r12) means "a SIB byte follows", and mod 0
+ * with rm 5 (rbp, r13) means "rip-relative", so that these bases always carry a
+ * displacement. Byte operands 4-7 mean spl..dil only with a REX prefix.
+ */
+#include "vm/emit_x86_64.h"
+
+void emit_u8(struct emit *e, u8 b)
+{
+	if (e->failed)
+		return;
+	if (e->len == e->cap) {
+		e->failed = true;
+		return;
+	}
+	e->buf[e->len++] = b;
+}
+
+static void emit_u16(struct emit *e, u16 v)
+{
+	emit_u8(e, (u8)v);
+	emit_u8(e, (u8)(v >> 8));
+}
+
+void emit_u32(struct emit *e, u32 v)
+{
+	emit_u16(e, (u16)v);
+	emit_u16(e, (u16)(v >> 16));
+}
+
+void emit_u64(struct emit *e, u64 v)
+{
+	emit_u32(e, (u32)v);
+	emit_u32(e, (u32)(v >> 32));
+}
+
+static bool fits8(s64 v)
+{
+	return v == (s8)v;
+}
+
+static void rex(struct emit *e, bool w, unsigned reg, unsigned index, unsigned base, bool force)
+{
+	u8 b = (u8)(0x40 | w << 3 | reg >> 3 << 2 | index >> 3 << 1 | base >> 3);
+
+	if (b != 0x40 || force)
+		emit_u8(e, b);
+}
+
+/* One or two bytes: 0x0fXX is the two-byte map. */
+static void opcode(struct emit *e, u32 op)
+{
+	if (op > 0xff)
+		emit_u8(e, (u8)(op >> 8));
+	emit_u8(e, (u8)op);
+}
+
+static void op_rr(struct emit *e, bool w, u32 op, unsigned reg, unsigned rm)
+{
+	rex(e, w, reg, 0, rm, false);
+	opcode(e, op);
+	emit_u8(e, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+static void mem_operand(struct emit *e, unsigned reg, unsigned base, s32 disp)
+{
+	bool none = !disp && (base & 7) != RBP;
+	u8 mod = none ? 0 : fits8(disp) ? 1 : 2;
+
+	emit_u8(e, (u8)(mod << 6 | (reg & 7) << 3 | (base & 7)));
+	if ((base & 7) == RSP)
+		emit_u8(e, 0x24);
+	if (mod == 1)
+		emit_u8(e, (u8)disp);
+	else if (mod == 2)
+		emit_u32(e, (u32)disp);
+}
+
+static void op_rm(struct emit *e, bool w, u32 op, unsigned reg, unsigned base, s32 disp)
+{
+	rex(e, w, reg, 0, base, false);
+	opcode(e, op);
+	mem_operand(e, reg, base, disp);
+}
+
+void emit_mov_rr(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src)
+{
+	op_rr(e, w, 0x89, src, dst);
+}
+
+void emit_movabs(struct emit *e, enum x86_reg dst, u64 v)
+{
+	rex(e, true, 0, 0, dst, false);
+	emit_u8(e, (u8)(0xb8 | (dst & 7)));
+	emit_u64(e, v);
+}
+
+void emit_mov_ri(struct emit *e, enum x86_reg dst, u64 v)
+{
+	if (!v) {
+		emit_alu_rr(e, false, X86_XOR, dst, dst);
+	} else if (v <= UINT32_MAX) {
+		rex(e, false, 0, 0, dst, false);
+		emit_u8(e, (u8)(0xb8 | (dst & 7)));
+		emit_u32(e, (u32)v);
+	} else if ((s64)v == (s32)v) {
+		op_rr(e, true, 0xc7, 0, dst);
+		emit_u32(e, (u32)v);
+	} else {
+		emit_movabs(e, dst, v);
+	}
+}
+
+void emit_extend_rr(struct emit *e, bool w, bool sign, enum x86_size size, enum x86_reg dst, enum x86_reg src)
+{
+	if (size == X86_32 && !sign) {
+		emit_mov_rr(e, false, dst, src);
+		return;
+	}
+	if (size == X86_32) {
+		op_rr(e, w, 0x63, dst, src);
+		return;
+	}
+	if (!sign)
+		w = false;
+	rex(e, w, dst, 0, src, size == X86_8 && src >= RSP);
+	emit_u8(e, 0x0f);
+	emit_u8(e, (u8)((sign ? 0xbe : 0xb6) + (size == X86_16)));
+	emit_u8(e, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
+void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, enum x86_reg base, s32 disp)
+{
+	static const u32 ops[2][4] = { { 0x0fb6, 0x0fb7, 0x8b, 0x8b }, { 0x0fbe, 0x0fbf, 0x63, 0x8b } };
+
+	op_rm(e, sign || size == X86_64, ops[sign][size], dst, base, disp);
+}
+
+void emit_store_r(struct emit *e, enum x86_size size, enum x86_reg base, s32 disp, enum x86_reg src)
+{
+	if (size == X86_16)
+		emit_u8(e, 0x66);
+	rex(e, size == X86_64, src, 0, base, size == X86_8 && src >= RSP);
+	emit_u8(e, size == X86_8 ? 0x88 : 0x89);
+	mem_operand(e, src, base, disp);
+}
+
+void emit_store_i(struct emit *e, enum x86_size size, enum x86_reg base, s32 disp, s32 imm)
+{
+	if (size == X86_16)
+		emit_u8(e, 0x66);
+	op_rm(e, size == X86_64, size == X86_8 ? 0xc6 : 0xc7, 0, base, disp);
+	if (size == X86_8)
+		emit_u8(e, (u8)imm);
+	else if (size == X86_16)
+		emit_u16(e, (u16)imm);
+	else
+		emit_u32(e, (u32)imm);
+}
+
+void emit_lea(struct emit *e, enum x86_reg dst, enum x86_reg base, s32 disp)
+{
+	op_rm(e, true, 0x8d, dst, base, disp);
+}
+
+void emit_lea_sib(struct emit *e, enum x86_reg dst, enum x86_reg base, enum x86_reg index, u8 shift)
+{
+	bool disp = (base & 7) == RBP;
+
+	rex(e, true, dst, index, base, false);
+	emit_u8(e, 0x8d);
+	emit_u8(e, (u8)((disp ? 0x40 : 0) | (dst & 7) << 3 | 4));
+	emit_u8(e, (u8)(shift << 6 | (index & 7) << 3 | (base & 7)));
+	if (disp)
+		emit_u8(e, 0);
+}
+
+void emit_alu_rr(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, enum x86_reg src)
+{
+	op_rr(e, w, (u32)op << 3 | 1, src, dst);
+}
+
+void emit_alu_ri(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, s32 imm)
+{
+	if (fits8(imm)) {
+		op_rr(e, w, 0x83, op, dst);
+		emit_u8(e, (u8)imm);
+	} else if (dst == RAX) {
+		rex(e, w, 0, 0, 0, false);
+		emit_u8(e, (u8)(op << 3 | 5));
+		emit_u32(e, (u32)imm);
+	} else {
+		op_rr(e, w, 0x81, op, dst);
+		emit_u32(e, (u32)imm);
+	}
+}
+
+void emit_test_rr(struct emit *e, bool w, enum x86_reg a, enum x86_reg b)
+{
+	op_rr(e, w, 0x85, b, a);
+}
+
+void emit_test_ri(struct emit *e, bool w, enum x86_reg a, s32 imm)
+{
+	if (imm >= 0 && imm <= 0xff) { /* only ZF is looked at */
+		rex(e, false, 0, 0, a, a >= RSP);
+		emit_u8(e, 0xf6);
+		emit_u8(e, (u8)(0xc0 | (a & 7)));
+		emit_u8(e, (u8)imm);
+		return;
+	}
+	op_rr(e, w && imm < 0, 0xf7, 0, a);
+	emit_u32(e, (u32)imm);
+}
+
+void emit_imul_rr(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src)
+{
+	op_rr(e, w, 0x0faf, dst, src);
+}
+
+void emit_imul_rri(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src, s32 imm)
+{
+	op_rr(e, w, fits8(imm) ? 0x6b : 0x69, dst, src);
+	if (fits8(imm))
+		emit_u8(e, (u8)imm);
+	else
+		emit_u32(e, (u32)imm);
+}
+
+void emit_unary(struct emit *e, bool w, enum x86_unary op, enum x86_reg reg)
+{
+	op_rr(e, w, 0xf7, op, reg);
+}
+
+void emit_sign_rax(struct emit *e, bool w)
+{
+	rex(e, w, 0, 0, 0, false);
+	emit_u8(e, 0x99);
+}
+
+void emit_shift_i(struct emit *e, bool w, enum x86_shift op, enum x86_reg reg, u8 count)
+{
+	if (count == 1) {
+		op_rr(e, w, 0xd1, op, reg);
+		return;
+	}
+	op_rr(e, w, 0xc1, op, reg);
+	emit_u8(e, count);
+}
+
+void emit_shift_cl(struct emit *e, bool w, enum x86_shift op, enum x86_reg reg)
+{
+	op_rr(e, w, 0xd3, op, reg);
+}
+
+/* VEX.LZ.{66,F2,F3}.0F38.{W0,W1} F7 /r; R, X, B and vvvv are inverted. */
+void emit_shiftx(struct emit *e, bool w, enum x86_shift op, enum x86_reg dst, enum x86_reg src, enum x86_reg count)
+{
+	u8 pp = op == X86_SHL ? 1 : op == X86_SHR ? 3 : 2;
+
+	emit_u8(e, 0xc4);
+	emit_u8(e, (u8)((dst < R8) << 7 | 1 << 6 | (src < R8) << 5 | 2));
+	emit_u8(e, (u8)(w << 7 | (~count & 15) << 3 | pp));
+	emit_u8(e, 0xf7);
+	emit_u8(e, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
+void emit_bswap(struct emit *e, bool w, enum x86_reg reg)
+{
+	rex(e, w, 0, 0, reg, false);
+	emit_u8(e, 0x0f);
+	emit_u8(e, (u8)(0xc8 | (reg & 7)));
+}
+
+void emit_ror16_8(struct emit *e, enum x86_reg reg)
+{
+	emit_u8(e, 0x66);
+	emit_shift_i(e, false, X86_ROR, reg, 8);
+}
+
+void emit_lock_alu(struct emit *e, bool w, enum x86_alu op, enum x86_reg base, s32 disp, enum x86_reg src)
+{
+	emit_u8(e, 0xf0);
+	op_rm(e, w, (u32)op << 3 | 1, src, base, disp);
+}
+
+void emit_lock_xadd(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg)
+{
+	emit_u8(e, 0xf0);
+	op_rm(e, w, 0x0fc1, reg, base, disp);
+}
+
+void emit_xchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg)
+{
+	op_rm(e, w, 0x87, reg, base, disp);
+}
+
+void emit_lock_cmpxchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg)
+{
+	emit_u8(e, 0xf0);
+	op_rm(e, w, 0x0fb1, reg, base, disp);
+}
+
+void emit_push(struct emit *e, enum x86_reg reg)
+{
+	rex(e, false, 0, 0, reg, false);
+	emit_u8(e, (u8)(0x50 | (reg & 7)));
+}
+
+void emit_pop(struct emit *e, enum x86_reg reg)
+{
+	rex(e, false, 0, 0, reg, false);
+	emit_u8(e, (u8)(0x58 | (reg & 7)));
+}
+
+void emit_leave(struct emit *e)
+{
+	emit_u8(e, 0xc9);
+}
+
+void emit_ret(struct emit *e)
+{
+	emit_u8(e, 0xc3);
+}
+
+void emit_jcc(struct emit *e, enum x86_cond cc, bool is_short, s32 rel)
+{
+	if (is_short) {
+		emit_u8(e, (u8)(0x70 | cc));
+		emit_u8(e, (u8)rel);
+		return;
+	}
+	emit_u8(e, 0x0f);
+	emit_u8(e, (u8)(0x80 | cc));
+	emit_u32(e, (u32)rel);
+}
+
+void emit_jmp(struct emit *e, bool is_short, s32 rel)
+{
+	emit_u8(e, is_short ? 0xeb : 0xe9);
+	if (is_short)
+		emit_u8(e, (u8)rel);
+	else
+		emit_u32(e, (u32)rel);
+}
+
+void emit_call_rel(struct emit *e, s32 rel)
+{
+	emit_u8(e, 0xe8);
+	emit_u32(e, (u32)rel);
+}
+
+void emit_call_r(struct emit *e, enum x86_reg reg)
+{
+	op_rr(e, false, 0xff, 2, reg);
+}
+
+size_t emit_jcc_fwd(struct emit *e, enum x86_cond cc)
+{
+	emit_jcc(e, cc, true, 0);
+	return e->len;
+}
+
+size_t emit_jmp_fwd(struct emit *e)
+{
+	emit_jmp(e, true, 0);
+	return e->len;
+}
+
+void emit_land(struct emit *e, size_t fwd)
+{
+	size_t rel = e->len - fwd;
+
+	if (e->failed)
+		return;
+	if (rel > 127) {
+		e->failed = true;
+		return;
+	}
+	e->buf[fwd - 1] = (u8)rel;
+}

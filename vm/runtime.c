@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's side of the runtime: the blob and where its functions are, the
+ * same functions for programs that run in this process (interpreter,
+ * libbpfvm) with the env that they need, and the reader of trace rings.
+ */
+#include "vm/runtime.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "vm/helpers.h"
+#include "vm/jit.h"
+#include "vm/runtime/rt.h"
+#include "vm/runtime/runtime_blob.h" /* generated */
+
+const struct runtime_blob *runtime_blob(void)
+{
+	static const struct runtime_blob blob = { blob_bytes, sizeof(blob_bytes) };
+
+	return &blob;
+}
+
+u32 runtime_thread_rec_off(void)
+{
+	return BLOB_OFF_thread_rec_slow;
+}
+
+u32 runtime_helper_off(u32 id)
+{
+	static const u32 offs[HELPER_MAX_ID + 1] = {
+#define X(nr, name, nargs, flags) [nr] = BLOB_OFF_rt_##name,
+#include "vm/helpers.def"
+#undef X
+	};
+
+	if (id == VM_RT_CLAIM)
+		return BLOB_OFF_rt_prog_claim;
+	if (id == VM_RT_RELEASE)
+		return BLOB_OFF_rt_prog_release;
+	return id <= HELPER_MAX_ID ? offs[id] : 0;
+}
+
+helper_fn runtime_helper(u32 id)
+{
+	static const helper_fn fns[HELPER_MAX_ID + 1] = {
+#define X(nr, name, nargs, flags) [nr] = rt_##name,
+#include "vm/helpers.def"
+#undef X
+	};
+
+	if (id == VM_RT_CLAIM)
+		return rt_prog_claim;
+	if (id == VM_RT_RELEASE)
+		return rt_prog_release;
+	return id <= HELPER_MAX_ID ? fns[id] : NULL;
+}
+
+/*
+ * This process as a target of itself.
+ */
+
+#define SELF_NRECS THREAD_RECS_DEFAULT
+
+static struct target_env self_env;
+static struct site_data self_site = { .env = (addr_t)&self_env };
+static pthread_once_t self_once = PTHREAD_ONCE_INIT;
+static pthread_key_t self_key;
+static __thread struct thread_rec *self_rec;
+
+/* glibc's registration of rseq (sys/rseq.h, since 2.35), where there is one. */
+extern const ptrdiff_t __rseq_offset __attribute__((weak));
+extern const unsigned int __rseq_size __attribute__((weak));
+
+static void *pages(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* Images that cannot be unloaded. */
+static bool stays_loaded(const struct dl_phdr_info *info)
+{
+	const char *base = strrchr(info->dlpi_name, '/');
+
+	base = base ? base + 1 : info->dlpi_name;
+	return !*base || !strcmp(base, "libc.so.6") || !strncmp(base, "ld-linux", 8) || !strncmp(base, "ld-musl", 7);
+}
+
+static int add_segments(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	if (!stays_loaded(info) || info->dlpi_addr == getauxval(AT_SYSINFO_EHDR))
+		return 0;
+	for (u32 i = 0; i < info->dlpi_phnum && self_env.nsegments < TARGET_SEGMENTS; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+		u64 lo = ALIGN_DOWN(info->dlpi_addr + ph->p_vaddr, PAGE);
+		u64 hi = ALIGN_UP(info->dlpi_addr + ph->p_vaddr + ph->p_memsz, PAGE);
+		u64 prot = (ph->p_flags & PF_R ? PROT_READ : 0);
+
+		if (ph->p_type != PT_LOAD || !prot)
+			continue;
+		/* Never PROT_WRITE: parts may be read-only after relocation. */
+		self_env.segments[self_env.nsegments].lo = lo;
+		self_env.segments[self_env.nsegments].hi = hi;
+		self_env.segments[self_env.nsegments++].prot = prot;
+	}
+	return 0;
+}
+
+/* The offset from the thread pointer at which libc keeps the tid: tried where
+ * glibc and musl have it, believed when it is there. */
+static s64 find_tid_off(void)
+{
+	static const s64 candidates[] = { 0x2d0, 0x30 };
+	u32 tid = (u32)syscall(SYS_gettid);
+
+	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
+		if (rt_fs_u32(candidates[i]) == tid)
+			return candidates[i];
+	return 0;
+}
+
+static void release_rec(void *p)
+{
+	struct thread_rec *rec = p;
+
+	rec->stack_lo = rec->stack_hi = 0;
+	self_rec = NULL;
+	__atomic_store_n(&rec->tid, 0, __ATOMIC_RELEASE);
+}
+
+/* A child's only thread has the record of the one that forked, under a number
+ * that is not its own. */
+static void after_fork(void)
+{
+	if (self_rec)
+		self_rec->tid = (u32)syscall(SYS_gettid);
+}
+
+static void self_init(void)
+{
+	struct target_private *priv = pages(PAGE);
+	struct thread_table *table = pages(ALIGN_UP(THREAD_TABLE_SIZE(SELF_NRECS), PAGE));
+	void *vdso = NULL;
+
+	if (!table) /* no thread could have a record; there is nothing to fall back to */
+		abort();
+	if (priv)
+		madvise(priv, PAGE, MADV_WIPEONFORK);
+	table->magic = THREAD_TABLE_MAGIC;
+	table->version = TARGET_ABI_VERSION;
+	table->nrecs = SELF_NRECS;
+	vdso = dlsym(RTLD_DEFAULT, "clock_gettime");
+	self_env.version = TARGET_ABI_VERSION;
+	self_env.tid_off = find_tid_off();
+	if (&__rseq_size && __rseq_size)
+		self_env.rseq_off = __rseq_offset;
+	self_env.nrecs = SELF_NRECS;
+	self_env.ncpus = (u32)sysconf(_SC_NPROCESSORS_CONF);
+	self_env.threads = (addr_t)table;
+	self_env.private_ = (addr_t)priv;
+	self_env.vdso_clock_gettime = (addr_t)vdso;
+	dl_iterate_phdr(add_segments, NULL);
+	pthread_key_create(&self_key, release_rec);
+	pthread_atfork(NULL, NULL, after_fork);
+}
+
+const struct site_data *runtime_self_site(void)
+{
+	pthread_once(&self_once, self_init);
+	return &self_site;
+}
+
+static bool is_overflow(const struct thread_rec *rec)
+{
+	return rec == (struct thread_rec *)(self_env.threads + THREAD_RECS_OFF) + SELF_NRECS;
+}
+
+/* The whole stack of this thread stays mapped while it runs. */
+static void note_stack(struct thread_rec *rec)
+{
+	pthread_attr_t attr;
+	size_t size, guard;
+	void *lo;
+
+	if (pthread_getattr_np(pthread_self(), &attr))
+		return;
+	if (!pthread_attr_getstack(&attr, &lo, &size) && !pthread_attr_getguardsize(&attr, &guard)) {
+		rec->stack_lo = (u64)lo;
+		rec->stack_hi = (u64)lo + size;
+	}
+	pthread_attr_destroy(&attr);
+}
+
+static struct thread_rec *claim_self_rec(void)
+{
+	struct thread_rec *rec;
+
+	runtime_self_site();
+	rec = thread_rec_slow(&self_env);
+	if (is_overflow(rec))
+		return rec;
+	note_stack(rec);
+	self_rec = rec;
+	pthread_setspecific(self_key, rec);
+	return rec;
+}
+
+void runtime_self_frame(struct hook_frame *frame)
+{
+	struct thread_rec *rec = self_rec;
+
+	if (__builtin_expect(!rec, 0))
+		rec = claim_self_rec();
+	frame->site = (addr_t)&self_site;
+	frame->rec = (addr_t)rec;
+	frame->slot = HOOK_NO_SLOT;
+	frame->scratch = 0;
+}
+
+/*
+ * Reading a trace ring, which its writers may scribble over.
+ */
+
+size_t trace_ring_size(void)
+{
+	return sizeof(struct trace_ring);
+}
+
+void trace_ring_format(struct trace_ring *ring)
+{
+	memset(ring, 0, sizeof(*ring));
+	ring->magic = TRACE_RING_MAGIC;
+}
+
+static u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000000000ull + (u64)ts.tv_nsec;
+}
+
+/* What may go to a terminal: control characters become '?', but for the tab and
+ * a final newline. */
+static void clean_text(char *dst, size_t cap, const char *src, size_t len)
+{
+	size_t n = 0;
+
+	if (len > cap - 1)
+		len = cap - 1;
+	for (; n < len && src[n]; n++) {
+		unsigned char c = (unsigned char)src[n];
+
+		dst[n] = c < ' ' && c != '\t' && c != '\n' ? '?' : c == 0x7f ? '?' : (char)c;
+	}
+	memset(dst + n, 0, cap - n);
+}
+
+enum slot_state { SLOT_TAKEN, SLOT_UNFINISHED, SLOT_LOST };
+
+/* Copies the slot of TICKET if it holds that line, whole. */
+static enum slot_state read_slot(const struct trace_ring *ring, u64 ticket, struct trace_slot *ret)
+{
+	const struct trace_slot *s = &ring->slot[ticket % TRACE_SLOTS];
+	u64 want = 2 * ticket + 2;
+	u64 seq = __atomic_load_n(&s->seq, __ATOMIC_ACQUIRE);
+
+	if (seq != want)
+		return seq > want ? SLOT_LOST : SLOT_UNFINISHED;
+	for (size_t i = 0; i < sizeof(*s) / 8; i++)
+		((u64 *)ret)[i] = __atomic_load_n((const u64 *)s + i, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (__atomic_load_n(&s->seq, __ATOMIC_RELAXED) != want || ret->sum != trace_slot_sum(ret, ticket))
+		return SLOT_LOST;
+	return SLOT_TAKEN;
+}
+
+/* Whether to give up waiting for TICKET: half a lap has gone by, or a later line
+ * has been complete for a while. */
+static bool given_up(const struct trace_ring *ring, u64 ticket, u64 head)
+{
+	u64 now = now_ns();
+	struct trace_slot later;
+
+	if (head - ticket > TRACE_SLOTS / 2)
+		return true;
+	for (u64 t = ticket + 1; t < head; t++)
+		if (read_slot(ring, t, &later) == SLOT_TAKEN && later.ts_ns + TRACE_GRACE_NS < now)
+			return true;
+	return false;
+}
+
+static void line_from_slot(const struct trace_slot *s, struct trace_line *ret)
+{
+	*ret = (struct trace_line){ .ts_ns = s->ts_ns, .pid = s->pid, .tid = s->tid, .cpu = s->cpu };
+	clean_text(ret->comm, sizeof(ret->comm), s->comm, sizeof(s->comm));
+	clean_text(ret->text, sizeof(ret->text), s->text, s->len);
+}
+
+int trace_ring_next(const struct trace_ring *ring, u64 *cursor, struct trace_line *ret, u64 *missed)
+{
+	u64 head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
+	struct trace_slot slot;
+
+	/* A head that went back, or that no counting could have reached, is the
+	 * target's doing: start again there. */
+	if (head < *cursor || head > UINT64_MAX / 4) {
+		*cursor = head > UINT64_MAX / 4 ? *cursor : head;
+		return 0;
+	}
+	if (head - *cursor > TRACE_SLOTS) {
+		*missed += head - TRACE_SLOTS - *cursor;
+		*cursor = head - TRACE_SLOTS;
+	}
+	for (; *cursor < head; ++*cursor, ++*missed) {
+		enum slot_state state = read_slot(ring, *cursor, &slot);
+
+		if (state == SLOT_TAKEN) {
+			++*cursor;
+			line_from_slot(&slot, ret);
+			return 1;
+		}
+		if (state == SLOT_UNFINISHED && !given_up(ring, *cursor, head))
+			return 0;
+	}
+	return 0;
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The helpers, as programs call them: thin shells over maps, thread.c and
+ * memory.c with the kernel's results (bpf-helpers(7)). Every function here is in
+ * vm/helpers.def.
+ */
+#include <asm/unistd.h>
+
+#include "vm/runtime/rt.h"
+
+#define CLOCK_MONOTONIC_NR 1
+#define CLOCK_MONOTONIC_COARSE_NR 6
+#define CLOCK_BOOTTIME_NR 7
+
+static inline struct umap_ctx map_ctx(const struct hook_frame *frame)
+{
+	struct thread_rec *rec = rt_rec(frame);
+
+	return (struct umap_ctx){ .rec = rec, .owner = rt_owner(rt_env(frame), rec), .slot = (u32)frame->slot };
+}
+
+/* A per-CPU map needs a claimed copy; the slot comes from the target's stack. */
+static inline bool slot_ok(const struct umap *m, const struct umap_ctx *cx)
+{
+	return m->nslots <= 1 || cx->slot < m->nslots;
+}
+
+RT_HELPER(map_lookup_elem)
+{
+	const struct umap *m = (const struct umap *)r1;
+	struct umap_ctx cx = map_ctx(frame);
+
+	return slot_ok(m, &cx) ? (u64)umap_lookup(m, (const void *)r2, &cx) : 0;
+}
+
+RT_HELPER(map_update_elem)
+{
+	const struct umap *m = (const struct umap *)r1;
+	struct umap_ctx cx = map_ctx(frame);
+
+	if (!slot_ok(m, &cx))
+		return (u64)-EBUSY;
+	return (u64)umap_update(m, (const void *)r2, (const void *)r3, r4, &cx);
+}
+
+RT_HELPER(map_delete_elem)
+{
+	const struct umap *m = (const struct umap *)r1;
+	struct umap_ctx cx = map_ctx(frame);
+
+	return (u64)umap_delete(m, (const void *)r2, &cx);
+}
+
+RT_HELPER(prog_claim)
+{
+	const struct site_data *site = rt_site(frame);
+	const struct target_env *env = rt_env(frame);
+	struct thread_rec *rec = rt_rec(frame);
+	void *rseq = env->rseq_off ? (void *)(rt_thread_pointer() + (u64)env->rseq_off) : NULL;
+	u64 slot = HOOK_NO_SLOT;
+
+	if (site->claims)
+		slot = umap_claim((struct umap_claims *)site->claims, env->ncpus, rt_owner(env, rec), rseq);
+	frame->slot = slot;
+	if (slot == HOOK_NO_SLOT)
+		rec->missed++;
+	return slot;
+}
+
+RT_HELPER(prog_release)
+{
+	const struct site_data *site = rt_site(frame);
+
+	if (frame->slot < site->nclaims)
+		umap_release((struct umap_claims *)site->claims, frame->slot);
+	frame->slot = HOOK_NO_SLOT;
+	return 0;
+}
+
+/* The kernel has one helper for each kind of memory. A target has one kind. */
+RT_HELPER(probe_read)
+{
+	return (u64)rt_read((void *)r1, r3, (u32)r2, frame);
+}
+
+RT_HELPER(probe_read_user)
+{
+	return (u64)rt_read((void *)r1, r3, (u32)r2, frame);
+}
+
+RT_HELPER(probe_read_kernel)
+{
+	return (u64)rt_read((void *)r1, r3, (u32)r2, frame);
+}
+
+RT_HELPER(probe_read_str)
+{
+	return (u64)rt_read_str((char *)r1, r3, (u32)r2, frame);
+}
+
+RT_HELPER(probe_read_user_str)
+{
+	return (u64)rt_read_str((char *)r1, r3, (u32)r2, frame);
+}
+
+RT_HELPER(probe_read_kernel_str)
+{
+	return (u64)rt_read_str((char *)r1, r3, (u32)r2, frame);
+}
+
+RT_HELPER(probe_write_user)
+{
+	return (u64)rt_write(r1, (const void *)r2, (u32)r3, frame);
+}
+
+RT_HELPER(ktime_get_ns)
+{
+	return rt_clock_ns(rt_env(frame), CLOCK_MONOTONIC_NR);
+}
+
+RT_HELPER(ktime_get_boot_ns)
+{
+	return rt_clock_ns(rt_env(frame), CLOCK_BOOTTIME_NR);
+}
+
+RT_HELPER(ktime_get_coarse_ns)
+{
+	return rt_clock_ns(rt_env(frame), CLOCK_MONOTONIC_COARSE_NR);
+}
+
+static u64 random_seed(const struct thread_rec *rec)
+{
+	u32 lo, hi;
+
+	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+	return ((u64)hi << 32 | lo) ^ (u64)rec ^ (u64)rec->tid << 32;
+}
+
+/* splitmix64, a state for each thread */
+RT_HELPER(get_prandom_u32)
+{
+	struct thread_rec *rec = rt_rec(frame);
+	u64 z = rec->random ? rec->random : random_seed(rec);
+
+	z += 0x9e3779b97f4a7c15ull;
+	rec->random = z ? z : 1;
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return (u32)((z ^ z >> 31) >> 32);
+}
+
+RT_HELPER(get_smp_processor_id)
+{
+	return rt_cpu(rt_env(frame));
+}
+
+RT_HELPER(get_current_pid_tgid)
+{
+	const struct target_env *env = rt_env(frame);
+
+	return (u64)rt_tgid(env) << 32 | rt_tid(env);
+}
+
+RT_HELPER(get_current_uid_gid)
+{
+	u32 uid = (u32)rt_syscall(__NR_getuid, 0, 0, 0, 0, 0, 0);
+	u32 gid = (u32)rt_syscall(__NR_getgid, 0, 0, 0, 0, 0, 0);
+
+	return (u64)gid << 32 | uid;
+}
+
+RT_HELPER(get_current_comm)
+{
+	u32 size = (u32)r2;
+	u32 n = size < 16 ? size : 16;
+	char comm[16];
+
+	if (!r1 || !size)
+		return (u64)-EINVAL;
+	rt_comm(comm);
+	rt_zero((void *)r1, size);
+	rt_copy((void *)r1, comm, n);
+	((char *)r1)[n - 1] = 0;
+	return 0;
+}
+
+RT_HELPER(get_func_ip)
+{
+	return rt_site(frame)->func_ip;
+}
+
+RT_HELPER(get_attach_cookie)
+{
+	return rt_site(frame)->cookie;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who and where the calling thread is: its record in the thread table, tid,
+ * tgid, CPU, clock and name, each by the cheapest way that the target offers.
+ */
+#include <asm/unistd.h>
+
+#include "vm/runtime/rt.h"
+
+#define CLOCK_MONOTONIC_NR 1
+#define PR_GET_NAME_NR 16
+
+u32 rt_tid(const struct target_env *env)
+{
+	u32 tid = env->tid_off ? rt_fs_u32(env->tid_off) : 0;
+
+	/* 0: a thread that its libc has not yet (or no longer) numbered */
+	return tid ? tid : (u32)rt_syscall(__NR_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+u32 rt_tgid(const struct target_env *env)
+{
+	struct target_private *p = (struct target_private *)env->private_;
+	u32 tgid = p ? __atomic_load_n(&p->tgid, __ATOMIC_RELAXED) : 0;
+
+	if (__builtin_expect(tgid != 0, 1))
+		return tgid;
+	tgid = (u32)rt_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
+	if (p)
+		__atomic_store_n(&p->tgid, tgid, __ATOMIC_RELAXED);
+	return tgid;
+}
+
+u32 rt_cpu(const struct target_env *env)
+{
+	u32 cpu = ~0u;
+
+	if (env->rseq_off) {
+		cpu = rt_fs_u32(env->rseq_off + 4); /* struct rseq: cpu_id, negative when unregistered */
+		if ((s32)cpu >= 0)
+			return cpu;
+	}
+	if (rt_syscall(__NR_getcpu, (u64)&cpu, 0, 0, 0, 0, 0))
+		return 0;
+	return cpu;
+}
+
+u64 rt_clock_ns(const struct target_env *env, int clock)
+{
+	int (*vdso)(int, s64 *) = (int (*)(int, s64 *))env->vdso_clock_gettime;
+	s64 ts[2] = { 0, 0 };
+
+	if (!vdso || vdso(clock, ts))
+		rt_syscall(__NR_clock_gettime, (u64)clock, (u64)ts, 0, 0, 0, 0);
+	return (u64)ts[0] * 1000000000ull + (u64)ts[1];
+}
+
+void rt_comm(char comm[16])
+{
+	rt_zero(comm, 16);
+	rt_syscall(__NR_prctl, PR_GET_NAME_NR, (u64)comm, 0, 0, 0, 0);
+	comm[15] = 0;
+}
+
+static struct thread_rec *rec_at(const struct target_env *env, u32 i)
+{
+	return (struct thread_rec *)(env->threads + THREAD_RECS_OFF) + i;
+}
+
+/* Number nrecs - 1 of a table as large as an owner id can number is the number
+ * that the overflow record answers to, so nobody gets that record. */
+static bool rec_usable(const struct target_env *env, u32 i)
+{
+	return i < (1u << OWNER_REC_BITS) - 1;
+}
+
+static struct thread_rec *rec_find(const struct target_env *env, u32 tid)
+{
+	for (u32 i = 0; i < THREAD_PROBES; i++) {
+		struct thread_rec *rec = rec_at(env, (tid + i) & (env->nrecs - 1));
+
+		if (__atomic_load_n(&rec->tid, __ATOMIC_RELAXED) == tid)
+			return rec;
+	}
+	return NULL;
+}
+
+/* A signal handler that arrives between finding nothing and claiming may claim
+ * a second record for this thread. Only sums over all records mean anything,
+ * so that is harmless. */
+static struct thread_rec *rec_claim(const struct target_env *env, u32 tid)
+{
+	for (u32 i = 0; i < THREAD_PROBES; i++) {
+		u32 at = (tid + i) & (env->nrecs - 1);
+		struct thread_rec *rec = rec_at(env, at);
+		u32 expected = 0;
+
+		if (rec_usable(env, at) && __atomic_compare_exchange_n(&rec->tid, &expected, tid, false,
+								       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			return rec;
+	}
+	return NULL;
+}
+
+struct thread_rec *thread_rec_slow(const struct target_env *env)
+{
+	u32 tid = rt_tid(env);
+	struct thread_rec *rec = rec_find(env, tid);
+
+	if (!rec)
+		rec = rec_claim(env, tid);
+	if (rec)
+		return rec;
+	__atomic_fetch_add(&((struct thread_table *)env->threads)->missed, 1, __ATOMIC_RELAXED);
+	return rec_at(env, env->nrecs);
+}
