@@ -144,7 +144,7 @@ static struct uerr *segment_decode(struct body *b, struct segment *s, struct ref
 	s->first = b->insns.n;
 	for (addr_t a = s->lo; a < s->hi; a += in.len) {
 		if (!textscan_insn(b->scan, a, &in) || a + in.len > s->hi) {
-			refuse(refusal, SITE_NONE, "holds bytes at +%#lx that are no instruction",
+			refuse(refusal, SITE_NONE, "holds bytes at +0x%lx that are no instruction",
 			       (unsigned long)(a - s->lo));
 			break;
 		}
@@ -326,7 +326,7 @@ static struct uerr *collect_exits(const struct body *b, addr_t func, window_vec 
 				continue;
 			if (!ret_window(b, s, k, &w)) {
 				if (at >= func)
-					refuse(r, SITE_NONE, "its return at +%#lx is too near to a jump target",
+					refuse(r, SITE_NONE, "its return at +0x%lx is too near to a jump target",
 					       (unsigned long)(at - func));
 				else
 					refuse(r, SITE_NONE, "the return in its cold part, at %#lx, is too near to a jump target",
