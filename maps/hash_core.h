@@ -39,18 +39,28 @@ static force_inline bool key_is_wide(const struct umap *m)
 
 #define HASH_MULTIPLIER 0x9e3779b97f4a7c15ull
 
+static force_inline u64 mix(u64 a, u64 b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+
+	return (u64)product ^ (u64)(product >> 64);
+}
+
 static inline u64 key_hash(const u8 *key, u32 size)
 {
-	u64 h = size;
+	u64 h = size, word = 0;
 	u32 at = 0;
 
-	for (; at + 8 <= size; at += 8) {
-		h = (h ^ *(const u64_any *)(key + at)) * HASH_MULTIPLIER;
-		h ^= h >> 32;
+	for (; at + 16 <= size; at += 16)
+		h = mix(*(const u64_any *)(key + at) ^ h ^ HASH_MULTIPLIER,
+			*(const u64_any *)(key + at + 8) ^ 0xd1b54a32d192ed03ull);
+	if (at + 8 <= size) {
+		h = mix(*(const u64_any *)(key + at) ^ h, HASH_MULTIPLIER);
+		at += 8;
 	}
-	for (; at < size; at++)
-		h = (h ^ key[at]) * HASH_MULTIPLIER;
-	return h ^ h >> 29;
+	for (u32 shift = 0; at < size; at++, shift += 8)
+		word |= (u64)key[at] << shift;
+	return mix(h ^ word, HASH_MULTIPLIER);
 }
 
 static force_inline u64 key_word(const struct umap *m, const void *key)

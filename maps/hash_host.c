@@ -98,7 +98,8 @@ static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, 
 					return -EBUSY;
 				break;
 			}
-			if ((!after || memcmp(scratch, after, m->key_size) > 0) &&
+			if (key_bucket(m, key_word(m, scratch)) == bucket &&
+			    (!after || memcmp(scratch, after, m->key_size) > 0) &&
 			    (err || memcmp(scratch, ret, m->key_size) < 0)) {
 				memcpy(ret, scratch, m->key_size);
 				err = 0;
@@ -112,7 +113,8 @@ static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, 
 /* In the order of buckets, and of keys within a bucket. The chain's own order
  * does not last: a key that is deleted and comes back moves to the front. This
  * order goes on where it stopped even when KEY is gone, and ends. A bucket that
- * has been scribbled over is passed by. */
+ * has been scribbled over is passed by, a few times; a key that does not belong
+ * into its bucket is not reported, since it would lead back. */
 long hash_next_key(const struct umap *m, const void *key, void *next_key)
 {
 	struct thread_rec rec = {0};
@@ -120,6 +122,7 @@ long hash_next_key(const struct umap *m, const void *key, void *next_key)
 	cleanup_free u8 *buf = malloc(2ul * m->key_size);
 	u8 *ret = buf, *scratch = buf + m->key_size;
 	struct hash_op o;
+	u64 patience = 4 * ((u64)m->nelems + HASH_RETRIES);
 	u32 bucket = 0;
 	long err = -ENOENT;
 
@@ -128,9 +131,12 @@ long hash_next_key(const struct umap *m, const void *key, void *next_key)
 	op_init(&o, m, key ? key : memset(buf, 0, m->key_size), &cx);
 	if (key)
 		bucket = o.bucket;
-	for (; err && bucket < m->nbuckets; bucket++) {
-		o.budget = (u64)m->nelems + HASH_RETRIES;
+	for (; err && bucket < m->nbuckets && patience; bucket++) {
+		u64 budget = m->nelems + 1000ul < patience ? m->nelems + 1000ul : patience;
+
+		o.budget = budget;
 		err = chain_next(&o, bucket, key, ret, scratch);
+		patience -= budget - o.budget;
 		key = NULL;
 	}
 	intent_end(&o);

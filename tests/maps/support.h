@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * For the tests of maps: a cheap random source, the whole-map consistency check
+ * and the runner. The check looks inside (maps/hash_layout.h) and is for maps
+ * that nobody is using.
+ */
+#pragma once
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "maps/hash_layout.h"
+#include "maps/umap.h"
+
+static inline u64 rnd(u64 *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed * 0x2545f4914f6cdd1dull >> 11;
+}
+
+#define ck_ok(expr)                                                         \
+	do {                                                                \
+		struct uerr *_err = (expr);                                 \
+		ck_assert_msg(!_err, "%s", _err ? _err->message : "");      \
+	} while (0)
+
+/* Every element is free with its bit, or reachable once under a key of its own;
+ * every block belongs to one element, or is free with its bit. Returns the
+ * number of used elements; fails the test otherwise. */
+static inline u32 check_hash(const struct umap *m)
+{
+	u32 *seen = calloc(m->nelems, sizeof(*seen)), *owned = calloc(m->nblocks + 1, sizeof(*owned));
+	const u64 *bits = (const u64 *)(m->base + m->bitmap_off);
+	const u64 *block_bits = (const u64 *)(m->base + m->block_bitmap_off);
+	u32 used = 0, bad = 0;
+
+	for (u32 b = 0; b < m->nbuckets; b++) {
+		u64 cur = *hash_bucket(m, b);
+		u32 steps = 0;
+
+		for (; !((u32)cur & LINK_END) && steps <= m->nelems; steps++) {
+			struct hash_elem *e = hash_elem(m, (u32)cur);
+
+			ck_assert_uint_lt((u32)cur, m->nelems);
+			seen[(u32)cur]++;
+			bad += !!(e->next & LINK_MARK) + (STATE_USE(e->state) != STATE_USED);
+			for (u64 o = e->next; !((u32)o & LINK_END); o = hash_elem(m, (u32)o)->next)
+				bad += hash_elem(m, (u32)o)->key == e->key && m->key_size <= 8;
+			cur = e->next;
+		}
+		bad += (u32)cur != (LINK_END | b);
+	}
+	ck_assert_msg(!bad, "%u marked, free or duplicate elements in chains, or wrong ends", bad);
+	for (u32 i = 0; i < m->nelems; i++) {
+		struct hash_elem *e = hash_elem(m, i);
+		bool use = STATE_USE(e->state) == STATE_USED;
+
+		used += use;
+		ck_assert_msg(seen[i] == use, "element %u: used %d, reachable %u times", i, use, seen[i]);
+		ck_assert_msg((bits[i >> 6] >> (i & 63) & 1) == !use, "element %u: used %d, bit wrong", i, use);
+		if (m->nblocks) {
+			ck_assert_uint_lt((u32)e->val, m->nblocks);
+			owned[(u32)e->val]++;
+			ck_assert_uint_eq(hash_block(m, (u32)e->val)->elem, i);
+		}
+	}
+	for (u32 i = 0; i < m->nblocks; i++) {
+		bool use = STATE_USE(hash_block(m, i)->state) == STATE_USED;
+
+		ck_assert_msg(owned[i] == use, "block %u: used %d, owned by %u elements", i, use, owned[i]);
+		ck_assert_msg((block_bits[i >> 6] >> (i & 63) & 1) == !use, "block %u: used %d, bit wrong", i, use);
+	}
+	free(seen);
+	free(owned);
+	return used;
+}
+
+static inline int run_tests(const char *name, void (*add)(TCase *tc), double timeout)
+{
+	Suite *s = suite_create(name);
+	TCase *tc = tcase_create(name);
+	SRunner *sr;
+	int failed;
+
+	add(tc);
+	tcase_set_timeout(tc, timeout);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
