@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT
+/*
+ * bpfctl map: what is in a map, by its types. Keys and values arrive as JSON
+ * texts with exact integers and go out as they are.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/lists.h"
+#include "cli/output.h"
+
+static const struct column map_columns[] = {
+	{ "ID", "id", COLUMN_NUMBER },           { "NAME", "name", COLUMN_TEXT },
+	{ "TYPE", "type", COLUMN_TEXT },         { "KEY", "key_type", COLUMN_TEXT },
+	{ "BYTES", "key_size", COLUMN_NUMBER },  { "VALUE", "value_type", COLUMN_TEXT },
+	{ "BYTES", "value_size", COLUMN_NUMBER }, { "MAX", "max_entries", COLUMN_NUMBER },
+	{ "MEMORY", "bytes", COLUMN_BYTES },     { "FROZEN", "frozen", COLUMN_BOOLEAN },
+	{ "OBJECT", "object", COLUMN_NUMBER },   {},
+};
+
+static const struct listing maps = {
+	.method = "ListMaps",
+	.field = "maps",
+	.singular = "map",
+	.schema = "io.uprobed.maps/1",
+	.columns = map_columns,
+};
+
+struct uerr *cmd_map_list(struct cli *cli)
+{
+	return listing_print(cli, &maps);
+}
+
+struct uerr *cmd_map_show(struct cli *cli)
+{
+	return listing_show(cli, &maps);
+}
+
+/* The words behind the verb, with bpftool's "id" or "name" left out. */
+struct words {
+	const char *const *w;
+	size_t n;
+};
+
+static struct words map_words(const struct cli *cli)
+{
+	struct words r = { cli->o->args.data + 2, cli->o->args.n - 2 };
+
+	if (r.n >= 2 && (!strcmp(r.w[0], "id") || !strcmp(r.w[0], "name"))) {
+		r.w++;
+		r.n--;
+	}
+	return r;
+}
+
+static char *join(struct words w)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	if (!f)
+		return NULL;
+	for (size_t i = 0; i < w.n; i++)
+		fprintf(f, "%s%s", i ? " " : "", w.w[i]);
+	fclose(f);
+	return text;
+}
+
+/* bpftool's list of decimal or 0x bytes ("1 0 0 0"), as "hex 01 00 00 00". */
+static struct uerr *bytes_to_hex(struct words w, char **ret)
+{
+	size_t size;
+	FILE *f = open_memstream(ret, &size);
+
+	if (!f)
+		return uerr_nomem();
+	fputs("hex", f);
+	for (size_t i = 0; i < w.n; i++) {
+		char *end;
+		unsigned long byte = strtoul(w.w[i], &end, 0);
+
+		if (*end || end == w.w[i] || byte > 255) {
+			fclose(f);
+			free(*ret);
+			*ret = NULL;
+			return uerr_new(UERR_USAGE, "'%s' is no byte; write one value, or bytes, or 'hex' and bytes",
+					w.w[i]);
+		}
+		fprintf(f, " %02lx", byte);
+	}
+	fclose(f);
+	return NULL;
+}
+
+/* A key or value from its words: one word, "hex 01 02", or bytes. */
+static struct uerr *value_text(struct words w, const char *what, char **ret)
+{
+	if (!w.n)
+		return uerr_new(UERR_USAGE, "the %s is missing", what);
+	if (w.n > 1 && strcmp(w.w[0], "hex"))
+		return bytes_to_hex(w, ret);
+	*ret = join(w);
+	return *ret ? NULL : uerr_nomem();
+}
+
+static size_t find_word(struct words w, const char *word)
+{
+	for (size_t i = 0; i < w.n; i++)
+		if (!strcmp(w.w[i], word))
+			return i;
+	return w.n;
+}
+
+static void print_text(FILE *out, const char *word, const cJSON *obj)
+{
+	const char *json = json_str(obj, word[0] == 'k' ? "key_json" : "value_json");
+
+	out_printf(out, "%s %s", word, *json ? json : json_str(obj, word));
+}
+
+/* The sum of per-CPU numbers, if they are plain ones. */
+static bool sum_values(const cJSON *values, u64 *ret)
+{
+	const cJSON *value;
+
+	*ret = 0;
+	cJSON_ArrayForEach(value, values) {
+		const char *text = json_str(value, "value_json");
+		char *end;
+		u64 v = strtoull(text, &end, 10);
+
+		if (*end || end == text || __builtin_add_overflow(*ret, v, ret))
+			return false;
+	}
+	return true;
+}
+
+static void print_element(FILE *out, const cJSON *element)
+{
+	const cJSON *values = cJSON_GetObjectItemCaseSensitive(element, "values"), *value;
+	u64 sum;
+
+	print_text(out, "key", element);
+	fputs("  ", out);
+	if (!cJSON_IsArray(values)) {
+		print_text(out, "value", element);
+		fputc('\n', out);
+		return;
+	}
+	cJSON_ArrayForEach(value, values) {
+		if (value != values->child)
+			fputs("  ", out);
+		out_printf(out, "cpu %d ", (int)json_u64(value, "cpu"));
+		print_text(out, "value", value);
+	}
+	if (sum_values(values, &sum))
+		out_printf(out, "  sum %" PRIu64, sum);
+	fputc('\n', out);
+}
+
+/* Raw JSON text TEXT (or, if it is empty, HEX as a string) as field NAME. */
+static void add_raw(cJSON *obj, const char *name, const char *text, const char *hex)
+{
+	if (*text)
+		cJSON_AddRawToObject(obj, name, text);
+	else
+		cJSON_AddStringToObject(obj, name, hex);
+}
+
+static cJSON *element_json(const cJSON *element)
+{
+	cJSON *obj = cJSON_CreateObject(), *list;
+	const cJSON *values = cJSON_GetObjectItemCaseSensitive(element, "values"), *value;
+
+	add_raw(obj, "key", json_str(element, "key_json"), json_str(element, "key"));
+	if (!cJSON_IsArray(values)) {
+		add_raw(obj, "value", json_str(element, "value_json"), json_str(element, "value"));
+		return obj;
+	}
+	list = cJSON_AddArrayToObject(obj, "values");
+	cJSON_ArrayForEach(value, values) {
+		cJSON *one = cJSON_CreateObject();
+
+		cJSON_AddNumberToObject(one, "cpu", json_u64(value, "cpu"));
+		add_raw(one, "value", json_str(value, "value_json"), json_str(value, "value"));
+		cJSON_AddItemToArray(list, one);
+	}
+	return obj;
+}
+
+/* Text that came from the daemon goes raw into our JSON: it must be JSON. */
+static bool raw_is_json(const cJSON *element)
+{
+	static const char *const fields[] = { "key_json", "value_json" };
+	const cJSON *values = json_list(element, "values"), *value;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+		const char *text = json_str(element, fields[i]);
+		cleanup_json cJSON *parsed = *text ? cJSON_ParseWithOpts(text, NULL, true) : NULL;
+
+		if (*text && !parsed)
+			return false;
+	}
+	cJSON_ArrayForEach(value, values)
+		if (!raw_is_json(value))
+			return false;
+	return true;
+}
+
+static struct uerr *print_elements(struct cli *cli, const cJSON *reply, const cJSON *elements)
+{
+	const cJSON *element;
+
+	if (!opt_given(cli->o, OPT_JSON)) {
+		cJSON_ArrayForEach(element, elements)
+			print_element(cli->out, element);
+		return NULL;
+	}
+	cleanup_json cJSON *doc = cJSON_CreateObject();
+	cJSON *list, *map = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(reply, "map"), true);
+
+	cJSON_AddStringToObject(doc, "schema", "io.uprobed.map/1");
+	if (map)
+		cJSON_AddItemToObject(doc, "map", map);
+	list = cJSON_AddArrayToObject(doc, "elements");
+	cJSON_ArrayForEach(element, elements) {
+		if (!raw_is_json(element))
+			return uerr_new(UERR_FAILED, "the daemon sent an element that is no JSON");
+		cJSON_AddItemToArray(list, element_json(element));
+	}
+	json_print(cli->out, doc);
+	return NULL;
+}
+
+struct uerr *cmd_map_dump(struct cli *cli)
+{
+	struct words w = map_words(cli);
+	cleanup_json cJSON *reply = NULL;
+	number_buf buf;
+	struct uerr *err;
+
+	if (w.n != 1)
+		return uerr_new(UERR_USAGE, "map dump MAP: one map, by id or name");
+	err = call_once(cli, "MapDump", params_of("map", w.w[0]), &reply);
+	if (!err)
+		err = print_elements(cli, reply, json_list(reply, "elements"));
+	if (!err && !opt_given(cli->o, OPT_JSON))
+		progress(opt_given(cli->o, OPT_QUIET), "%s",
+			 count_format(cJSON_GetArraySize(json_list(reply, "elements")), "element", "elements", buf));
+	return err;
+}
+
+/* {map, key} from "MAP KEY" or "MAP key …"; the words of the key end at AT. */
+static struct uerr *map_and_key(struct words w, size_t end, cJSON **ret)
+{
+	bool named = w.n > 1 && !strcmp(w.w[1], "key");
+	size_t from = named ? 2 : 1;
+	cleanup_free char *key = NULL;
+	struct uerr *err;
+
+	if (w.n < 2)
+		return uerr_new(UERR_USAGE, "which key? MAP KEY");
+	err = value_text((struct words){ w.w + from, end > from ? end - from : 0 }, "key", &key);
+	if (err)
+		return err;
+	*ret = params_of("map", w.w[0]);
+	cJSON_AddStringToObject(*ret, "key", key);
+	return NULL;
+}
+
+struct uerr *cmd_map_lookup(struct cli *cli)
+{
+	struct words w = map_words(cli);
+	cleanup_json cJSON *params = NULL, *reply = NULL, *list = cJSON_CreateArray();
+	struct uerr *err = map_and_key(w, w.n, &params);
+
+	if (!err)
+		err = call_once(cli, "MapLookup", steal_ptr(params), &reply);
+	if (err)
+		return err;
+	cJSON_AddItemToArray(list, cJSON_DetachItemFromObjectCaseSensitive(reply, "element"));
+	return print_elements(cli, reply, list);
+}
+
+struct uerr *cmd_map_delete(struct cli *cli)
+{
+	struct words w = map_words(cli);
+	cleanup_json cJSON *params = NULL, *reply = NULL;
+	struct uerr *err = map_and_key(w, w.n, &params);
+
+	return err ? err : call_once(cli, "MapDelete", steal_ptr(params), &reply);
+}
+
+static bool is_flag(const char *word)
+{
+	return !strcmp(word, "any") || !strcmp(word, "noexist") || !strcmp(word, "exist");
+}
+
+/* MAP KEY VALUE [any|noexist|exist], or MAP key … value … [any|noexist|exist] */
+struct uerr *cmd_map_update(struct cli *cli)
+{
+	struct words w = map_words(cli);
+	bool named = w.n > 1 && !strcmp(w.w[1], "key");
+	const char *flags = w.n > 3 && is_flag(w.w[w.n - 1]) ? w.w[--w.n] : NULL;
+	size_t key_end = named ? find_word(w, "value") : 2, from = named ? key_end + 1 : 2;
+	cleanup_json cJSON *params = NULL, *reply = NULL;
+	cleanup_free char *value = NULL;
+	struct uerr *err;
+
+	if (named && key_end == w.n)
+		return uerr_new(UERR_USAGE, "the value is missing: MAP key … value …");
+	if (!named && w.n != 3)
+		return uerr_new(UERR_USAGE, "map update MAP KEY VALUE [any|noexist|exist]: quote values of several words");
+	err = map_and_key(w, key_end, &params);
+	if (!err)
+		err = value_text((struct words){ w.w + from, w.n > from ? w.n - from : 0 }, "value", &value);
+	if (err)
+		return err;
+	cJSON_AddStringToObject(params, "value", value);
+	if (flags)
+		cJSON_AddStringToObject(params, "flags", flags);
+	return call_once(cli, "MapUpdate", steal_ptr(params), &reply);
+}

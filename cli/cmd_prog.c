@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+/* bpfctl prog: programs, their listings, and what they print. */
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/lists.h"
+#include "cli/output.h"
+
+static const struct column prog_columns[] = {
+	{ "ID", "id", COLUMN_NUMBER },         { "NAME", "name", COLUMN_TEXT },
+	{ "SECTION", "section", COLUMN_TEXT }, { "INSNS", "insns", COLUMN_NUMBER },
+	{ "CODE", "jited_bytes", COLUMN_BYTES }, { "STACK", "stack_depth", COLUMN_NUMBER },
+	{ "OBJECT", "object", COLUMN_NUMBER }, { "MAPS", "maps", COLUMN_LIST },
+	{ "LINKS", "links", COLUMN_LIST },     {},
+};
+
+static const struct listing progs = {
+	.method = "ListPrograms",
+	.field = "programs",
+	.singular = "program",
+	.schema = "io.uprobed.programs/1",
+	.columns = prog_columns,
+};
+
+struct uerr *cmd_prog_list(struct cli *cli)
+{
+	return listing_print(cli, &progs);
+}
+
+struct uerr *cmd_prog_show(struct cli *cli)
+{
+	return listing_show(cli, &progs);
+}
+
+struct uerr *cmd_prog_dump(struct cli *cli)
+{
+	const char *kind = cli->o->args.data[2];
+	cleanup_json cJSON *params = params_of("program", cli->o->args.data[3]), *reply = NULL;
+	const char *text;
+	struct uerr *err;
+
+	if (strcmp(kind, "xlated") && strcmp(kind, "jited"))
+		return uerr_new(UERR_USAGE, "prog dump xlated PROG, or prog dump jited PROG: not '%s'", kind);
+	cJSON_AddStringToObject(params, "kind", kind);
+	if (cli->o->pids.n)
+		cJSON_AddNumberToObject(params, "pid", cli->o->pids.data[0]);
+	err = call_once(cli, "DumpProgram", steal_ptr(params), &reply);
+	if (err)
+		return err;
+	if (opt_given(cli->o, OPT_JSON)) {
+		reply_print(cli, reply, "io.uprobed.listing/1");
+		return NULL;
+	}
+	text = json_str(reply, "text");
+	out_printf(cli->out, "%s%s", text, *text && text[strlen(text) - 1] != '\n' ? "\n" : "");
+	return NULL;
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+	interrupted = sig;
+}
+
+/* From here on SIGINT and SIGTERM come only while ppoll(2) waits with OPEN. */
+static void catch_interrupts(sigset_t *open)
+{
+	struct sigaction sa = { .sa_handler = on_interrupt };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, open);
+	sigdelset(open, SIGINT);
+	sigdelset(open, SIGTERM);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+}
+
+/* Waits for the next reply; false when interrupted instead. */
+static bool reply_comes(const struct client *c, const sigset_t *open)
+{
+	struct pollfd fd = { c->fd, POLLIN, 0 };
+
+	/* a whole reply may be in the buffer already */
+	if (c->buf.n && memchr(c->buf.data, 0, c->buf.n))
+		return true;
+	while (!interrupted && ppoll(&fd, 1, NULL, open) <= 0)
+		;
+	return !interrupted;
+}
+
+/* As the kernel's trace_pipe has it. */
+static void print_trace_line(struct cli *cli, const cJSON *line)
+{
+	u64 ns = json_u64(line, "ts_ns");
+
+	if (opt_given(cli->o, OPT_JSON)) {
+		json_print(cli->out, line);
+		return;
+	}
+	out_printf(cli->out, "%16s-%-7d [%03d] %6" PRIu64 ".%06" PRIu64 ": bpf_trace_printk: %s\n", json_str(line, "comm"),
+		   (int)json_u64(line, "tid"), (int)json_u64(line, "cpu"), ns / 1000000000, ns / 1000 % 1000000,
+		   json_str(line, "text"));
+}
+
+struct uerr *cmd_prog_tracelog(struct cli *cli)
+{
+	cleanup_client struct client c = CLIENT_CLOSED;
+	cleanup_json cJSON *params = cJSON_CreateObject();
+	struct uerr *err = client_open(cli->o, &c);
+	u64 missed = 0;
+	number_buf buf;
+	sigset_t open;
+
+	if (err)
+		return err;
+	if (cli->o->pids.n)
+		cJSON_AddNumberToObject(params, "pid", cli->o->pids.data[0]);
+	catch_interrupts(&open);
+	err = client_stream(&c, "TraceLog", steal_ptr(params));
+	while (!err && !ferror(cli->out) && reply_comes(&c, &open)) {
+		cleanup_json cJSON *reply = NULL;
+		const cJSON *line;
+
+		err = client_next(&c, &reply);
+		if (err || !reply)
+			break;
+		cJSON_ArrayForEach(line, json_list(reply, "lines"))
+			print_trace_line(cli, line);
+		missed = json_u64(reply, "missed");
+		fflush(cli->out);
+	}
+	if (!err && missed)
+		progress(opt_given(cli->o, OPT_QUIET), "missed %s", number_format(missed, buf));
+	return err;
+}
