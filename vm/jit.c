@@ -1285,6 +1285,7 @@ struct uerr *jit_compile(const struct jit_input *in, struct jit_output *ret)
 		.code = steal_ptr(j.e.buf),
 		.size = j.e.len,
 		.entry = in->code_addr,
+		.uses_frame = j.frame,
 		.clobbers = clobbers_of(j.written),
 		.insn_off = steal_ptr(j.off),
 	};

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/* The JIT: against the interpreter on random programs, edge cases by table,
+ * and what it reports about its code. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/vm/gen_prog.h"
+#include "tests/vm/jit_run.h"
+#include "vm/program.h"
+
+#define R0 BPF_REG_0
+#define R1 BPF_REG_1
+#define R2 BPF_REG_2
+#define R6 BPF_REG_6
+#define FP BPF_REG_10
+#define ALU64_IMM(op, d, i) { .code = BPF_ALU64 | (op) | BPF_K, .dst_reg = d, .imm = i }
+#define ALU64_REG(op, d, s) { .code = BPF_ALU64 | (op) | BPF_X, .dst_reg = d, .src_reg = s }
+#define ALU32_IMM(op, d, i) { .code = BPF_ALU | (op) | BPF_K, .dst_reg = d, .imm = i }
+#define ALU32_REG(op, d, s) { .code = BPF_ALU | (op) | BPF_X, .dst_reg = d, .src_reg = s }
+#define MOV_IMM(d, i) ALU64_IMM(BPF_MOV, d, i)
+#define MOV_REG(d, s) ALU64_REG(BPF_MOV, d, s)
+#define EXIT { .code = BPF_JMP | BPF_EXIT }
+#define CALL(id) { .code = BPF_JMP | BPF_CALL, .imm = id }
+#define LD_MAP(d, m) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = 5, .imm = m }, { 0 }
+#define LD_VALUE(d, m, o) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = 6, .imm = m }, { .imm = o }
+#define ST_W(d, o, i) { .code = BPF_ST | BPF_MEM | BPF_W, .dst_reg = d, .off = o, .imm = i }
+#define LDX_DW(d, s, o) { .code = BPF_LDX | BPF_MEM | BPF_DW, .dst_reg = d, .src_reg = s, .off = o }
+#define STX_DW(d, o, s) { .code = BPF_STX | BPF_MEM | BPF_DW, .dst_reg = d, .src_reg = s, .off = o }
+
+static struct vm_prog program(const struct bpf_insn *insns, u32 n)
+{
+	return (struct vm_prog){ .name = "t", .insns = (struct bpf_insn *)insns, .ninsns = n };
+}
+
+static void self_site(struct site_data *site, struct hook_frame *frame)
+{
+	*site = *runtime_self_site();
+	site->cookie = 0x1122334455667788;
+	site->func_ip = 0x8877665544332211;
+	runtime_self_frame(frame);
+	frame->site = (addr_t)site;
+}
+
+/* R0 of P by the interpreter and by the JIT, which must be the same. */
+static u64 run_both(const struct vm_prog *p, u64 r1, u64 r2, u32 flags)
+{
+	struct site_data site;
+	struct hook_frame frame;
+	struct jit_code code;
+	struct uerr *err;
+	u64 want, got;
+
+	self_site(&site, &frame);
+	ck_assert_int_eq(interp_run(p, NULL, 0, r1, r2, &frame, 0, &want), 0);
+	err = jit_code_create(p, NULL, 0, flags, &code);
+	ck_assert_msg(!err, "%s", err ? err->message : "");
+	got = code.fn(r1, r2, &frame);
+	ck_assert_msg(got == want, "%s: interpreter %#lx, jit %#lx", p->name, (unsigned long)want, (unsigned long)got);
+	jit_code_destroy(&code);
+	return got;
+}
+
+START_TEST(random_programs)
+{
+	static struct gen g;
+
+	for (u32 seed = 0; seed < 3000; seed++) {
+		struct vm_prog p;
+
+		g.next = gen_random;
+		g.state = seed * 2654435761u + 1;
+		gen_program(&g);
+		ck_assert_uint_lt(g.n, GEN_MAX);
+		p = program(g.insns, g.n);
+		snprintf(p.name, sizeof(p.name), "seed %u", seed);
+		run_both(&p, 0, 0, seed & 1 ? JIT_NO_BMI2 : 0);
+	}
+}
+END_TEST
+
+/* Every binary operation on every pair of edge values, by register and, where
+ * it fits, by immediate; in different registers, as the code differs. */
+START_TEST(edge_values)
+{
+	static const u64 values[] = { 0, 1, 2, 31, 32, 63, 64, 255, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000,
+				      0x7fffffffffffffff, 0x8000000000000000, 0xffffffff80000000, ~0ull };
+	static const u8 ops[] = { BPF_ADD, BPF_SUB, BPF_MUL, BPF_DIV, BPF_OR, BPF_AND, BPF_LSH, BPF_RSH, BPF_MOD, BPF_XOR,
+				  BPF_ARSH };
+	static const u8 pairs[][2] = { { 0, 1 }, { 1, 0 }, { 3, 0 }, { 0, 3 }, { 3, 3 }, { 4, 1 }, { 1, 4 }, { 4, 4 },
+				       { 6, 7 }, { 3, 4 }, { 4, 3 }, { 0, 0 }, { 9, 5 } };
+	struct bpf_insn insns[8];
+	u32 which = 0;
+
+	for (size_t o = 0; o < ARRAY_SIZE(ops) * 4; o++)
+		for (size_t v = 0; v < ARRAY_SIZE(values) * ARRAY_SIZE(values); v++) {
+			u8 op = ops[o / 4], class = o & 1 ? BPF_ALU64 : BPF_ALU, by_imm = which % 3 == 2;
+			const u8 *pair = pairs[which++ % ARRAY_SIZE(pairs)];
+			u64 a = values[v / ARRAY_SIZE(values)], b = values[v % ARRAY_SIZE(values)];
+			s16 off = (o & 2) && (op == BPF_DIV || op == BPF_MOD);
+			struct vm_prog p = program(insns, 7);
+
+			memset(insns, 0, sizeof(insns));
+			insns[0] = (struct bpf_insn){ .code = 0x18, .dst_reg = pair[1], .imm = (s32)b };
+			insns[1].imm = (s32)(b >> 32);
+			insns[2] = (struct bpf_insn){ .code = 0x18, .dst_reg = pair[0], .imm = (s32)a };
+			insns[3].imm = (s32)(a >> 32);
+			insns[4] = (struct bpf_insn){ .code = class | op | (by_imm ? BPF_K : BPF_X), .dst_reg = pair[0],
+						      .src_reg = by_imm ? 0 : pair[1], .off = off,
+						      .imm = by_imm ? (s32)b : 0 };
+			insns[5] = (struct bpf_insn)MOV_REG(R0, pair[0]);
+			insns[6] = (struct bpf_insn)EXIT;
+			snprintf(p.name, sizeof(p.name), "op %#x", insns[4].code);
+			run_both(&p, 0, 0, which & 4 ? JIT_NO_BMI2 : 0);
+		}
+}
+END_TEST
+
+/* Operands of a division must survive in the registers that the CPU wants. */
+START_TEST(division_keeps_other_registers)
+{
+	for (u32 dst = 0; dst < 10; dst++)
+		for (u32 src = 0; src < 10; src++)
+			for (u32 mod = 0; mod < 4; mod++) {
+				struct bpf_insn insns[40] = { 0 };
+				u32 n = 0;
+				struct vm_prog p;
+
+				for (u32 r = 0; r < 10; r++)
+					insns[n++] = (struct bpf_insn)MOV_IMM(r, 1000 - 90 * (s32)r);
+				insns[n++] = (struct bpf_insn){ .code = BPF_ALU64 | BPF_X | (mod & 1 ? BPF_MOD : BPF_DIV),
+								.dst_reg = dst, .src_reg = src, .off = mod >> 1 };
+				for (u32 r = 1; r < 10; r++) {
+					insns[n++] = (struct bpf_insn)ALU64_IMM(BPF_MUL, R0, 1021);
+					insns[n++] = (struct bpf_insn)ALU64_REG(BPF_ADD, R0, r);
+				}
+				insns[n++] = (struct bpf_insn)EXIT;
+				p = program(insns, n);
+				run_both(&p, 0, 0, 0);
+			}
+}
+END_TEST
+
+/* Distances around the limits of rel8, forward and back. */
+START_TEST(jump_distances)
+{
+	for (u32 gap = 0; gap < 90; gap++) {
+		struct bpf_insn insns[256];
+		u32 n = 0;
+		struct vm_prog p;
+
+		insns[n++] = (struct bpf_insn)MOV_IMM(R0, 0);
+		insns[n++] = (struct bpf_insn)MOV_IMM(R1, 3);
+		insns[n++] = (struct bpf_insn){ .code = BPF_JMP | BPF_JEQ | BPF_K, .dst_reg = R1, .off = (s16)gap, .imm = 5 };
+		for (u32 i = 0; i < gap; i++) /* three bytes each */
+			insns[n++] = (struct bpf_insn)ALU32_IMM(BPF_ADD, R0, 1);
+		insns[n++] = (struct bpf_insn)ALU64_IMM(BPF_SUB, R1, 1);
+		insns[n++] = (struct bpf_insn){ .code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = R1, .off = (s16)(-3 - (s32)gap) };
+		insns[n++] = (struct bpf_insn)EXIT;
+		insns[n - 2].off = (s16)(-(s32)gap - 3);
+		p = program(insns, n);
+		ck_assert_uint_eq(run_both(&p, 0, 0, 0), 3 * gap);
+	}
+}
+END_TEST
+
+static u32 code_size(const struct bpf_insn *insns, u32 n, u32 *clobbers)
+{
+	struct vm_prog p = program(insns, n);
+	struct jit_input in = { .prog = &p };
+	struct jit_output out;
+	struct uerr *err = jit_compile(&in, &out);
+	u32 size = (u32)out.size;
+
+	ck_assert_msg(!err, "%s", err ? err->message : "");
+	*clobbers = out.clobbers;
+	jit_output_deinit(&out);
+	return size;
+}
+
+/* What is small must stay small: a program pays for nothing that it does not use. */
+START_TEST(code_is_tight)
+{
+	static const struct bpf_insn empty[] = { MOV_IMM(R0, 0), EXIT };
+	static const struct bpf_insn arg[] = { LDX_DW(R1, R1, 112), MOV_REG(R0, R1), EXIT };
+	static const struct bpf_insn zext[] = { ALU64_IMM(BPF_LSH, R1, 32), ALU64_IMM(BPF_RSH, R1, 32), EXIT };
+	u32 clobbers;
+
+	ck_assert_uint_eq(code_size(empty, 2, &clobbers), 3); /* xor eax, eax; ret */
+	ck_assert_uint_eq(clobbers, TARGET_REG_BIT(ax));
+	ck_assert_uint_eq(code_size(arg, 3, &clobbers), 4 + 3 + 1);
+	ck_assert_uint_eq(clobbers, TARGET_REG_BIT(ax) | TARGET_REG_BIT(di));
+	ck_assert_uint_eq(code_size(zext, 3, &clobbers), 2 + 1);
+}
+END_TEST
+
+START_TEST(calls_clobber_all)
+{
+	static const struct bpf_insn insns[] = { CALL(BPF_FUNC_ktime_get_ns), EXIT };
+	struct vm_prog p = program(insns, 2);
+	struct jit_code code;
+	struct uerr *err = jit_code_create(&p, NULL, 0, 0, &code);
+
+	ck_assert_ptr_null(err);
+	ck_assert_uint_eq(__builtin_popcount(code.out.clobbers), 9);
+	ck_assert(code.out.uses_frame);
+	jit_code_destroy(&code);
+}
+END_TEST
+
+/* Callee-saved registers of the caller come back, whatever the program did. */
+START_TEST(callee_saved_registers_survive)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_IMM(6, 1), MOV_IMM(7, 2), MOV_IMM(8, 3), MOV_IMM(9, 4), ST_W(FP, -512, 7),
+		CALL(BPF_FUNC_get_attach_cookie), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+	struct site_data site;
+	struct hook_frame frame;
+	struct jit_code code;
+	struct uerr *err = jit_code_create(&p, NULL, 0, 0, &code);
+	u64 in[6], out[6], r0;
+
+	ck_assert_ptr_null(err);
+	self_site(&site, &frame);
+	for (u32 i = 0; i < 6; i++)
+		in[i] = 0x0101010101010101ull * (i + 1);
+	__asm__ volatile("pushq %%rbx\n\tpushq %%rbp\n\tpushq %%r12\n\tpushq %%r13\n\tpushq %%r14\n\tpushq %%r15\n\t"
+			 "pushq %[out]\n\tpushq %[fn]\n\t"
+			 "movq (%[in]), %%rbx\n\tmovq 8(%[in]), %%rbp\n\tmovq 16(%[in]), %%r12\n\t"
+			 "movq 24(%[in]), %%r13\n\tmovq 32(%[in]), %%r14\n\tmovq 40(%[in]), %%r15\n\t"
+			 "call *(%%rsp)\n\t"
+			 "movq 8(%%rsp), %%rcx\n\t"
+			 "movq %%rbx, (%%rcx)\n\tmovq %%rbp, 8(%%rcx)\n\tmovq %%r12, 16(%%rcx)\n\t"
+			 "movq %%r13, 24(%%rcx)\n\tmovq %%r14, 32(%%rcx)\n\tmovq %%r15, 40(%%rcx)\n\t"
+			 "addq $16, %%rsp\n\t"
+			 "popq %%r15\n\tpopq %%r14\n\tpopq %%r13\n\tpopq %%r12\n\tpopq %%rbp\n\tpopq %%rbx"
+			 : "=a"(r0)
+			 : [in] "c"(in), [out] "r"(out), [fn] "r"(code.fn), "D"(0), "S"(0), "d"(&frame)
+			 : "r8", "r9", "r10", "r11", "memory", "cc");
+	ck_assert_uint_eq(r0, site.cookie);
+	ck_assert_int_eq(memcmp(in, out, sizeof(in)), 0);
+	jit_code_destroy(&code);
+}
+END_TEST
+
+START_TEST(hostile_programs_are_refused)
+{
+	static const struct bpf_insn nomap[] = { LD_MAP(R1, 0), EXIT };
+	static const struct bpf_insn wild[] = { { .code = BPF_JMP | BPF_JA, .off = 100 }, EXIT };
+	static const struct bpf_insn half[] = { { .code = BPF_JMP | BPF_JA, .off = 1 }, { .code = 0x18 }, { 0 }, EXIT };
+	static const struct bpf_insn open_end[] = { MOV_IMM(R0, 0) };
+	static const struct bpf_insn cut[] = { { .code = 0x18 } };
+	static const struct bpf_insn unknown[] = { { .code = 0xff }, EXIT };
+	static const struct bpf_insn fp[] = { MOV_IMM(FP, 0), EXIT };
+	static const struct bpf_insn nohelper[] = { CALL(9999), EXIT };
+	static const struct {
+		const struct bpf_insn *insns;
+		u32 n;
+	} rows[] = { { nomap, 3 }, { wild, 2 }, { half, 4 }, { open_end, 1 }, { cut, 1 }, { unknown, 2 }, { fp, 2 },
+		     { nohelper, 2 }, { wild, 0 } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct vm_prog p = program(rows[i].insns, rows[i].n);
+		struct jit_code code;
+		struct uerr *err = jit_code_create(&p, NULL, 0, 0, &code);
+
+		ck_assert_msg(err && err->code == UERR_REJECTED, "row %zu was compiled", i);
+		uerr_free(err);
+	}
+}
+END_TEST
+
+/* Array lookups are inlined; everything else goes through the helpers. The
+ * same program must see the same in both executions. */
+START_TEST(maps)
+{
+	static const struct bpf_insn lookup[] = {
+		MOV_REG(R6, R1), { .code = BPF_STX | BPF_MEM | BPF_W, .dst_reg = FP, .src_reg = R6, .off = -4 },
+		MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -4), LD_MAP(R1, 0), CALL(BPF_FUNC_map_lookup_elem),
+		{ .code = BPF_JMP | BPF_JEQ | BPF_K, .dst_reg = R0, .off = 3 },
+		ALU64_REG(BPF_ADD, R6, R6), LDX_DW(R0, R0, 0), EXIT, MOV_IMM(R0, -1), EXIT,
+	};
+	static const struct bpf_insn value[] = { LD_VALUE(R1, 0, 8), LDX_DW(R0, R1, 0), EXIT };
+	static const u32 types[] = { UMAP_ARRAY, UMAP_PERCPU_ARRAY, UMAP_HASH };
+	static const u32 sizes[] = { 8, 16, 24, 64 };
+
+	for (size_t t = 0; t < ARRAY_SIZE(types) * ARRAY_SIZE(sizes); t++) {
+		u32 type = types[t % 3], size = sizes[t / 3], ncpus = 2;
+		struct umap_claims *claims = NULL;
+		struct vm_prog p = program(lookup, ARRAY_SIZE(lookup));
+		struct umap m;
+		struct vm_map vm = { &m };
+		struct jit_map jm = { &m, (addr_t)&m };
+		struct site_data site;
+		struct hook_frame frame;
+		struct jit_code code;
+		int fd, cfd;
+
+		ck_assert_ptr_null(umap_create("m", type, 4, size, 10, 0, ncpus, 7, &m, &fd));
+		ck_assert_ptr_null(umap_claims_create(ncpus, &claims, &cfd));
+		p.info.uses_percpu = type == UMAP_PERCPU_ARRAY;
+		self_site(&site, &frame);
+		site.claims = (addr_t)claims;
+		site.nclaims = ncpus + UMAP_SPARE_SLOTS;
+		for (u32 k = 0; k < 10; k++) {
+			struct umap_ctx cx = { .rec = (struct thread_rec *)frame.rec };
+			u64 v[2 * 8] = { 0 };
+
+			for (u32 c = 0; c < 2; c++)
+				v[c * size / 8] = 100 + k;
+			ck_assert_int_eq(umap_write(&m, &k, v, 0, &cx), 0);
+		}
+		ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
+		for (u64 k = 0; k < 12; k++) {
+			u64 want, got = code.fn(k, 0, &frame);
+
+			ck_assert_int_eq(interp_run(&p, &vm, 1, k, 0, &frame, 0, &want), 0);
+			ck_assert_uint_eq(got, k < 10 ? 100 + k : ~0ull);
+			ck_assert_uint_eq(want, got);
+		}
+		for (u32 s = 0; s < site.nclaims; s++)
+			ck_assert_uint_eq(claims->slot[s].owner, 0);
+		jit_code_destroy(&code);
+		if (type == UMAP_ARRAY && size >= 16) {
+			p = program(value, ARRAY_SIZE(value));
+			((u64 *)(m.base + m.data_off))[1] = 0x77;
+			ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
+			ck_assert_uint_eq(code.fn(0, 0, &frame), 0x77);
+			jit_code_destroy(&code);
+		}
+		umap_destroy(&m, fd);
+		munmap(claims, UMAP_CLAIMS_SIZE(ncpus));
+		close(cfd);
+	}
+}
+END_TEST
+
+/* Without a slot the program does not run, and that is counted. */
+START_TEST(no_slot_means_missed)
+{
+	static const struct bpf_insn insns[] = { MOV_IMM(R0, 77), EXIT };
+	struct vm_prog p = program(insns, 2);
+	struct umap_claims *claims;
+	struct thread_rec *rec;
+	struct site_data site;
+	struct hook_frame frame;
+	struct jit_code code;
+	u64 missed;
+	int fd;
+
+	p.info.uses_percpu = true;
+	ck_assert_ptr_null(umap_claims_create(2, &claims, &fd));
+	self_site(&site, &frame);
+	site.claims = (addr_t)claims;
+	site.nclaims = 2 + UMAP_SPARE_SLOTS;
+	rec = (struct thread_rec *)frame.rec;
+	missed = rec->missed;
+	ck_assert_ptr_null(jit_code_create(&p, NULL, 0, 0, &code));
+	ck_assert_uint_eq(code.fn(0, 0, &frame), 77);
+	for (u32 s = 0; s < site.nclaims; s++)
+		claims->slot[s].owner = 12345;
+	ck_assert_uint_eq(code.fn(0, 0, &frame), 0);
+	ck_assert_uint_eq(rec->missed, missed + 1);
+	for (u32 s = 0; s < site.nclaims; s++)
+		ck_assert_uint_eq(claims->slot[s].owner, 12345);
+	jit_code_destroy(&code);
+	munmap(claims, UMAP_CLAIMS_SIZE(2));
+	close(fd);
+}
+END_TEST
+
+/* Same size wherever it runs, as long as helpers are near or far alike. */
+static addr_t near_helper(u32 id, void *arg)
+{
+	return *(addr_t *)arg + 64;
+}
+
+START_TEST(size_does_not_depend_on_place)
+{
+	static struct gen g;
+	static const addr_t places[] = { 0, 0x10000, 0x7f0000001000, 0x555500000123 };
+
+	for (u32 seed = 0; seed < 50; seed++) {
+		struct vm_prog p;
+		size_t first = 0;
+
+		g.next = gen_random;
+		g.state = seed;
+		gen_program(&g);
+		p = program(g.insns, g.n);
+		for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+			addr_t base = places[i];
+			struct jit_input in = { .prog = &p, .code_addr = base, .helper_addr = near_helper, .arg = &base };
+			struct jit_output out;
+
+			ck_assert_ptr_null(jit_compile(&in, &out));
+			ck_assert_uint_le(out.size, jit_size_bound(&p));
+			if (i)
+				ck_assert_uint_eq(out.size, first);
+			first = out.size;
+			jit_output_deinit(&out);
+		}
+	}
+}
+END_TEST
+
+START_TEST(listing)
+{
+	static const struct bpf_insn insns[] = { LDX_DW(R1, R1, 112), MOV_REG(R0, R1), EXIT };
+	struct vm_prog p = program(insns, 3);
+	struct jit_input in = { .prog = &p, .code_addr = 0x1000 };
+	struct jit_output out;
+	char *text;
+
+	ck_assert_ptr_null(jit_compile(&in, &out));
+	text = disasm_jited(&p, &out, 0x1000);
+	ck_assert_ptr_nonnull(text);
+	ck_assert_ptr_nonnull(strstr(text, "0x1000:"));
+	ck_assert_ptr_nonnull(strstr(text, "48 8b 7f 70"));
+	ck_assert_ptr_nonnull(strstr(text, "ret"));
+	ck_assert_ptr_nonnull(strstr(text, "; "));
+	ck_assert_ptr_nonnull(strstr(text, "r0 = r1"));
+	free(text);
+	jit_output_deinit(&out);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("jit");
+	TCase *tc = tcase_create("jit");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, random_programs);
+	tcase_add_test(tc, edge_values);
+	tcase_add_test(tc, division_keeps_other_registers);
+	tcase_add_test(tc, jump_distances);
+	tcase_add_test(tc, code_is_tight);
+	tcase_add_test(tc, calls_clobber_all);
+	tcase_add_test(tc, callee_saved_registers_survive);
+	tcase_add_test(tc, hostile_programs_are_refused);
+	tcase_add_test(tc, maps);
+	tcase_add_test(tc, no_slot_means_missed);
+	tcase_add_test(tc, size_does_not_depend_on_place);
+	tcase_add_test(tc, listing);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
