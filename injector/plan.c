@@ -202,11 +202,25 @@ static struct uerr *body_init(struct body *b, const struct textscan *scan, addr_
 
 /* ---- ways out ---- */
 
+/* [endbr64] [bnd] jmp *slot(%rip) outside of any function: an entry of the PLT. */
+static bool is_plt(const struct textscan *scan, addr_t addr)
+{
+	struct insn in;
+
+	if (!textscan_insn(scan, addr, &in))
+		return false;
+	if (in.kind == INSN_NOP && !textscan_insn(scan, addr + in.len, &in))
+		return false;
+	return in.kind == INSN_JMP_IND && in.rip;
+}
+
 static void refuse_tail(const struct body *b, addr_t target, struct refusal *r)
 {
 	const struct code_func *f = textscan_func(b->scan, target);
 
-	if (f && f->name && f->addr == target)
+	if (!f && is_plt(b->scan, target))
+		refuse(r, SITE_TAIL, "ends by jumping to a function of another module");
+	else if (f && f->name && f->addr == target)
 		refuse(r, SITE_TAIL, "ends by jumping to %s", f->name);
 	else if (f && f->name)
 		refuse(r, SITE_TAIL, "ends by jumping into %s", f->name);
@@ -369,15 +383,37 @@ static char *entry_reason(enum window_fault fault, u64 size, const char *detail)
 	return n < 0 ? NULL : s;
 }
 
+/* The kernel's return from a signal handler, `mov $15, %rax; syscall`: unwinders
+ * and debuggers recognise a signal's frame by these very bytes. */
+static bool is_sigreturn(const struct textscan *scan, addr_t addr)
+{
+	static const u8 code[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
+	size_t avail;
+	const u8 *p = textscan_bytes(scan, addr, &avail);
+
+	return p && avail >= sizeof(code) && !memcmp(p, code, sizeof(code));
+}
+
+/* Why the function must not be touched at all, or NULL. */
+static const char *untouchable(const struct textscan *scan, addr_t addr)
+{
+	const struct code_func *f = textscan_func(scan, addr);
+
+	if (f && f->addr == addr && f->flags & CODE_FUNC_FRAGMENT)
+		return "is a cold part of another function";
+	if (is_sigreturn(scan, addr))
+		return "is the return from signal handlers, which unwinders know by its bytes";
+	return NULL;
+}
+
 static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_vec *windows, struct func_plan *p)
 {
-	const struct code_func *f = textscan_func(scan, p->addr);
-	const char *detail = NULL;
+	const char *refused = untouchable(scan, p->addr), *detail = NULL;
 	enum window_fault fault;
 	struct window w;
 
-	if (f && f->addr == p->addr && f->flags & CODE_FUNC_FRAGMENT) {
-		p->entry_reason = strdup("is a cold part of another function");
+	if (refused) {
+		p->entry_reason = strdup(refused);
 		return p->entry_reason ? NULL : uerr_nomem();
 	}
 	fault = window_make(scan, p->addr, JUMP_LEN, end, &w, &detail);
@@ -396,15 +432,16 @@ static struct uerr *plan_exit(const struct textscan *scan, addr_t end, const cha
 			      struct func_plan *p)
 {
 	const struct code_func *f = textscan_func(scan, p->addr);
-	const char *special = special_reason(name);
+	const char *special = untouchable(scan, p->addr);
 	cleanup(body_deinit) struct body b = {};
 	struct refusal refusal = {};
 	size_t before = windows->n;
 	struct uerr *err;
 
+	if (!special)
+		special = special_reason(name);
 	if (!special && f && f->addr == p->addr)
-		special = f->flags & CODE_FUNC_FRAGMENT ? "is a cold part of another function" :
-							  special_reason(f->name);
+		special = special_reason(f->name);
 	if (special)
 		refuse(&refusal, SITE_NONE, "%s", special);
 	err = body_init(&b, scan, p->addr, end, &refusal);

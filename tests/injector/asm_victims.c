@@ -52,8 +52,9 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_computed) "lea (%rdi,%rsi), %rax\n test %eax, %eax\n je 1f\n jmp *%rax\n1: ret\n" END(v_computed)
     BEGIN(v_redzone) "mov %rdi, -8(%rsp)\n mov %rsi, -16(%rsp)\n mov -8(%rsp), %rax\n sub -16(%rsp), %rax\n ret\n"
 		     END(v_redzone)
-    BEGIN(v_syscall) "mov $39, %eax\n syscall\n ret\n" END(v_syscall)
-    BEGIN(v_syscall_first) "xor %eax, %eax\n mov $39, %al\n nop\n syscall\n ret\n" END(v_syscall_first)
+    BEGIN(v_syscall) "test %rsi, %rsi\n mov $39, %eax\n syscall\n ret\n" END(v_syscall)
+    ".globl v_behind\n.hidden v_behind\nv_behind: mov %esi, %eax\n ret\n" END(v_behind)
+    BEGIN(v_syscall_first) "xor %eax, %eax\n mov $39, %al\n syscall\n test %eax, %eax\n ret\n" END(v_syscall_first)
     BEGIN(v_flags) "cmp %rsi, %rdx\n ret\n" END(v_flags)
     BEGIN(v_overflow) "mov $0x7f, %al\n add $1, %al\n ret\n" END(v_overflow)
     BEGIN(v_endbr) "endbr64\n lea 9(%rdi), %rax\n ret\n" END(v_endbr)
@@ -69,6 +70,8 @@ asm(".section victims_ro,\"a\",@progbits\n"
     ".globl v_crammed_next\n.hidden v_crammed_next\nv_crammed_next: mov %esi, %eax\n ret\n" END(v_crammed_next)
     BEGIN(v_fallthrough) "mov %rdi, %rax\n add $1, %rax\n" END(v_fallthrough)
     ".globl v_fallen\n.hidden v_fallen\nv_fallen: add $1, %rax\n ret\n" END(v_fallen)
+    BEGIN(v_sigreturn) "mov $15, %rax\n syscall\n" END(v_sigreturn)
+    BEGIN(v_plt_user) "add $1, %rdi\n jmp 1f\n" END(v_plt_user) ".p2align 4\n1: bnd jmp *v_pointer(%rip)\n"
     BEGIN(setjmp) "lea 1(%rdi), %rax\n ret\n" END(setjmp)
     ".p2align 4\n.text\n");
 
@@ -77,9 +80,10 @@ asm(".section victims_ro,\"a\",@progbits\n"
 	X(v_plain) X(v_leaf) X(v_where) X(v_short) X(v_ret) X(v_repret) X(v_retn) X(v_jcc) X(v_call)   \
 	X(v_call_reg) X(v_call_mem) X(v_call_far_mem) X(v_riprel) X(v_selfloop) X(v_jrcxz)             \
 	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_badtable) X(v_switch)       \
-	X(v_computed) X(v_redzone) X(v_syscall) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
+	X(v_computed) X(v_redzone) X(v_syscall) X(v_behind) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
 	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
-	X(v_crammed) X(v_crammed_next) X(v_fallthrough) X(v_fallen)
+	X(v_crammed) X(v_crammed_next) X(v_fallthrough) X(v_fallen)            \
+	X(v_sigreturn) X(v_plt_user)
 ALL(DECLARE)
 extern const u8 v_setjmp[] asm("setjmp") __attribute__((visibility("hidden")));
 extern const u8 v_setjmp_end[] asm("setjmp_end") __attribute__((visibility("hidden")));
@@ -119,8 +123,9 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_switch), OK_ENTRY, OK_EXIT(3), HITS(1, 1) },
 	{ V(v_computed), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "may end by jumping to an address that it computes", .nrets = 1 },
 	{ V(v_redzone), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
-	{ V(v_syscall), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
-	{ V(v_syscall_first), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_syscall), OK_ENTRY, OK_EXIT(1), HITS(1, 1), .syscalls = true },
+	{ V(v_behind), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_syscall_first), OK_ENTRY, OK_EXIT(1), HITS(1, 1), .syscalls = true },
 	{ V(v_flags), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_overflow), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_endbr), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
@@ -138,6 +143,9 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_crammed_next), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_fallthrough), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "runs on into v_fallen", HITS(1, 0) },
 	{ V(v_fallen), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_sigreturn), .entry_reason = "is the return from signal handlers, which unwinders know by its bytes",
+	  .exit_reason = "is the return from signal handlers, which unwinders know by its bytes" },
+	{ V(v_plt_user), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "ends by jumping to a function of another module" },
 	{ .name = "setjmp", .code = v_setjmp, .end = v_setjmp_end, OK_ENTRY,
 	  .exit_reason = "returns twice: entry only", .nrets = 1, HITS(1, 0) },
 };

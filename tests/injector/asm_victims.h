@@ -16,6 +16,7 @@ struct asm_victim {
 	u32 nrets;
 	u32 entries;               /* hits of the entry for one call; 0: is not called by tests */
 	u32 exits;
+	bool syscalls;             /* rcx tells where the syscall instruction stood */
 };
 
 extern const struct asm_victim asm_victims[];

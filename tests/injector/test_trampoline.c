@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Trampolines, run: the victims are patched in this process, called with random
+ * registers, and must do exactly what they did before, while the hooks see every
+ * register as the kernel would show it. The hook itself destroys all that it
+ * declares as clobbered.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "asm_victims.h"
+#include "injector/relocate.h"
+#include "injector/trampoline.h"
+
+/* ---- calling a victim with given registers ---- */
+
+struct cpu {
+	u64 r[16]; /* by x86 number: ax cx dx bx sp bp si di r8 … r15 */
+	u64 flags;
+};
+
+__attribute__((visibility("hidden"), used)) struct cpu drive_in, drive_out;
+__attribute__((visibility("hidden"), used)) u64 drive_fn, drive_sp;
+void drive(void);
+
+/* Two words are left above the victim's return address, for `ret 16`. The stack
+ * below is filled, so that what a victim reads there by mistake is the same in
+ * each run. */
+asm(".text\n.globl drive\n.type drive, @function\ndrive:\n"
+    "push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n"
+    "mov %rsp, drive_sp(%rip)\n sub $24, %rsp\n"
+    "pushq drive_in+128(%rip)\n popfq\n"
+    "mov drive_in(%rip), %rax\n mov drive_in+8(%rip), %rcx\n mov drive_in+16(%rip), %rdx\n"
+    "mov drive_in+24(%rip), %rbx\n mov drive_in+40(%rip), %rbp\n mov drive_in+48(%rip), %rsi\n"
+    "mov drive_in+56(%rip), %rdi\n mov drive_in+64(%rip), %r8\n mov drive_in+72(%rip), %r9\n"
+    "mov drive_in+80(%rip), %r10\n mov drive_in+88(%rip), %r11\n mov drive_in+96(%rip), %r12\n"
+    "mov drive_in+104(%rip), %r13\n mov drive_in+112(%rip), %r14\n mov drive_in+120(%rip), %r15\n"
+    "call *drive_fn(%rip)\n"
+    "mov %rax, drive_out(%rip)\n mov %rcx, drive_out+8(%rip)\n mov %rdx, drive_out+16(%rip)\n"
+    "mov %rbx, drive_out+24(%rip)\n mov %rsp, drive_out+32(%rip)\n mov %rbp, drive_out+40(%rip)\n"
+    "mov %rsi, drive_out+48(%rip)\n mov %rdi, drive_out+56(%rip)\n mov %r8, drive_out+64(%rip)\n"
+    "mov %r9, drive_out+72(%rip)\n mov %r10, drive_out+80(%rip)\n mov %r11, drive_out+88(%rip)\n"
+    "mov %r12, drive_out+96(%rip)\n mov %r13, drive_out+104(%rip)\n mov %r14, drive_out+112(%rip)\n"
+    "mov %r15, drive_out+120(%rip)\n"
+    "mov drive_sp(%rip), %rsp\n lea -128(%rsp), %rsp\n pushfq\n popq drive_out+128(%rip)\n lea 128(%rsp), %rsp\n cld\n"
+    "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
+
+/* ---- hooks ---- */
+
+struct hit {
+	struct target_regs regs;
+	u64 site, rec, top; /* top: the word at regs.sp */
+};
+
+#define HITS_MAX 64
+static struct hit hits[HITS_MAX];
+static unsigned nhits;
+static u64 bad_args;
+__attribute__((visibility("hidden"), used)) u64 trash;
+
+__attribute__((visibility("hidden"), used, no_sanitize_address)) void record(void *ctx, u64 zero,
+									     struct hook_frame *frame);
+void record(void *ctx, u64 zero, struct hook_frame *frame)
+{
+	struct hit *h = &hits[nhits++ % HITS_MAX];
+
+	bad_args += ctx != &frame->regs || zero || (u64)frame % 16;
+	h->regs = frame->regs;
+	h->site = frame->site;
+	h->rec = frame->rec;
+	h->top = 0;
+	if (frame->regs.sp > (u64)frame && frame->regs.sp < (u64)frame + 4096)
+		h->top = *(const u64 *)frame->regs.sp;
+}
+
+/* Calls record() and then destroys the flags and the registers of `trash`
+ * (TARGET_REG_BIT). */
+#define TRASH(bit, reg) "testl $1 << " #bit ", trash(%rip)\n jz 1f\n mov $0x5a5a5a5a5a5a5a5a, %" #reg "\n1:\n"
+void hook_stub(void);
+void slow_stub(void);
+asm(".text\n.globl hook_stub\n.type hook_stub, @function\nhook_stub:\n"
+    "push %rax\n push %rcx\n push %rdx\n push %rsi\n push %rdi\n push %r8\n push %r9\n push %r10\n push %r11\n"
+    "mov %rdx, %rax\n call record\n"
+    "pop %r11\n pop %r10\n pop %r9\n pop %r8\n pop %rdi\n pop %rsi\n pop %rdx\n pop %rcx\n pop %rax\n"
+    TRASH(6, r11) TRASH(7, r10) TRASH(8, r9) TRASH(9, r8) TRASH(10, rax) TRASH(11, rcx) TRASH(12, rdx)
+    TRASH(13, rsi) TRASH(14, rdi)
+    "pushq $0xad5\n xorq $0x8d5, (%rsp)\n popfq\n ret\n"
+    ".globl slow_stub\n.type slow_stub, @function\nslow_stub:\n"
+    "sub $8, %rsp\n call find_rec\n add $8, %rsp\n"
+    "mov $0x6b6b6b6b6b6b6b6b, %rcx\n mov %rcx, %rdx\n mov %rcx, %rsi\n mov %rcx, %rdi\n mov %rcx, %r8\n"
+    "mov %rcx, %r9\n mov %rcx, %r10\n mov %rcx, %r11\n ret\n");
+
+/* ---- a target in this process ---- */
+
+#define NRECS 8u
+
+static struct {
+	struct thread_table head;
+	u8 pad[THREAD_RECS_OFF - sizeof(struct thread_table)];
+	struct thread_rec recs[NRECS + 1];
+} table __attribute__((aligned(4096)));
+static struct target_env target_env;
+static unsigned slow_calls;
+static addr_t slow_env;
+
+__attribute__((visibility("hidden"), used)) struct thread_rec *find_rec(const struct target_env *env);
+struct thread_rec *find_rec(const struct target_env *env)
+{
+	u32 tid = (u32)syscall(SYS_gettid);
+	struct thread_rec *rec = &table.recs[tid & (NRECS - 1)];
+
+	slow_calls++;
+	slow_env = (addr_t)env;
+	rec->tid = tid;
+	return rec;
+}
+
+/* Where glibc keeps the tid of a thread, by looking for it behind %fs:0. */
+static s64 tid_offset(void)
+{
+	u32 tid = (u32)syscall(SYS_gettid);
+	const u8 *tcb;
+
+	asm("mov %%fs:0, %0" : "=r"(tcb));
+	if (*(const volatile u32 *)(tcb + 0x2d0) == tid)
+		return 0x2d0;
+	for (s64 off = 8; off < 2048; off += 4)
+		if (*(const volatile u32 *)(tcb + off) == tid)
+			return off;
+	return 0;
+}
+
+/* N bytes of RWX-free memory near the victims: written first, executed later. */
+static u8 *code_page;
+#define CODE_SIZE (64 * PAGE)
+
+static u8 *map_near(addr_t near)
+{
+	for (u64 step = 1; step < 1024; step++) {
+		u8 *want = (u8 *)ALIGN_DOWN(near - step * (1ul << 20), PAGE);
+		u8 *p = mmap(want, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+			     -1, 0);
+
+		if (p == want)
+			return p;
+		if (p != MAP_FAILED)
+			munmap(p, CODE_SIZE);
+	}
+	ck_abort_msg("no room near the victims");
+}
+
+static void make_writable(bool writable)
+{
+	const struct code_range *text = &asm_victims_image()->text[0];
+	addr_t lo = ALIGN_DOWN(text->addr, PAGE), hi = ALIGN_UP(text->addr + text->size, PAGE);
+
+	/* The driver and the hooks share these pages with the victims, so they
+	 * stay executable here. */
+	ck_assert_int_eq(mprotect((void *)lo, hi - lo, PROT_READ | PROT_EXEC | (writable ? PROT_WRITE : 0)), 0);
+	ck_assert_int_eq(mprotect(code_page, CODE_SIZE, PROT_READ | (writable ? PROT_WRITE : PROT_EXEC)), 0);
+}
+
+struct config {
+	const char *name;
+	u32 want;
+	u32 reads, clobbers;
+	bool slow, far;
+	unsigned ncalls;
+};
+
+#define CALLER_SAVED                                                                                          \
+	(TARGET_REG_BIT(ax) | TARGET_REG_BIT(cx) | TARGET_REG_BIT(dx) | TARGET_REG_BIT(si) | TARGET_REG_BIT(di) | \
+	 TARGET_REG_BIT(r8) | TARGET_REG_BIT(r9) | TARGET_REG_BIT(r10) | TARGET_REG_BIT(r11))
+
+static const struct config configs[] = {
+	{ "entry", PLAN_ENTRY, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 1 },
+	{ "exit", PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 1 },
+	{ "both", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 1 },
+	{ "nothing read, little clobbered", PLAN_ENTRY | PLAN_EXIT, 0, TARGET_REG_BIT(ax), .ncalls = 1 },
+	{ "nothing clobbered", PLAN_ENTRY | PLAN_EXIT, TARGET_REG_BIT(ip), 0, .ncalls = 1 },
+	{ "some clobbered", PLAN_ENTRY | PLAN_EXIT, TARGET_REG_BIT(sp) | TARGET_REG_BIT(r10),
+	  TARGET_REG_BIT(r9) | TARGET_REG_BIT(di) | TARGET_REG_BIT(cx), .ncalls = 1 },
+	{ "slow path", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .slow = true, .ncalls = 1 },
+	{ "slow path, little clobbered", PLAN_ENTRY | PLAN_EXIT, TARGET_REG_BIT(cx), 0, .slow = true, .ncalls = 1 },
+	{ "far functions", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, TARGET_REG_BIT(cx), .far = true, .ncalls = 1 },
+	{ "far slow path", PLAN_ENTRY | PLAN_EXIT, 0, 0, .far = true, .slow = true, .ncalls = 1 },
+	{ "three calls", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 3 },
+	{ "no calls", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 0 },
+};
+
+/* A function that cannot be reached by rel32 and jumps to FN. */
+static addr_t far_stub(void *fn)
+{
+	static u8 *page;
+	u8 *p;
+
+	if (!page) {
+		page = mmap((void *)0x10000000000, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ck_assert(page != MAP_FAILED);
+	}
+	mprotect(page, PAGE, PROT_READ | PROT_WRITE);
+	p = page + (fn == (void *)hook_stub ? 0 : 32);
+	memcpy(p, (const u8[]){ 0xff, 0x25, 0, 0, 0, 0 }, 6); /* jmp *0(%rip) */
+	memcpy(p + 6, &fn, 8);
+	mprotect(page, PAGE, PROT_READ | PROT_EXEC);
+	return (addr_t)p;
+}
+
+static const struct config *config;
+static const struct asm_victim *victim; /* the one that is run */
+static struct func_plan plan;
+static struct trampoline tramps[16];
+static u8 *tramp_at[16];
+
+static void emit_window(size_t i, struct textscan *scan, size_t *used)
+{
+	const struct window *w = &plan.windows[i];
+	struct hook_call calls[3];
+	struct hook hooks[8];
+	struct tramp_env env = {
+		.env = (addr_t)&target_env, .tid_off = config->slow ? 0 : tid_offset(), .threads = (addr_t)&table,
+		.nrecs = NRECS, .rec_slow = config->far ? far_stub(slow_stub) : (addr_t)slow_stub,
+	};
+	struct uerr *err;
+
+	for (unsigned k = 0; k < config->ncalls; k++)
+		calls[k] = (struct hook_call){ .fn = config->far ? far_stub(hook_stub) : (addr_t)hook_stub,
+					       .site = 0x1000 + k, .reads = config->reads,
+					       .clobbers = config->clobbers };
+	for (unsigned k = 0; k < w->npoints; k++)
+		hooks[k] = (struct hook){ .point = w->points[k], .calls = calls, .ncalls = config->ncalls };
+	tramp_at[i] = code_page + *used;
+	err = trampoline_emit(w, 0, hooks, w->npoints, &env, (addr_t)tramp_at[i], &tramps[i]);
+	ck_assert_msg(!err, "%s", err ? err->message : "");
+	ck_assert_uint_le(tramps[i].size, trampoline_size_bound(w, w->npoints * config->ncalls));
+	memcpy(tramp_at[i], tramps[i].code, tramps[i].size);
+	*used += ALIGN_UP(tramps[i].size, 16);
+}
+
+/* Plans V and patches it. False when it has nothing that CONFIG asks for. */
+static bool install(const struct asm_victim *v)
+{
+	struct textscan *scan;
+	size_t used = 0;
+
+	ck_assert_ptr_null(textscan_create(asm_victims_image(), NULL, &scan));
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, v->end - v->code, v->name, config->want, &plan));
+	code_page = map_near((addr_t)v->code);
+	make_writable(true);
+	for (size_t i = 0; i < plan.nwindows; i++) {
+		u8 patch[WINDOW_MAX];
+
+		emit_window(i, scan, &used);
+		window_patch_bytes(&plan.windows[i], 0, (addr_t)tramp_at[i], patch);
+		memcpy((void *)plan.windows[i].addr, patch, plan.windows[i].len);
+	}
+	make_writable(false);
+	textscan_destroy(scan);
+	trash = config->clobbers;
+	return plan.nwindows > 0;
+}
+
+static u64 rand64(void)
+{
+	return (u64)random() << 42 ^ (u64)random() << 21 ^ (u64)random();
+}
+
+static void random_cpu(struct cpu *c)
+{
+	for (int i = 0; i < 16; i++)
+		c->r[i] = rand64();
+	c->r[7] = 4;                                         /* rdi: loops and recursion are short */
+	c->r[1] = (u64)asm_victim_find("v_leaf")->code;      /* rcx */
+	c->flags = 0x202 | (rand64() & 0x8d5);
+}
+
+static struct cpu run(addr_t fn, const struct cpu *in)
+{
+	drive_in = *in;
+	drive_fn = fn;
+	drive();
+	if (victim->syscalls)
+		drive_out.r[1] = 0;
+	return drive_out;
+}
+
+#define ARITHMETIC 0x8d5u /* CF PF AF ZF SF OF */
+
+static void assert_same(const char *name, const struct cpu *a, const struct cpu *b, bool flags)
+{
+	static const char *const names[] = { "ax", "cx", "dx", "bx", "sp", "bp", "si", "di",
+					     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" };
+
+	for (int i = 0; i < 16; i++)
+		ck_assert_msg(a->r[i] == b->r[i], "%s: %s is %#lx, was %#lx", name, names[i], (long)b->r[i], (long)a->r[i]);
+	if (flags)
+		ck_assert_msg(((a->flags ^ b->flags) & ARITHMETIC) == 0, "%s: flags %#lx, were %#lx", name,
+			      (long)b->flags, (long)a->flags);
+}
+
+/* ---- what the hooks must have seen ---- */
+
+static void assert_regs(const struct hit *h, const struct cpu *in, addr_t ip)
+{
+	const struct target_regs *r = &h->regs;
+	const u64 got[16] = { r->ax, r->cx, r->dx, r->bx, 0, r->bp, r->si, r->di,
+			      r->r8, r->r9, r->r10, r->r11, r->r12, r->r13, r->r14, r->r15 };
+
+	for (int i = 0; i < 16; i++)
+		if (i != 4)
+			ck_assert_msg(got[i] == in->r[i], "register %d is %#lx, not %#lx", i, (long)got[i], (long)in->r[i]);
+	ck_assert_uint_eq(r->ip, ip);
+	ck_assert_uint_eq(r->orig_ax, ~0ull);
+	ck_assert_uint_eq(r->cs, 0x33);
+	ck_assert_uint_eq(r->ss, 0x2b);
+	ck_assert_uint_eq(r->flags & ARITHMETIC, in->flags & ARITHMETIC);
+}
+
+static bool is_ret(addr_t ip)
+{
+	const struct code_range *text = &asm_victims_image()->text[0];
+	struct insn in;
+
+	return insn_decode(text->bytes + (ip - text->addr), text->size - (ip - text->addr), ip, &in) &&
+	       in.kind == INSN_RET;
+}
+
+static void assert_hits(const struct asm_victim *v, const struct cpu *in, const struct cpu *out)
+{
+	unsigned entries = plan.entry == SITE_JUMP ? v->entries : 0;
+	unsigned exits = plan.exit == SITE_RET ? v->exits : 0;
+
+	ck_assert_msg(nhits == (entries + exits) * config->ncalls, "%s: %u hits", v->name, nhits);
+	ck_assert_uint_eq(bad_args, 0);
+	for (unsigned i = 0; i < nhits; i++)
+		ck_assert_uint_eq(hits[i].site, 0x1000 + i % config->ncalls);
+	if (config->reads != TARGET_REGS_ALL || !nhits)
+		return;
+	if (entries)
+		assert_regs(&hits[0], in, (addr_t)v->code);
+	if (exits) {
+		const struct hit *last = &hits[nhits - 1];
+
+		if (!v->syscalls)
+			assert_regs(last, out, last->regs.ip);
+		ck_assert_msg(is_ret(last->regs.ip), "%s: ip %#lx is no ret", v->name, (long)last->regs.ip);
+		ck_assert_uint_lt(last->regs.sp, out->r[4]);
+		ck_assert_uint_ne(last->top, 0);
+	}
+	/* What stands at sp is the return address, at entry and at the ret. */
+	if (entries && exits)
+		ck_assert_uint_eq(hits[0].top, hits[nhits - 1].top);
+}
+
+static void assert_counters(const struct asm_victim *v)
+{
+	u64 entries = 0, leaves = 0, expected = 0;
+
+	for (unsigned i = 0; i <= NRECS; i++) {
+		entries += table.recs[i].entries;
+		leaves += table.recs[i].leaves;
+	}
+	if (config->ncalls)
+		expected = nhits / config->ncalls;
+	ck_assert_uint_eq(entries, leaves);
+	ck_assert_msg(entries == expected, "%s: %lu entries counted of %lu", v->name, (long)entries, (long)expected);
+	for (unsigned i = 0; i < nhits; i++)
+		ck_assert_uint_eq(hits[i].rec, (addr_t)&table.recs[(u32)syscall(SYS_gettid) & (NRECS - 1)]);
+	if (config->slow && expected)
+		ck_assert_uint_eq(slow_calls, expected);
+	if (slow_calls)
+		ck_assert_uint_eq(slow_env, (addr_t)&target_env);
+}
+
+/* A thread that was parked behind instruction K of window I and moved: runs the
+ * instructions before it natively, then goes on in the trampoline. */
+static void assert_move(const struct asm_victim *v, size_t i, unsigned m, const struct cpu *in, const struct cpu *out)
+{
+	const struct window *w = &plan.windows[i];
+	struct emit e = { .addr = (addr_t)code_page + CODE_SIZE - PAGE };
+	struct cpu got;
+
+	for (unsigned k = 0; k < w->ninsns && w->insn_off[k] < tramps[i].moves[m].off; k++) {
+		struct insn insn;
+
+		ck_assert(insn_decode(w->bytes + w->insn_off[k], w->len - w->insn_off[k], w->addr + w->insn_off[k], &insn));
+		relocate_insn(&e, w->bytes + w->insn_off[k], &insn);
+	}
+	emit_jmp(&e, (addr_t)tramp_at[i] + tramps[i].moves[m].tramp_off);
+	ck_assert_int_eq(e.failed, EMIT_OK);
+	make_writable(true);
+	memcpy((void *)e.addr, e.buf, e.n);
+	make_writable(false);
+	emit_deinit(&e);
+	got = run((addr_t)code_page + CODE_SIZE - PAGE, in);
+	assert_same(v->name, out, &got, false);
+}
+
+static void check_moves(const struct asm_victim *v)
+{
+	struct cpu in, out;
+
+	random_cpu(&in);
+	out = run((addr_t)v->code, &in);
+	for (size_t i = 0; i < plan.nwindows; i++) {
+		if (plan.windows[i].addr != (addr_t)v->code)
+			continue;
+		for (unsigned m = 0; m < tramps[i].nmoves; m++)
+			assert_move(v, i, m, &in, &out);
+	}
+}
+
+static void check_victim(const struct asm_victim *v)
+{
+	struct cpu in[8], before[8], out;
+	bool installed;
+
+	if (!v->entries)
+		return;
+	victim = v;
+	srandom(1 + v->code[0]);
+	for (size_t i = 0; i < ARRAY_SIZE(in); i++) {
+		random_cpu(&in[i]);
+		before[i] = run((addr_t)v->code, &in[i]);
+	}
+	table.recs[(u32)syscall(SYS_gettid) & (NRECS - 1)].tid = (u32)syscall(SYS_gettid);
+	installed = install(v);
+	for (size_t i = 0; i < ARRAY_SIZE(in); i++) {
+		memset(hits, 0, sizeof(hits));
+		nhits = 0;
+		slow_calls = 0;
+		for (unsigned k = 0; k <= NRECS; k++)
+			table.recs[k].entries = table.recs[k].leaves = 0;
+		out = run((addr_t)v->code, &in[i]);
+		/* Flags are dead at an entry: a victim that never sets any
+		 * returns other ones. */
+		assert_same(v->name, &before[i], &out, !(config->want & PLAN_ENTRY) || !config->ncalls);
+		if (installed)
+			assert_hits(v, &in[i], &out);
+		assert_counters(v);
+	}
+	check_moves(v);
+}
+
+START_TEST(runs)
+{
+	unsigned nvictims = (unsigned)nasm_victims;
+
+	config = &configs[(unsigned)_i / nvictims];
+	check_victim(&asm_victims[(unsigned)_i % nvictims]);
+}
+END_TEST
+
+/* Another thread's record, a free one, and a tid of 0 all take the slow path. */
+START_TEST(slow_path_taken)
+{
+	const struct asm_victim *v = asm_victim_find("v_leaf");
+	u32 tid = (u32)syscall(SYS_gettid);
+	struct thread_rec *rec = &table.recs[tid & (NRECS - 1)];
+	struct cpu in;
+
+	config = &configs[2];
+	victim = v;
+	ck_assert(install(v));
+	random_cpu(&in);
+	rec->tid = tid + NRECS;
+	run((addr_t)v->code, &in);
+	ck_assert_uint_eq(slow_calls, 1);  /* the slow path claims it */
+	run((addr_t)v->code, &in);
+	ck_assert_uint_eq(slow_calls, 1);
+	rec->tid = 0;
+	run((addr_t)v->code, &in);
+	ck_assert_uint_eq(slow_calls, 2);
+}
+END_TEST
+
+START_TEST(patch_bytes)
+{
+	struct window w = { .addr = 0x1000, .len = 8 };
+	u8 got[8];
+
+	window_patch_bytes(&w, 0x7f0000000000, 0x7f0000002000, got);
+	ck_assert(!memcmp(got, (const u8[]){ 0xe9, 0xfb, 0x0f, 0, 0, 0xcc, 0xcc, 0xcc }, 8));
+}
+END_TEST
+
+/* A system call's copy stands directly before where a thread behind it is moved
+ * to, so that the kernel's step back restarts the copy. */
+START_TEST(syscall_restart)
+{
+	const struct asm_victim *v = asm_victim_find("v_syscall");
+	unsigned found = 0;
+
+	config = &configs[2];
+	ck_assert(install(v));
+	for (size_t i = 0; i < plan.nwindows; i++)
+		for (unsigned m = 0; m < tramps[i].nmoves; m++) {
+			const struct window *w = &plan.windows[i];
+			unsigned off = tramps[i].moves[m].off;
+
+			if (memcmp(w->bytes + off - 2, "\x0f\x05", 2) != 0)
+				continue;
+			found++;
+			ck_assert(!memcmp(tramps[i].code + tramps[i].moves[m].tramp_off - 2, "\x0f\x05", 2));
+		}
+	ck_assert_uint_eq(found, 1);
+}
+END_TEST
+
+START_TEST(refuses)
+{
+	struct window w = { .addr = 0x1000, .len = 5, .bytes = { 0x90, 0x90, 0x90, 0x90, 0xcc }, .ninsns = 5,
+			    .insn_off = { 0, 1, 2, 3, 4 } };
+	struct tramp_env env = { .tid_off = 0x2d0, .nrecs = 1024 };
+	struct hook hook = { .point = { .off = 7 } };
+	struct trampoline t;
+	struct uerr *err = trampoline_emit(&w, 0, NULL, 0, &env, 0x2000, &t);
+
+	ck_assert_ptr_nonnull(err);
+	ck_assert_int_eq(err->code, UERR_CANNOT_PROBE);
+	ck_assert_str_eq(err->message, "the instruction at 0x1004 is a breakpoint instruction");
+	uerr_free(err);
+	w.bytes[4] = 0x90;
+	err = trampoline_emit(&w, 0, &hook, 1, &env, 0x2000, &t);
+	ck_assert_ptr_nonnull(err);
+	uerr_free(err);
+	err = trampoline_emit(&w, 0, NULL, 0, &env, 0x200000000, &t); /* cannot jump back */
+	ck_assert_ptr_nonnull(err);
+	ck_assert_int_eq(err->code, UERR_CANNOT_PROBE);
+	uerr_free(err);
+	env.nrecs = 1000;
+	err = trampoline_emit(&w, 0, NULL, 0, &env, 0x2000, &t);
+	ck_assert_ptr_nonnull(err);
+	uerr_free(err);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("trampoline");
+	TCase *tc = tcase_create("trampoline");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_loop_test(tc, runs, 0, (int)(ARRAY_SIZE(configs) * nasm_victims));
+	tcase_add_test(tc, slow_path_taken);
+	tcase_add_test(tc, patch_bytes);
+	tcase_add_test(tc, syscall_restart);
+	tcase_add_test(tc, refuses);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
