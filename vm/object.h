@@ -26,6 +26,7 @@ struct object {
 	size_t nprogs;
 	u8 *btf;                 /* raw BTF, or NULL */
 	size_t btf_size;
+	struct btf_index *types; /* over btf (vm/btf_index.h), or NULL */
 	char license[32];
 };
 

@@ -41,6 +41,8 @@ struct vm_prog {
 	u32 ninsns;
 	u32 *lines;             /* source line of each instruction, 0 unknown; or NULL */
 	const char *file;       /* source file of `lines`, or NULL */
+	const char **texts;     /* source text of each instruction's line, NULL unknown; or NULL. The strings
+	                         * belong to the object's BTF. */
 	struct vm_prog_info info;
 	bool checked;           /* check_program() accepted it */
 };

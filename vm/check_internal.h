@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two halves of the check share: check.c (shape of the program) and
+ * check_flow.c (what its registers hold). */
+#pragma once
+#include "vm/opcodes.h"
+#include "vm/program.h"
+
+enum insn_mark {
+	MARK_SECOND = 1,  /* second half of an ld_imm64 */
+	MARK_SUBPROG = 2, /* a subprogram begins here */
+	MARK_TARGET = 4,  /* somebody jumps here */
+	MARK_REACHED = 8,
+	MARK_ENDS = 16,   /* an exit can be reached from here */
+};
+
+struct subprog {
+	u32 start, end;
+	u32 stack;  /* bytes of its own frame */
+	u32 height; /* frames of the deepest chain that begins here; 0 not yet known */
+	u32 chain;  /* stack bytes of that chain */
+	bool open;  /* being measured: meeting it again is recursion */
+};
+
+struct checker {
+	struct vm_prog *p;
+	const struct vm_map *maps;
+	size_t nmaps;
+	u8 *marks;    /* enum insn_mark, per instruction */
+	u16 *op;      /* enum opcode_id, per instruction */
+	u32 *sub_of;  /* subprogram, per instruction */
+	struct subprog *subs;
+	u32 nsubs;
+	struct vm_prog_info info;
+};
+
+/* The refusal of instruction AT. WHAT completes "program x is not safe: … at
+ * file.c:12"; DETAIL (may be NULL) is what the log adds in the words of the
+ * kernel; TRY (may be NULL) is what to do instead. */
+struct uerr *check_refuse(const struct checker *c, u32 at, const char *detail, const char *try, const char *what,
+			  ...) UERR_MUST_CHECK __attribute__((format(printf, 5, 6)));
+
+/* Follows what registers and stack hold through the program: fills info and the
+ * subprograms' stack. */
+struct uerr *check_flow(struct checker *c) UERR_MUST_CHECK;

@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * BPF objects through libbpf, without the kernel.
+ *
+ * libbpf has a mode in which it does not load an object but writes a program
+ * that would ("light skeleton", bpf_object__gen_loader). In that mode it takes
+ * the newest kernel for granted (no feature probes) and does all that we want:
+ *
+ *	open_mem ─▶ maps resized, programs typed ─▶ gen_loader ─▶ load
+ *
+ * after which bpf_program__insns() is code with CO-RE resolved, subprograms
+ * appended and maps as BPF_PSEUDO_MAP_IDX / _IDX_VALUE, the index counting maps
+ * in the order of bpf_object__for_each_map. What would still lead to bpf(2) is
+ * taken away before loading: pins of maps. The generated loader is thrown away.
+ *
+ * CO-RE resolves against the kernel's BTF, or, where there is none, against one
+ * made here that describes struct pt_regs, which is what programs of user
+ * probes ask about.
+ *
+ * libbpf prints; its words are caught and become the error.
+ */
+#include "vm/object.h"
+
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/cleanup.h"
+#include "vm/btf_index.h"
+#include "vm/object_internal.h"
+#include "vm/opcodes.h"
+
+static void cleanup_objectp(struct object **obj)
+{
+	object_free(*obj);
+}
+
+static void cleanup_bpf_objectp(struct bpf_object **obj)
+{
+	bpf_object__close(*obj);
+}
+
+static void cleanup_btfp(struct btf **btf)
+{
+	btf__free(*btf);
+}
+
+static void cleanup_elfp(struct object_elf **elf)
+{
+	object_elf_close(*elf);
+}
+
+/* --- libbpf's words --- */
+
+/* libbpf has one print function for the whole process: while it is ours, this
+ * lock is held. */
+static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
+static FILE *print_to;
+
+void object_forked(void)
+{
+	pthread_mutex_init(&print_lock, NULL);
+	print_to = NULL;
+}
+
+static int print_catch(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	if (level != LIBBPF_WARN || !print_to)
+		return 0;
+	return vfprintf(print_to, fmt, ap);
+}
+
+struct words {
+	FILE *file;
+	char *text;
+	size_t size;
+	libbpf_print_fn_t before;
+};
+
+static void words_begin(struct words *w)
+{
+	pthread_mutex_lock(&print_lock);
+	w->text = NULL;
+	w->file = open_memstream(&w->text, &w->size);
+	print_to = w->file;
+	w->before = libbpf_set_print(print_catch);
+}
+
+static void words_end(struct words *w)
+{
+	libbpf_set_print(w->before);
+	print_to = NULL;
+	if (w->file)
+		fclose(w->file);
+	w->file = NULL;
+	free(w->text);
+	pthread_mutex_unlock(&print_lock);
+}
+
+/* The first thing that libbpf complained about, as an error with all of it in
+ * the log. */
+static struct uerr *words_error(struct words *w, int errnum, const char *name, const char *doing)
+{
+	const char *text = "", *at;
+	struct uerr *err;
+	int len;
+
+	if (w->file && !fflush(w->file) && w->text)
+		text = w->text;
+	at = !strncmp(text, "libbpf: ", 8) ? text + 8 : text;
+	len = strcspn(at, "\n");
+	if (len)
+		err = uerr_new(UERR_FAILED, "%s: %s: %.*s", name, doing, len, at);
+	else
+		err = uerr_errno(errnum, "%s: %s", name, doing);
+	if (*text)
+		uerr_set_log(err, text);
+	return err;
+}
+
+/* --- struct pt_regs for CO-RE --- */
+
+struct btf *object_own_btf(void)
+{
+	static const char *const regs[] = { "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax",
+					    "cx", "dx", "si", "di", "orig_ax", "ip", "cs", "flags", "sp", "ss" };
+	struct btf *btf = btf__new_empty();
+	int word;
+	bool ok;
+
+	if (!btf)
+		return NULL;
+	word = btf__add_int(btf, "long unsigned int", 8, 0);
+	ok = word > 0 && btf__add_struct(btf, "pt_regs", sizeof(struct target_regs)) > 0;
+	for (u32 i = 0; ok && i < ARRAY_SIZE(regs); i++)
+		ok = !btf__add_field(btf, regs[i], word, i * 64, 0);
+	if (!ok) {
+		btf__free(btf);
+		return NULL;
+	}
+	return btf;
+}
+
+/* Our BTF as a file, which is how libbpf takes it. */
+static struct uerr *own_btf_file(int *ret)
+{
+	cleanup(cleanup_btfp) struct btf *btf = object_own_btf();
+	cleanup_close int fd = -1;
+	const void *raw;
+	u32 size;
+
+	raw = btf ? btf__raw_data(btf, &size) : NULL;
+	if (!raw)
+		return uerr_nomem();
+	fd = memfd_create("pt_regs.btf", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, raw, size) != size)
+		return uerr_errno(errno, "the types for CO-RE");
+	*ret = steal_fd(&fd);
+	return NULL;
+}
+
+/* --- what we serve --- */
+
+static const char *map_type_advice(u32 type)
+{
+	switch (type) {
+	case BPF_MAP_TYPE_RINGBUF:
+	case BPF_MAP_TYPE_USER_RINGBUF:
+	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
+		return "use bpf_trace_printk or a hash map";
+	case BPF_MAP_TYPE_LRU_HASH:
+		return "use a hash map";
+	case BPF_MAP_TYPE_LRU_PERCPU_HASH:
+		return "use a percpu_hash map";
+	}
+	return "use a hash or an array map";
+}
+
+static bool map_type_served(u32 type)
+{
+	return type == UMAP_HASH || type == UMAP_ARRAY || type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
+}
+
+/* libbpf's own maps carry the object's name in front of the section's. */
+static const char *map_name(const struct bpf_map *map)
+{
+	static const char *const sections[] = { ".data", ".bss", ".rodata", ".kconfig" };
+	const char *name = bpf_map__name(map);
+	size_t len = strlen(name);
+
+	if (!bpf_map__is_internal(map) || name[0] == '.')
+		return name;
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
+		size_t n = strlen(sections[i]);
+
+		if (len > n && !strcmp(name + len - n, sections[i]))
+			return name + len - n;
+	}
+	return name;
+}
+
+static bool is_readonly(const char *name)
+{
+	return !strncmp(name, ".rodata", 7);
+}
+
+static struct uerr *map_refuse(const struct bpf_map *map, const char *object)
+{
+	u32 type = bpf_map__type(map);
+	const char *type_name = libbpf_bpf_map_type_str(type);
+
+	if (bpf_map__is_internal(map)) {
+		if (!strcmp(map_name(map), ".kconfig"))
+			return uerr_new(UERR_REJECTED,
+					"%s: it asks for the kernel's configuration (__kconfig), which says nothing "
+					"about a process: use a constant in .rodata", object);
+		return NULL;
+	}
+	if (type == BPF_MAP_TYPE_STRUCT_OPS)
+		return uerr_new(UERR_REJECTED, "%s: map '%s' is struct_ops, which is for the kernel's own hooks: use "
+				"SEC(\"uprobe\") programs", object, bpf_map__name(map));
+	if (map_type_served(type))
+		return NULL;
+	return uerr_new(UERR_REJECTED, "%s: map '%s' is a %s, which is not there yet: %s", object, bpf_map__name(map),
+			type_name ? type_name : "map of unknown type", map_type_advice(type));
+}
+
+/* A program without a type is taken for one of a user probe. */
+static struct uerr *prog_accept(struct bpf_program *prog, const char *object)
+{
+	enum bpf_prog_type type = bpf_program__type(prog);
+	const char *type_name = libbpf_bpf_prog_type_str(type);
+
+	if (type == BPF_PROG_TYPE_UNSPEC) {
+		bpf_program__set_type(prog, BPF_PROG_TYPE_KPROBE);
+		return NULL;
+	}
+	if (type == BPF_PROG_TYPE_KPROBE)
+		return NULL;
+	return uerr_new(UERR_REJECTED,
+			"%s: program %s is in SEC(\"%s\"), a %s program for the kernel: use SEC(\"uprobe\"), "
+			"SEC(\"uretprobe\") or SEC(\"usdt\")",
+			object, bpf_program__name(prog), bpf_program__section_name(prog), type_name ? type_name : "?");
+}
+
+static struct uerr *sizes_apply(struct bpf_object *b, const struct object_opts *opts)
+{
+	for (size_t i = 0; i < opts->nsizes; i++) {
+		const struct object_map_size *s = &opts->sizes[i];
+		struct bpf_map *map = bpf_object__find_map_by_name(b, s->name);
+		struct uerr *err;
+
+		if (!map) {
+			err = uerr_new(UERR_USAGE, "%s: no map '%s' to resize", opts->name, s->name);
+			bpf_object__for_each_map(map, b)
+				uerr_add_near(err, map_name(map));
+			return err;
+		}
+		if (bpf_map__is_internal(map) || !s->max_entries || bpf_map__set_max_entries(map, s->max_entries))
+			return uerr_new(UERR_USAGE, "%s: map '%s' cannot have %u entries", opts->name, s->name,
+					s->max_entries);
+	}
+	return NULL;
+}
+
+/* Whatever of the object we cannot run is refused here, before any work. */
+static struct uerr *object_prepare(struct bpf_object *b, const struct object_opts *opts)
+{
+	struct bpf_program *prog;
+	struct bpf_map *map;
+	size_t nprogs = 0;
+	struct uerr *err;
+
+	bpf_object__for_each_map(map, b) {
+		err = map_refuse(map, opts->name);
+		if (err)
+			return err;
+		bpf_map__set_pin_path(map, NULL);
+	}
+	bpf_object__for_each_program(prog, b) {
+		if (!bpf_program__autoload(prog))
+			continue;
+		err = prog_accept(prog, opts->name);
+		if (err)
+			return err;
+		nprogs++;
+	}
+	if (!nprogs)
+		return uerr_new(UERR_FAILED, "%s: no program in it", opts->name);
+	return sizes_apply(b, opts);
+}
+
+/* --- taking the result out --- */
+
+void object_clean_name(char *name)
+{
+	for (; *name; name++)
+		if ((u8)*name < 0x20 || *name == 0x7f)
+			*name = '?';
+}
+
+static void copy_name(char *dst, size_t size, const char *src)
+{
+	snprintf(dst, size, "%s", src ? src : "");
+	object_clean_name(dst);
+}
+
+static u32 data_type_id(const struct bpf_object *b, const struct bpf_map *map, const char *name)
+{
+	u32 id = bpf_map__btf_value_type_id(map);
+	s32 found;
+
+	if (id || !bpf_map__is_internal(map) || !bpf_object__btf(b))
+		return id;
+	found = btf__find_by_name_kind(bpf_object__btf(b), name, BTF_KIND_DATASEC);
+	return found > 0 ? found : 0;
+}
+
+static struct uerr *map_extract(const struct bpf_object *b, struct bpf_map *map, struct object_map *ret)
+{
+	const char *name = map_name(map);
+	const void *initial;
+	size_t size = 0;
+
+	copy_name(ret->name, sizeof(ret->name), name);
+	ret->type = bpf_map__type(map);
+	ret->key_size = bpf_map__key_size(map);
+	ret->value_size = bpf_map__value_size(map);
+	ret->max_entries = bpf_map__max_entries(map);
+	ret->map_flags = bpf_map__map_flags(map);
+	ret->btf_key_type_id = bpf_map__btf_key_type_id(map);
+	ret->btf_value_type_id = data_type_id(b, map, name);
+	ret->global_data = bpf_map__is_internal(map);
+	ret->readonly = ret->global_data && is_readonly(name);
+	if (!ret->global_data)
+		return NULL;
+	initial = bpf_map__initial_value(map, &size);
+	if (!initial || size > ret->value_size)
+		return NULL;
+	ret->initial = calloc(1, ret->value_size);
+	if (!ret->initial)
+		return uerr_nomem();
+	memcpy(ret->initial, initial, size);
+	return NULL;
+}
+
+static struct uerr *maps_extract(struct bpf_object *b, struct object *obj)
+{
+	struct bpf_map *map;
+	size_t n = 0;
+
+	bpf_object__for_each_map(map, b)
+		n++;
+	obj->maps = calloc(n + 1, sizeof(*obj->maps));
+	if (!obj->maps)
+		return uerr_nomem();
+	bpf_object__for_each_map(map, b) {
+		struct uerr *err = map_extract(b, map, &obj->maps[obj->nmaps++]);
+
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static struct uerr *prog_extract(const struct bpf_program *prog, const char *object, struct vm_prog *ret)
+{
+	size_t n = bpf_program__insn_cnt(prog);
+	const struct bpf_insn *insns = bpf_program__insns(prog);
+
+	copy_name(ret->name, sizeof(ret->name), bpf_program__name(prog));
+	copy_name(ret->section, sizeof(ret->section), bpf_program__section_name(prog));
+	if (!n || n > INSN_MAX)
+		return uerr_new(UERR_REJECTED, "%s: program %s has %zu instructions, the limit is %u", object, ret->name, n,
+				INSN_MAX);
+	ret->insns = calloc(n, sizeof(*insns));
+	if (!ret->insns)
+		return uerr_nomem();
+	memcpy(ret->insns, insns, n * sizeof(*insns));
+	ret->ninsns = n;
+	return NULL;
+}
+
+static struct uerr *progs_extract(struct bpf_object *b, struct object_elf *elf, struct object *obj)
+{
+	struct bpf_program *prog;
+	size_t n = 0;
+
+	bpf_object__for_each_program(prog, b)
+		n++;
+	obj->progs = calloc(n + 1, sizeof(*obj->progs));
+	if (!obj->progs)
+		return uerr_nomem();
+	bpf_object__for_each_program(prog, b) {
+		struct vm_prog *p = &obj->progs[obj->nprogs];
+		struct uerr *err;
+
+		if (!bpf_program__autoload(prog))
+			continue;
+		obj->nprogs++;
+		err = prog_extract(prog, obj->name, p);
+		if (err)
+			return err;
+		if (elf && !object_elf_lines(elf, obj, p))
+			return uerr_nomem();
+	}
+	return NULL;
+}
+
+bool object_set_btf(struct object *obj, const void *raw, size_t size)
+{
+	struct uerr *err;
+
+	obj->btf = malloc(size ? size : 1);
+	if (!obj->btf)
+		return false;
+	memcpy(obj->btf, raw, size);
+	obj->btf_size = size;
+	err = btf_index_create(obj->btf, size, &obj->types);
+	if (err) { /* values are then shown without types */
+		uerr_free(err);
+		free(obj->btf);
+		obj->btf = NULL;
+		obj->btf_size = 0;
+	}
+	return true;
+}
+
+static struct uerr *object_extract(struct bpf_object *b, struct object_elf *elf, struct object *obj)
+{
+	const struct btf *btf = bpf_object__btf(b);
+	const void *raw;
+	u32 size;
+
+	raw = btf ? btf__raw_data(btf, &size) : NULL;
+	if (raw && !object_set_btf(obj, raw, size))
+		return uerr_nomem();
+	if (elf)
+		object_elf_license(elf, obj->license, sizeof(obj->license));
+	return progs_extract(b, elf, obj);
+}
+
+/* --- loading --- */
+
+/* libbpf wants a name that can stand in front of ".bss". */
+static void plain_name(const char *name, char ret[16])
+{
+	size_t n = 0;
+
+	for (const char *c = name; *c && *c != '.' && n < 15; c++)
+		ret[n++] = (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ? *c : '_';
+	ret[n] = 0;
+	if (!n)
+		strcpy(ret, "object");
+}
+
+static struct uerr *load(struct words *w, const void *bytes, size_t size, const struct object_opts *opts,
+			 const char *btf_path, struct object *obj)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, open_opts);
+	LIBBPF_OPTS(gen_loader_opts, gen_opts);
+	cleanup(cleanup_bpf_objectp) struct bpf_object *b = NULL;
+	cleanup(cleanup_elfp) struct object_elf *elf = NULL;
+	char plain[16];
+	struct uerr *err;
+
+	plain_name(opts->name, plain);
+	open_opts.object_name = plain;
+	open_opts.btf_custom_path = btf_path;
+	b = bpf_object__open_mem(bytes, size, &open_opts);
+	if (!b)
+		return words_error(w, errno, opts->name, "not a BPF object");
+	err = object_prepare(b, opts);
+	if (err)
+		return err;
+	/* before loading, which may drop the initial values */
+	err = maps_extract(b, obj);
+	if (err)
+		return err;
+	if (bpf_object__gen_loader(b, &gen_opts))
+		return words_error(w, errno, opts->name, "cannot be prepared");
+	if (bpf_object__load(b))
+		return words_error(w, errno, opts->name, "cannot be relocated");
+	elf = object_elf_open(bytes, size);
+	return object_extract(b, elf, obj);
+}
+
+struct uerr *object_load(const void *bytes, size_t size, const struct object_opts *opts, const char *kernel_btf,
+			 struct object **ret)
+{
+	cleanup(cleanup_objectp) struct object *obj = calloc(1, sizeof(*obj));
+	cleanup_close int btf_fd = -1;
+	char btf_path[32];
+	struct words w;
+	struct uerr *err;
+
+	if (!obj)
+		return uerr_nomem();
+	copy_name(obj->name, sizeof(obj->name), opts->name);
+	if (access(kernel_btf, R_OK)) {
+		err = own_btf_file(&btf_fd);
+		if (err)
+			return err;
+		snprintf(btf_path, sizeof(btf_path), "/proc/self/fd/%d", btf_fd);
+		kernel_btf = btf_path;
+	}
+	words_begin(&w);
+	err = load(&w, bytes, size, opts, kernel_btf, obj);
+	words_end(&w);
+	if (err)
+		return err;
+	*ret = steal_ptr(obj);
+	return NULL;
+}
+
+struct uerr *object_open(const void *bytes, size_t size, const struct object_opts *opts, struct object **ret)
+{
+	return object_load(bytes, size, opts, OBJECT_KERNEL_BTF, ret);
+}
+
+void object_free(struct object *obj)
+{
+	if (!obj)
+		return;
+	for (size_t i = 0; i < obj->nmaps; i++)
+		free(obj->maps[i].initial);
+	for (size_t i = 0; i < obj->nprogs; i++) {
+		free(obj->progs[i].insns);
+		free(obj->progs[i].lines);
+		free(obj->progs[i].texts);
+		free((char *)obj->progs[i].file);
+	}
+	free(obj->maps);
+	free(obj->progs);
+	btf_index_destroy(obj->types);
+	free(obj->btf);
+	free(obj);
+}

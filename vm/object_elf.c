@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What libbpf 1.1 keeps to itself about an object: its licence, and which
+ * source line each instruction of a *relocated* program came from.
+ *
+ * .BTF.ext holds line records by section and offset. A relocated program is the
+ * program's own function followed by the functions that it calls, whole, each
+ * once. Where each of those begins is what the local calls in the relocated
+ * code say; which function it is, is what the same call says in the file, by its
+ * relocation, or by its offset within the section where it has none. So walking
+ * both side by side from the program's first instruction finds them all.
+ */
+#include <gelf.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "vm/btf_index.h"
+#include "vm/object_internal.h"
+#include "vm/opcodes.h"
+
+struct object_elf {
+	u8 *copy; /* libelf may write into its input */
+	Elf *elf;
+	size_t nsections, strings, sections_strings;
+	Elf_Data *symbols;
+	size_t nsymbols;
+	const u8 *lines; /* line_info of .BTF.ext */
+	u32 lines_size;
+};
+
+/* A function of the file: where its instructions are. */
+struct function {
+	size_t section;
+	u64 insn, ninsns;
+};
+
+/* .BTF.ext (Documentation/bpf/btf.rst) */
+struct ext_header {
+	u16 magic;
+	u8 version, flags;
+	u32 hdr_len, func_info_off, func_info_len, line_info_off, line_info_len;
+};
+
+struct ext_section {
+	u32 sec_name_off, num_info;
+};
+
+struct ext_line {
+	u32 insn_off, file_name_off, line_off, line_col;
+};
+
+static Elf_Data *section_data(const struct object_elf *e, size_t i, GElf_Shdr *sh)
+{
+	Elf_Scn *scn = elf_getscn(e->elf, i);
+
+	if (!scn || !gelf_getshdr(scn, sh))
+		return NULL;
+	return elf_getdata(scn, NULL);
+}
+
+static const char *section_name(const struct object_elf *e, const GElf_Shdr *sh)
+{
+	const char *name = elf_strptr(e->elf, e->sections_strings, sh->sh_name);
+
+	return name ? name : "";
+}
+
+static void lines_find(struct object_elf *e, const Elf_Data *d)
+{
+	const struct ext_header *h = d->d_buf;
+
+	if (!h || d->d_size < sizeof(*h) || h->magic != BTF_MAGIC || h->hdr_len > d->d_size ||
+	    h->line_info_off > d->d_size - h->hdr_len ||
+	    h->line_info_len > d->d_size - h->hdr_len - h->line_info_off)
+		return;
+	e->lines = (const u8 *)d->d_buf + h->hdr_len + h->line_info_off;
+	e->lines_size = h->line_info_len;
+}
+
+static void sections_find(struct object_elf *e)
+{
+	for (size_t i = 1; i < e->nsections; i++) {
+		GElf_Shdr sh;
+		Elf_Data *d = section_data(e, i, &sh);
+
+		if (!d)
+			continue;
+		if (sh.sh_type == SHT_SYMTAB && !e->symbols) {
+			e->symbols = d;
+			e->nsymbols = d->d_size / sizeof(Elf64_Sym);
+			e->strings = sh.sh_link;
+		} else if (!strcmp(section_name(e, &sh), ".BTF.ext")) {
+			lines_find(e, d);
+		}
+	}
+}
+
+struct object_elf *object_elf_open(const void *bytes, size_t size)
+{
+	struct object_elf *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return NULL;
+	elf_version(EV_CURRENT);
+	e->copy = malloc(size ? size : 1);
+	if (e->copy) {
+		memcpy(e->copy, bytes, size);
+		e->elf = elf_memory((char *)e->copy, size);
+	}
+	if (!e->elf || elf_kind(e->elf) != ELF_K_ELF || gelf_getclass(e->elf) != ELFCLASS64 ||
+	    elf_getshdrnum(e->elf, &e->nsections) || elf_getshdrstrndx(e->elf, &e->sections_strings)) {
+		object_elf_close(e);
+		return NULL;
+	}
+	sections_find(e);
+	return e;
+}
+
+void object_elf_close(struct object_elf *e)
+{
+	if (!e)
+		return;
+	elf_end(e->elf);
+	free(e->copy);
+	free(e);
+}
+
+void object_elf_license(struct object_elf *e, char *ret, size_t size)
+{
+	for (size_t i = 1; i < e->nsections; i++) {
+		GElf_Shdr sh;
+		Elf_Data *d = section_data(e, i, &sh);
+		size_t n;
+
+		if (!d || !d->d_buf || strcmp(section_name(e, &sh), "license"))
+			continue;
+		n = strnlen(d->d_buf, d->d_size);
+		if (n >= size)
+			n = size - 1;
+		memcpy(ret, d->d_buf, n);
+		ret[n] = 0;
+		return;
+	}
+}
+
+/* --- which function is where --- */
+
+static bool symbol_function(const struct object_elf *e, const GElf_Sym *sym, struct function *ret)
+{
+	if (GELF_ST_TYPE(sym->st_info) != STT_FUNC || sym->st_shndx == SHN_UNDEF || sym->st_shndx >= e->nsections)
+		return false;
+	ret->section = sym->st_shndx;
+	ret->insn = sym->st_value / sizeof(struct bpf_insn);
+	ret->ninsns = sym->st_size / sizeof(struct bpf_insn);
+	return true;
+}
+
+static bool function_by_name(const struct object_elf *e, const char *name, const char *section, struct function *ret)
+{
+	for (size_t i = 0; e->symbols && i < e->nsymbols; i++) {
+		const char *s;
+		GElf_Shdr sh;
+		GElf_Sym sym;
+
+		if (!gelf_getsym(e->symbols, i, &sym) || !symbol_function(e, &sym, ret))
+			continue;
+		s = elf_strptr(e->elf, e->strings, sym.st_name);
+		/* libbpf drops the ? of a section's name */
+		if (s && !strcmp(s, name) && section_data(e, ret->section, &sh) &&
+		    !strcmp(section_name(e, &sh) + (section_name(e, &sh)[0] == '?'), section + (section[0] == '?')))
+			return true;
+	}
+	return false;
+}
+
+static bool function_at(const struct object_elf *e, size_t section, u64 insn, struct function *ret)
+{
+	for (size_t i = 0; e->symbols && i < e->nsymbols; i++) {
+		GElf_Sym sym;
+
+		if (gelf_getsym(e->symbols, i, &sym) && symbol_function(e, &sym, ret) && ret->section == section &&
+		    ret->insn == insn)
+			return true;
+	}
+	return false;
+}
+
+/* The symbol that a relocation of SECTION at OFF names. */
+static bool reloc_symbol(const struct object_elf *e, size_t section, u64 off, GElf_Sym *ret)
+{
+	for (size_t i = 1; i < e->nsections; i++) {
+		GElf_Shdr sh;
+		Elf_Data *d = section_data(e, i, &sh);
+
+		if (!d || sh.sh_type != SHT_REL || sh.sh_info != section)
+			continue;
+		for (size_t k = 0; k < d->d_size / sizeof(Elf64_Rel); k++) {
+			GElf_Rel rel;
+
+			if (gelf_getrel(d, k, &rel) && rel.r_offset == off && e->symbols)
+				return gelf_getsym(e->symbols, GELF_R_SYM(rel.r_info), ret);
+		}
+	}
+	return false;
+}
+
+/* The function that instruction AT of SECTION, a local call, calls. */
+static bool callee(const struct object_elf *e, size_t section, u64 at, struct function *ret)
+{
+	GElf_Shdr sh;
+	Elf_Data *d = section_data(e, section, &sh);
+	const struct bpf_insn *insn;
+	GElf_Sym sym;
+
+	if (!d || !d->d_buf || at >= d->d_size / sizeof(*insn))
+		return false;
+	insn = (const struct bpf_insn *)d->d_buf + at;
+	if (reloc_symbol(e, section, at * sizeof(*insn), &sym))
+		return function_at(e, sym.st_shndx, sym.st_value / sizeof(*insn) + insn->imm + 1, ret);
+	return function_at(e, section, at + insn->imm + 1, ret);
+}
+
+/* --- lines --- */
+
+struct filler {
+	const struct object_elf *elf;
+	const struct btf_index *types;
+	struct vm_prog *p;
+	u32 file_off; /* name of P->file, 0 not yet known */
+};
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* Gives instruction AT the line of record L. Lines of another file than the
+ * program's are left out: they are of inlined functions, and the caller's line
+ * stands. */
+static void fill_one(struct filler *f, const struct ext_line *l, u64 at)
+{
+	const char *text = btf_index_str(f->types, l->line_off);
+	char *file;
+
+	if (!f->file_off) {
+		f->file_off = l->file_name_off;
+		f->p->file = file = strdup(base_name(btf_index_str(f->types, l->file_name_off)));
+		if (file)
+			object_clean_name(file);
+	}
+	if (l->file_name_off != f->file_off)
+		return;
+	while (*text == ' ' || *text == '\t')
+		text++;
+	f->p->lines[at] = l->line_col >> 10;
+	f->p->texts[at] = *text ? text : NULL;
+}
+
+/* Lines of the function FN, which is at instruction BASE of the program. */
+static void fill_function(struct filler *f, const struct function *fn, u64 base)
+{
+	const struct object_elf *e = f->elf;
+	const u8 *at = e->lines, *end = e->lines + e->lines_size;
+	GElf_Shdr sh;
+	u32 rec_size;
+
+	if (!section_data(e, fn->section, &sh) || end - at < 4)
+		return;
+	memcpy(&rec_size, at, 4);
+	at += 4;
+	if (rec_size < sizeof(struct ext_line))
+		return;
+	while (end - at >= (ptrdiff_t)sizeof(struct ext_section)) {
+		struct ext_section s;
+		bool ours;
+
+		memcpy(&s, at, sizeof(s));
+		at += sizeof(s);
+		if (s.num_info > (u64)(end - at) / rec_size)
+			return;
+		ours = !strcmp(btf_index_str(f->types, s.sec_name_off), section_name(e, &sh));
+		for (u32 i = 0; i < s.num_info; i++, at += rec_size) {
+			struct ext_line l;
+			u64 insn;
+
+			memcpy(&l, at, sizeof(l));
+			insn = l.insn_off / sizeof(struct bpf_insn);
+			if (ours && insn >= fn->insn && insn < fn->insn + fn->ninsns)
+				fill_one(f, &l, base + insn - fn->insn);
+		}
+	}
+}
+
+/* A record holds until the next one of its function. */
+static void fill_gaps(struct vm_prog *p, const struct function *fn, u64 base)
+{
+	for (u64 at = base + 1; at < base + fn->ninsns; at++) {
+		if (p->lines[at])
+			continue;
+		p->lines[at] = p->lines[at - 1];
+		p->texts[at] = p->texts[at - 1];
+	}
+}
+
+/* Records which function each subprogram of P is: FNS and BASES begin with the
+ * program's own and grow as calls are met. */
+static bool functions_find(const struct object_elf *e, const struct vm_prog *p, struct function *fns, u32 *bases,
+			   size_t max, size_t *ret_n)
+{
+	size_t n = 1;
+
+	for (size_t done = 0; done < n; done++) {
+		if (fns[done].ninsns > p->ninsns - bases[done])
+			return false;
+		for (u64 i = 0; i < fns[done].ninsns; i++) {
+			const struct bpf_insn *insn = &p->insns[bases[done] + i];
+			u64 target = bases[done] + i + 1 + insn->imm;
+			bool known = false;
+
+			if (insn->code != (BPF_JMP | BPF_CALL) || insn->src_reg != BPF_PSEUDO_CALL)
+				continue;
+			for (size_t k = 0; k < n; k++)
+				known |= bases[k] == target;
+			if (known || target >= p->ninsns || n == max)
+				continue;
+			if (!callee(e, fns[done].section, fns[done].insn + i, &fns[n]))
+				continue;
+			bases[n++] = target;
+		}
+	}
+	*ret_n = n;
+	return true;
+}
+
+#define MAX_FUNCTIONS 256
+
+bool object_elf_lines(struct object_elf *e, const struct object *obj, struct vm_prog *p)
+{
+	struct filler f = { e, obj->types, p, 0 };
+	struct function fns[MAX_FUNCTIONS];
+	u32 bases[MAX_FUNCTIONS] = { 0 };
+	size_t n;
+
+	if (!e->lines || !obj->types || !function_by_name(e, p->name, p->section, &fns[0]) ||
+	    !functions_find(e, p, fns, bases, MAX_FUNCTIONS, &n))
+		return true;
+	p->lines = calloc(p->ninsns, sizeof(*p->lines));
+	p->texts = calloc(p->ninsns, sizeof(*p->texts));
+	if (!p->lines || !p->texts)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (fns[i].ninsns > p->ninsns - bases[i])
+			continue;
+		fill_function(&f, &fns[i], bases[i]);
+		fill_gaps(p, &fns[i], bases[i]);
+	}
+	return true;
+}
