@@ -141,7 +141,7 @@ static struct uerr *add_rela(struct ifuncs *fs, const struct module *mod, const 
 	case R_X86_64_64:
 		if (r->r_addend)
 			return NULL;
-		/* fall through */
+		__attribute__((fallthrough));
 	case R_X86_64_GLOB_DAT:
 	case R_X86_64_JUMP_SLOT:
 		sym = referenced(fs->def->image, in, ELF64_R_SYM(r->r_info));

@@ -15,7 +15,7 @@
 struct image;
 struct procmap;
 
-enum elf_sym_type { ELF_SYM_FUNC, ELF_SYM_IFUNC, ELF_SYM_NOTYPE, ELF_SYM_OBJECT };
+enum elf_sym_type { ELF_SYM_FUNC, ELF_SYM_IFUNC, ELF_SYM_NOTYPE };
 
 struct elf_sym {
 	const char *name;    /* without version */
