@@ -23,20 +23,27 @@
 
 typedef VEC(struct procmap) procmap_vec;
 
-/* Reads digits of BASE at *P, which must be there and end in END; steps over END. */
-static bool take_number(char **p, int base, char end, u64 *ret)
+static int digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
+}
+
+/* Reads digits of BASE at *P, at least one, up to END; steps over END. (Not
+ * strtoull(): it takes blanks, signs and prefixes.) */
+static bool take_number(char **p, unsigned base, char end, u64 *ret)
 {
 	const char *s = *p;
-	char *stop;
+	u64 v = 0;
 
-	/* strtoull() would take blanks and signs. */
-	if (!(*s >= '0' && *s <= '9') && !(base == 16 && *s >= 'a' && *s <= 'f'))
+	for (; (unsigned)digit(*s) < base; s++)
+		if (__builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, digit(*s), &v))
+			return false;
+	if (s == *p || *s != end)
 		return false;
-	errno = 0;
-	*ret = strtoull(s, &stop, base);
-	if (errno || *stop != end)
-		return false;
-	*p = end ? stop + 1 : stop;
+	*ret = v;
+	*p += s - *p + (end != '\0');
 	return true;
 }
 

@@ -51,7 +51,7 @@ static const char *const programs[] = { VICTIM_PIE, VICTIM_NOPIE, VICTIM_STATIC 
 START_TEST(the_program_itself)
 {
 	static const char *const names[] = { "victim_add", "victim_static", "main", "_ZN2ns1fEi" };
-	char text[64], name[64];
+	char text[PATH_MAX], name[64];
 
 	begin(programs[_i], NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -237,7 +237,7 @@ static char folder[] = "/tmp/elfsym-XXXXXX";
 START_TEST(a_stripped_program)
 {
 	struct resolve_result r;
-	char path[64], text[96];
+	char path[64], text[160];
 	struct uerr *err;
 
 	ck_assert_ptr_nonnull(mkdtemp(folder));

@@ -40,7 +40,7 @@ static bool has(const struct elf_sym *syms, size_t n, addr_t addr, const char *n
 static const struct {
 	const char *path, *flags;
 } nm_rows[] = {
-	{ LIBC, "-D" },       { "/usr/bin/redis-server", "" }, { VICTIM_PIE, "" }, { VICTIM_NOPIE, "" },
+	{ LIBC, "-D" },       { "/usr/bin/redis-server", "-D" }, { VICTIM_PIE, "" }, { VICTIM_NOPIE, "" },
 	{ VICTIM_STATIC, "" }, { VICTIM_LIB, "" },		 { VICTIM_LIB, "-D" },
 };
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEEP __attribute__((noinline, noclone, used))
+#define KEEP __attribute__((noinline, used))
 
 KEEP int victim_add(int a, int b)
 {
