@@ -125,7 +125,7 @@ struct uerr *cmd_prog_tracelog(struct cli *cli)
 		cJSON_AddNumberToObject(params, "pid", cli->o->pids.data[0]);
 	catch_interrupts(&open);
 	err = client_stream(&c, "TraceLog", steal_ptr(params));
-	while (!err && !ferror(cli->out) && reply_comes(&c, &open)) {
+	while (!err && c.streaming && !ferror(cli->out) && reply_comes(&c, &open)) {
 		cleanup_json cJSON *reply = NULL;
 		const cJSON *line;
 

@@ -187,7 +187,7 @@ static struct uerr *check_args(const struct cmd *c, const struct opts *o, size_t
 
 	snprintf(name, sizeof(name), "%s%s%s", c->noun ? c->noun : "", c->noun ? " " : "", c->name);
 	if (n < c->min_args)
-		return uerr_new(UERR_USAGE, "%s is missing: bpfctl %s %s", n ? "something" : "what", name, c->args);
+		return uerr_new(UERR_USAGE, "too few words: bpfctl %s %s", name, c->args);
 	if (n > c->max_args)
 		return uerr_new(UERR_USAGE, "'%s' is one word too many: bpfctl %s %s", o->args.data[used + c->max_args], name,
 				c->args);
@@ -283,7 +283,7 @@ int main(int argc, char **argv)
 	status = cli.status;
 	if (err) {
 		status = cli.fail_status ? cli.fail_status : o.cmd ? FAILED_BEFORE_CMD : (int)err->code;
-		error_print(err, status, opt_given(&o, OPT_JSON), opt_given(&o, OPT_VERBOSE));
+		error_print(err, status, cli.aftermath, opt_given(&o, OPT_JSON), opt_given(&o, OPT_VERBOSE));
 		uerr_free(err);
 	}
 	opts_deinit(&o);

@@ -369,19 +369,6 @@ static struct uerr *begin(struct oneshot *os)
 	return err;
 }
 
-/* Adds to ERR that CMD never ran. */
-static struct uerr *not_started(struct uerr *err)
-{
-	struct uerr *ret = uerr_new(err->code, "%s%s The command was not started.", err->message,
-				    err->message[strlen(err->message) - 1] == '.' ? "" : ".");
-
-	for (size_t i = 0; i < err->nnear; i++)
-		uerr_add_near(ret, err->near[i]);
-	uerr_set_log(ret, err->log);
-	uerr_free(err);
-	return ret;
-}
-
 struct uerr *oneshot_begin(struct oneshot *os, struct cli *cli, const struct tool *tool)
 {
 	cJSON *target = NULL;
@@ -397,7 +384,7 @@ struct uerr *oneshot_begin(struct oneshot *os, struct cli *cli, const struct too
 	if (!err)
 		return NULL;
 	if (os->child.pid && !cli->fail_status)
-		err = not_started(err);
+		cli->aftermath = "The command was not started.";
 	child_abandon(&os->child);
 	return err;
 }

@@ -341,11 +341,16 @@ static void error_log(const char *log, bool verbose)
 		out_printf(stderr, "the whole log: add -v\n");
 }
 
-void error_print(const struct uerr *err, int exit, bool json, bool verbose)
+void error_print(const struct uerr *err, int exit, const char *aftermath, bool json, bool verbose)
 {
+	size_t n = strlen(err->message);
+	bool ended = !err->nnear && n && err->message[n - 1] == '.';
+
 	out_printf(stderr, "bpfctl: %s", err->message);
 	for (size_t i = 0; i < err->nnear; i++)
 		out_printf(stderr, "%s%s", i ? ", " : "; near: ", err->near[i]);
+	if (aftermath)
+		fprintf(stderr, "%s %s", ended ? "" : ".", aftermath);
 	fputc('\n', stderr);
 	if (err->log && *err->log)
 		error_log(err->log, verbose);

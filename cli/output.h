@@ -58,9 +58,10 @@ void progress(bool quiet, const char *fmt, ...) __attribute__((format(printf, 2,
 /* Prints FMT to OUT, in ASCII where the locale is not UTF-8. */
 void out_printf(FILE *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* An error on stderr: its line, what is near, an excerpt of its log (all of it
- * when VERBOSE). EXIT is the status; with JSON an object goes to stdout too. */
-void error_print(const struct uerr *err, int exit, bool json, bool verbose);
+/* An error on stderr: its line, what is near, AFTERMATH (a sentence, or NULL),
+ * an excerpt of its log (all of it when VERBOSE). EXIT is the status; with JSON
+ * an object goes to stdout too. */
+void error_print(const struct uerr *err, int exit, const char *aftermath, bool json, bool verbose);
 
 /* Exact integers in JSON; takes none of the memory. */
 void json_add_u64(cJSON *obj, const char *name, u64 v);

@@ -131,7 +131,7 @@ START_TEST(commands_take_their_options_only)
 }
 END_TEST
 
-START_TEST(specs)
+START_TEST(spec_parts)
 {
 	static const struct {
 		const char *spec, *symbol;
@@ -168,7 +168,7 @@ static char *target_text(const char *const *list, size_t n, bool *usage)
 
 START_TEST(targets)
 {
-	const char *spec = ":f", *with_path = "uprobe:/bin/../usr/bin/env:main";
+	const char *spec = ":f", *with_path = "uprobe:/usr/../usr/bin/env:main";
 	bool usage;
 	char *text;
 
@@ -216,7 +216,7 @@ int main(void)
 	tcase_add_test(tc, bad_options);
 	tcase_add_test(tc, durations);
 	tcase_add_test(tc, commands_take_their_options_only);
-	tcase_add_test(tc, specs);
+	tcase_add_test(tc, spec_parts);
 	tcase_add_test(tc, targets);
 	tcase_add_test(tc, relative_paths_become_absolute);
 	suite_add_tcase(s, tc);
