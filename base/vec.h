@@ -46,4 +46,4 @@ static inline bool vec_grow(void **data, size_t n, size_t *cap, size_t size)
 		(v)->cap = 0;      \
 	} while (0)
 
-#define vec_foreach(it, v) for (__typeof__((v)->data) it = (v)->data; it < (v)->data + (v)->n; it++)
+#define vec_foreach(it, v) for (__typeof__((v)->data + 0) it = (v)->data; it < (v)->data + (v)->n; it++)
