@@ -24,6 +24,8 @@
 #define PROT_WRITE_BIT 2u
 #define USER_END 0x7ffffffff000ull /* TASK_SIZE_MAX with four levels of page tables */
 
+#define STR_PIECE 256u
+
 struct rt_iovec {
 	u64 base, len;
 };
@@ -75,7 +77,7 @@ static bool in_segment(u64 addr, u64 size, u64 prot, const struct hook_frame *fr
 	return false;
 }
 
-/* Bytes from ADDR on that may be touched: SIZE, or 0. */
+/* Whether the range may be touched without asking the kernel. */
 static inline bool touchable(u64 addr, u64 size, u64 prot, const struct hook_frame *frame)
 {
 	u64 sp = stack_pointer();
@@ -171,6 +173,16 @@ RT_NO_SANITIZE static u64 copy_str(char *dst, const char *src, u64 n, bool *done
 	return n;
 }
 
+/* A piece of a string by the slow way. What lies behind the NUL may not get
+ * into DST, which may be the key of a map: hence the detour. */
+static long read_str_slow(char *dst, u64 addr, u64 n, const struct hook_frame *frame, bool *done)
+{
+	char piece[STR_PIECE];
+	long err = read_slow(piece, addr, n, frame);
+
+	return err ? err : (long)copy_str(dst, piece, n, done);
+}
+
 /* Page by page: the string may end just before a hole. */
 long rt_read_str(char *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
@@ -182,17 +194,19 @@ long rt_read_str(char *dst, u64 addr, u64 size, const struct hook_frame *frame)
 	while (got < size && !done) {
 		u64 at = addr + got;
 		u64 n = PAGE - (at & (PAGE - 1));
+		long more;
 
 		if (n > size - got)
 			n = size - got;
-		if (touchable(at, n, PROT_READ_BIT, frame)) {
-			got += copy_str(dst + got, (const char *)at, n, &done);
-		} else if (!read_slow(dst + got, at, n, frame)) {
-			got += copy_str(dst + got, dst + got, n, &done);
-		} else {
+		if (touchable(at, n, PROT_READ_BIT, frame))
+			more = (long)copy_str(dst + got, (const char *)at, n, &done);
+		else
+			more = read_str_slow(dst + got, at, n < STR_PIECE ? n : STR_PIECE, frame, &done);
+		if (more < 0) {
 			rt_zero(dst, size);
-			return -EFAULT;
+			return more;
 		}
+		got += (u64)more;
 	}
 	if (!done)
 		dst[got - 1] = 0;
