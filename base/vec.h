@@ -46,4 +46,6 @@ static inline bool vec_grow(void **data, size_t n, size_t *cap, size_t size)
 		(v)->cap = 0;      \
 	} while (0)
 
-#define vec_foreach(it, v) for (__typeof__((v)->data + 0) it = (v)->data; it < (v)->data + (v)->n; it++)
+/* (An empty vector has no data, and C forbids NULL + 0.) */
+#define vec_foreach(it, v) \
+	for (__typeof__((v)->data + 0) it = (v)->data; (v)->n && it < (v)->data + (v)->n; it++)
