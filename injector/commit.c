@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The window: all threads stand still, and between their stop and their release
+ * nothing is computed that could have been computed before.
+ *
+ *	running   maps, pages, old bytes; journal: what is about to be written
+ *	          seize all
+ *	stopped   every thread off the windows?       no: let go, try again
+ *	          old bytes still there?              no: let go, refuse
+ *	          map what is shared, poke private pages   fails: let go, refuse
+ *	          move threads, then write pages (in this order: a thread that was
+ *	          moved is right with either text, one left inside is not)
+ *	          give pages back, unmap what is empty
+ *	running   journal: what is now true
+ *	          what could not be unmapped: again, a few times
+ */
+#include "inject_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "injector/remote_mem.h"
+
+#define CLEAR_TRIES 8  /* for threads to leave the windows and to be able to make calls */
+#define UNMAP_TRIES 6  /* for code to become empty: 1+2+4+… ms between */
+
+struct window_state {
+	struct inject_stats stats;
+	struct user_regs_struct *moved;
+	bool *is_moved;
+	size_t nmoved;
+	bool patched; /* text is as it shall be */
+	const char *why;
+};
+
+static void nap_ms(unsigned ms)
+{
+	struct timespec ts = { 0, ms * 1000000l };
+
+	nanosleep(&ts, NULL);
+}
+
+/* ------------------------------------------------------------- journal */
+
+static struct uerr *journal_intent(struct injection *in)
+{
+	vec_foreach(s, &in->shares) {
+		struct journal_range r = { .kind = RANGE_MEMFD, .addr = s->addr, .size = s->size,
+					   .inode = s->inode };
+
+		journal_range(&in->journal, &r);
+	}
+	vec_foreach(p, &in->set.patches) {
+		struct journal_site s = { .addr = p->addr, .len = p->len, .file_dev = p->file_dev,
+					  .file_ino = p->file_ino, .file_off = p->file_off, .link = p->link };
+
+		/* A site that is about to be restored is in the journal already. */
+		if (p->restore)
+			continue;
+		memcpy(s.old_bytes, p->old_bytes, p->len);
+		memcpy(s.new_bytes, p->new_bytes, p->len);
+		journal_site(&in->journal, &s);
+	}
+	return journal_flush(&in->journal);
+}
+
+static void journal_sites_done(struct injection *in, bool patched)
+{
+	vec_foreach(p, &in->set.patches) {
+		if (patched && !p->restore)
+			journal_site_active(&in->journal, p->addr);
+		else if (patched || !p->restore)
+			journal_site_gone(&in->journal, p->addr);
+	}
+}
+
+/* -------------------------------------------------------- in the window */
+
+static struct uerr *do_pokes(struct injection *in)
+{
+	vec_foreach(p, &in->pokes) {
+		int err = remote_write(&in->t, p->addr, p->bytes, p->len);
+
+		if (err)
+			return uerr_errno(err, "process %d (%s): cannot write to a page of ours", in->t.pid,
+					  in->t.comm);
+	}
+	return NULL;
+}
+
+static struct uerr *with_calls(struct injection *in, struct uerr *(*fn)(struct injection *in, struct remote *r,
+									struct window_state *w),
+			       struct window_state *w)
+{
+	struct thread *th = inject_pick_stopped(in, &w->why);
+	struct remote r;
+	struct uerr *err;
+
+	if (!th)
+		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): no thread can make system calls for us: each %s",
+				in->t.pid, in->t.comm, w->why);
+	err = remote_begin(&r, &in->t, th, &in->gadgets);
+	if (!err)
+		err = fn(in, &r, w);
+	remote_end(&r);
+	return err;
+}
+
+static struct uerr *map_shares(struct injection *in, struct remote *r, struct window_state *w)
+{
+	return share_map_all(in, r);
+}
+
+static struct uerr *move_threads(struct injection *in, struct window_state *w)
+{
+	for (size_t i = 0; i < in->t.threads.n; i++) {
+		if (!w->is_moved[i])
+			continue;
+		if (!thread_set_regs(&in->t.threads.data[i], &w->moved[i]))
+			continue; /* killed: it goes nowhere */
+		w->stats.moved++;
+	}
+	return NULL;
+}
+
+static struct thread *any_stopped(struct injection *in)
+{
+	vec_foreach(th, &in->t.threads)
+		if (th->stopped && !th->gone && th->tgid == in->t.pid)
+			return th;
+	return NULL;
+}
+
+/* Is everything that is still mapped free of threads? Decided for all ranges
+ * before the first is unmapped. Data goes only when all code has gone. */
+static size_t mark_empty(struct injection *in, bool *empty)
+{
+	bool code_left = false;
+	size_t n = 0;
+
+	for (size_t i = 0; i < in->unmaps.n; i++) {
+		struct unmap_req *u = &in->unmaps.data[i];
+
+		empty[i] = false;
+		if (u->done || !u->is_code)
+			continue;
+		empty[i] = !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u->addr, u->size);
+		code_left |= !empty[i];
+		n += empty[i];
+	}
+	for (size_t i = 0; i < in->unmaps.n; i++) {
+		struct unmap_req *u = &in->unmaps.data[i];
+
+		if (u->done || u->is_code || code_left || (u->entered && u->entered(u->arg)))
+			continue;
+		empty[i] = true;
+		n++;
+	}
+	return n;
+}
+
+static struct uerr *unmap_empty(struct injection *in, struct remote *r, const bool *empty)
+{
+	struct uerr *err = NULL;
+
+	for (size_t i = 0; i < in->unmaps.n && !err; i++) {
+		struct unmap_req *u = &in->unmaps.data[i];
+		s64 got = 0;
+
+		if (!empty[i])
+			continue;
+		err = REMOTE_CALL(r, &got, SYS_munmap, u->addr, u->size);
+		if (!err && !got)
+			u->done = true;
+	}
+	return err;
+}
+
+static struct uerr *clean_up(struct injection *in, struct remote *r, struct window_state *w)
+{
+	cleanup_free bool *empty = calloc(in->unmaps.n + 1, sizeof(*empty));
+
+	if (!empty)
+		return uerr_nomem();
+	/* While threads[x] makes calls, its own registers are in r->saved; its
+	 * th->regs still hold them, which is what counts here. */
+	patch_give_back(in, r);
+	if (mark_empty(in, empty))
+		return unmap_empty(in, r, empty);
+	return NULL;
+}
+
+static bool unmaps_left(const struct injection *in)
+{
+	for (size_t i = 0; i < in->unmaps.n; i++)
+		if (!in->unmaps.data[i].done)
+			return true;
+	return false;
+}
+
+/* Everything up to the change of text: after an error nothing has changed but
+ * ranges that nobody knows of yet. *again: it may work after a while. */
+static struct uerr *change(struct injection *in, struct window_state *w, bool *again)
+{
+	struct thread *th;
+	struct uerr *err;
+
+	*again = false;
+	if (!patch_threads_clear(in, w->moved, w->is_moved, &w->why)) {
+		*again = true;
+		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): %s", in->t.pid, in->t.comm, w->why);
+	}
+	if (in->set.patches.n) {
+		err = patch_verify(in);
+		if (err)
+			return err;
+	}
+	if (in->shares.n) {
+		*again = !inject_pick_stopped(in, &w->why);
+		err = with_calls(in, map_shares, w);
+		if (err)
+			return err;
+	}
+	err = do_pokes(in);
+	if (err)
+		return err;
+	err = move_threads(in, w);
+	if (err)
+		return err;
+	th = any_stopped(in);
+	if (!th)
+		return uerr_new(UERR_NO_TARGET, "process %d (%s) is gone", in->t.pid, in->t.comm);
+	return patch_write(in, th);
+}
+
+static struct uerr *room_for_threads(struct injection *in, struct window_state *w)
+{
+	size_t n = in->t.threads.n;
+
+	if (n <= w->nmoved)
+		return NULL;
+	free(w->moved);
+	free(w->is_moved);
+	w->moved = calloc(n, sizeof(*w->moved));
+	w->is_moved = calloc(n, sizeof(*w->is_moved));
+	w->nmoved = n;
+	return w->moved && w->is_moved ? NULL : uerr_nomem();
+}
+
+static void count_stop(struct injection *in, struct window_state *w, u64 from)
+{
+	u64 ns = now_ns() - from;
+	u32 n = 0;
+
+	w->stats.stops++;
+	/* The worst stop counts, not the sum: they are apart. */
+	if (ns > w->stats.stopped_ns)
+		w->stats.stopped_ns = ns;
+	vec_foreach(th, &in->t.threads)
+		n += !th->gone;
+	if (n > w->stats.nthreads)
+		w->stats.nthreads = n;
+}
+
+/* One stop of all threads. */
+static struct uerr *one_stop(struct injection *in, struct window_state *w, bool *again)
+{
+	cleanup_uerr struct uerr *ignored = NULL;
+	struct uerr *err;
+	u64 from;
+
+	*again = false;
+	err = tracee_check_alive(&in->t);
+	if (!err)
+		err = tracee_seize_all(&in->t);
+	if (err) {
+		tracee_release(&in->t);
+		return err;
+	}
+	tracee_hurry(&in->t);
+	from = now_ns();
+	err = tracee_stop_all(&in->t);
+	if (!err && in->unmaps.n)
+		err = inject_refresh_maps(in);
+	if (!err)
+		err = room_for_threads(in, w);
+	if (!err && !w->patched) {
+		err = change(in, w, again);
+		w->patched = !err;
+	}
+	if (!err && (unmaps_left(in) || patch_wants_give_back(in)))
+		ignored = with_calls(in, clean_up, w);
+	count_stop(in, w, from);
+	tracee_release(&in->t);
+	tracee_hurry_end(&in->t);
+	return err;
+}
+
+/* ----------------------------------------------------------- the commit */
+
+/* Text first: as often as threads are in the way. */
+static struct uerr *run_change(struct injection *in, struct window_state *w)
+{
+	struct uerr *err = NULL;
+	bool again = true;
+
+	for (int i = 0; i < CLEAR_TRIES && again; i++) {
+		uerr_free(err);
+		if (i)
+			nap_ms(i < 5 ? 1u << (i - 1) : 16);
+		err = one_stop(in, w, &again);
+	}
+	return err;
+}
+
+/* Then what could not be unmapped in the first stop. */
+static void run_unmaps(struct injection *in, struct window_state *w)
+{
+	bool again;
+
+	for (int i = 0; i < UNMAP_TRIES && unmaps_left(in); i++) {
+		cleanup_uerr struct uerr *err = NULL;
+
+		nap_ms(1u << i);
+		err = one_stop(in, w, &again);
+		if (err)
+			return;
+	}
+}
+
+static void journal_unmaps(struct injection *in, struct window_state *w)
+{
+	vec_foreach(u, &in->unmaps) {
+		if (u->done) {
+			journal_range_gone(&in->journal, u->addr);
+			vec_foreach(p, &in->placed)
+				if (p->addr == u->addr)
+					p->mapped = false;
+		} else {
+			journal_range_retired(&in->journal, u->addr);
+			w->stats.retired++;
+		}
+	}
+}
+
+static struct uerr *commit(struct injection *in, struct window_state *w)
+{
+	cleanup_uerr struct uerr *late = NULL;
+	struct uerr *err;
+
+	err = inject_refresh_maps(in);
+	if (!err)
+		err = patch_prepare(in);
+	if (!err)
+		err = journal_intent(in);
+	if (err)
+		return err;
+	err = run_change(in, w);
+	journal_sites_done(in, w->patched);
+	if (err) {
+		late = journal_flush(&in->journal);
+		return err;
+	}
+	vec_foreach(p, &in->placed)
+		p->committed = true;
+	/* Said before the waiting begins. */
+	late = journal_flush(&in->journal);
+	run_unmaps(in, w);
+	journal_unmaps(in, w);
+	if (!late)
+		late = journal_flush(&in->journal);
+	if (late)
+		return uerr_new(UERR_FAILED, "process %d (%s) is changed as asked, but %s", in->t.pid, in->t.comm,
+				late->message);
+	return NULL;
+}
+
+struct uerr *inject_commit(struct injection *in, struct inject_stats *ret)
+{
+	struct window_state w = {};
+	struct uerr *err = commit(in, &w);
+
+	free(w.moved);
+	free(w.is_moved);
+	inject_clear_work(in);
+	if (!err && ret)
+		*ret = w.stats;
+	return err;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files behind inject.h share: the state of one injection. */
+#pragma once
+#include "base/vec.h"
+#include "injector/inject.h"
+#include "injector/journal.h"
+#include "injector/near_alloc.h"
+#include "injector/remote_call.h"
+#include "injector/target_maps.h"
+#include "injector/tracee.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* A range that this injection has placed. */
+struct placed {
+	enum range_kind kind;
+	addr_t addr;
+	u64 size;
+	u64 inode;
+	bool mapped;    /* it is there (as far as we know) */
+	bool committed; /* and stays */
+};
+
+struct share {
+	addr_t addr;
+	u64 size;
+	int fd;
+	bool readonly;
+	u64 inode;
+};
+
+struct poke {
+	addr_t addr;
+	u8 *bytes;
+	size_t len;
+};
+
+struct unmap_req {
+	addr_t addr;
+	u64 size;
+	bool is_code;
+	bool (*entered)(void *arg);
+	void *arg;
+	bool done;
+};
+
+/* A page of text: as it is, as it shall be, as its file has it. */
+struct text_page {
+	addr_t addr;
+	bool restore;   /* some patch on it brings the file's bytes back */
+	bool file_known;
+	bool same;      /* will equal the file: can be given back */
+};
+
+struct patch_set {
+	VEC(struct patch) patches;    /* by address once prepared */
+	VEC(struct text_page) pages;  /* by address */
+	VEC(addr_t) interior;         /* instruction boundaries inside windows, sorted */
+	u8 *old, *new, *file;         /* pages.n pages each */
+};
+
+struct injection {
+	struct tracee t;
+	struct target_maps maps;
+	struct gadgets gadgets;
+	bool have_gadgets;
+	bool map_files;      /* /proc/PID/map_files can be opened: no descriptor in the target is needed */
+	struct journal_writer journal;
+	struct inject_facts facts;
+	bool have_facts;
+	struct inject_thread *threads;
+	size_t nthreads;
+	VEC(struct placed) placed;
+	VEC(struct share) shares;
+	VEC(struct poke) pokes;
+	VEC(struct unmap_req) unmaps;
+	struct patch_set set;
+};
+
+/* inject.c */
+struct uerr *inject_refresh_maps(struct injection *in) UERR_MUST_CHECK;
+struct uerr *inject_need_gadgets(struct injection *in) UERR_MUST_CHECK;
+void inject_clear_work(struct injection *in);
+
+/* Among the threads that stand still, one that can make calls; NULL: none now,
+ * and WHY says what was wrong with the last. */
+struct thread *inject_pick_stopped(struct injection *in, const char **why);
+
+/* Stops one thread that can make calls, and only that; the caller releases. */
+struct uerr *inject_stop_worker(struct injection *in, struct thread **ret) UERR_MUST_CHECK;
+
+/* place.c: unmaps what was placed and not committed. */
+void place_undo(struct injection *in);
+
+/* facts.c */
+struct uerr *facts_collect(struct injection *in) UERR_MUST_CHECK;
+
+/* seccomp.c: TH is stopped. */
+struct uerr *seccomp_check(struct injection *in, struct thread *th) UERR_MUST_CHECK;
+
+/* share.c: all threads stopped. Reads back memfds made in the target. */
+struct uerr *share_map_all(struct injection *in, struct remote *r) UERR_MUST_CHECK;
+struct uerr *share_make_memfd(struct injection *in, struct remote *r, u64 size, s64 *remote_fd, int *ret) UERR_MUST_CHECK;
+
+/* patch.c */
+struct uerr *patch_prepare(struct injection *in) UERR_MUST_CHECK; /* while it runs */
+/* All threads stopped: is every thread off the windows? Plans moves; false:
+ * try again later, with WHY. */
+bool patch_threads_clear(struct injection *in, struct user_regs_struct *moved, bool *is_moved, const char **why);
+struct uerr *patch_verify(struct injection *in) UERR_MUST_CHECK;
+struct uerr *patch_write(struct injection *in, const struct thread *th) UERR_MUST_CHECK;
+bool patch_wants_give_back(const struct injection *in);
+void patch_give_back(struct injection *in, struct remote *r);
+void patch_set_deinit(struct patch_set *set);
+
+/* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
+bool quiesce_is_empty(struct injection *in, addr_t addr, u64 size);

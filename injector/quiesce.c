@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Is anyone inside a range of our code, or will somebody come back to it? All
+ * threads stand still while this looks. The instruction pointer alone says
+ * little: a signal handler that runs on top of a trampoline has its way back on
+ * the stack only, as has a function that a program called. So every word of
+ * each thread's stack, from below the red zone to the end of the mapping that
+ * holds it, is compared; a stale word that looks like an address of ours makes
+ * the range look busy, and it stays mapped a little longer. What swapped to
+ * another stack altogether (a coroutine) is counted by the caller's own test.
+ */
+#include "inject_priv.h"
+
+#include <stdlib.h>
+#include <sys/ptrace.h>
+
+#include "base/cleanup.h"
+#include "injector/remote_mem.h"
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+#define RED_ZONE 128
+#define CHUNK (256u << 10)
+#define STACK_MAX (64ull << 20) /* more than this is not looked through: busy */
+
+struct range {
+	addr_t lo, hi;
+};
+
+static bool in_range(const struct range *r, u64 word)
+{
+	return word >= r->lo && word < r->hi;
+}
+
+static bool stack_has(struct injection *in, const struct thread *th, const struct range *r, u64 *buf)
+{
+	const struct target_map *m = target_maps_find(&in->maps, th->regs.rsp);
+	addr_t at = ALIGN_DOWN(th->regs.rsp - RED_ZONE, sizeof(u64));
+
+	if (!m)
+		return true; /* cannot be told */
+	if (at < m->lo)
+		at = m->lo;
+	if (m->hi - at > STACK_MAX)
+		return true;
+	while (at < m->hi) {
+		size_t want = m->hi - at < CHUNK ? m->hi - at : CHUNK;
+		size_t got = remote_read_some(&in->t, at, buf, want);
+
+		for (size_t i = 0; i < got / sizeof(*buf); i++)
+			if (in_range(r, buf[i]))
+				return true;
+		if (got < want)
+			return true;
+		at += got;
+	}
+	return false;
+}
+
+/* A restartable sequence of ours still announced: the kernel reads it. */
+static bool rseq_in(struct injection *in, const struct thread *th, const struct range *r)
+{
+	struct {
+		u64 ptr;
+		u32 size, sig, flags, pad;
+	} conf = {};
+	u64 cs, desc[4];
+
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, th->tid, sizeof(conf), &conf) <= 0 || !conf.ptr)
+		return false;
+	if (remote_read(&in->t, conf.ptr + 8, &cs, sizeof(cs)) || !cs)
+		return false;
+	if (in_range(r, cs))
+		return true;
+	return !remote_read(&in->t, cs, desc, sizeof(desc)) && (in_range(r, desc[1]) || in_range(r, desc[3]));
+}
+
+bool quiesce_is_empty(struct injection *in, addr_t addr, u64 size)
+{
+	struct range r = { addr, addr + size };
+	cleanup_free u64 *buf = malloc(CHUNK);
+
+	if (!buf)
+		return false;
+	vec_foreach(th, &in->t.threads) {
+		if (th->gone || !th->stopped)
+			continue;
+		if (in_range(&r, th->regs.rip) || in_range(&r, th->regs.rsp) || rseq_in(in, th, &r) ||
+		    stack_has(in, th, &r, buf))
+			return false;
+	}
+	return true;
+}

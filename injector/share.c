@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Handing our memfds to a target: a pair of sockets made there, one end fetched
+ * by pidfd_getfd(2), the memfds sent through it, received, mapped and closed.
+ * All threads stand still from before the first descriptor exists until after
+ * the last is closed, so nobody there ever sees one, and no fork inherits any.
+ */
+#include "inject_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "base/cleanup.h"
+#include "injector/remote_mem.h"
+
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+#define BATCH 32
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* A message header and its parts in the target's scratch area. */
+struct message {
+	struct msghdr h;
+	struct iovec iov;
+	char byte[16];
+	_Alignas(16) char control[CMSG_SPACE(BATCH * sizeof(int))];
+};
+_Static_assert(sizeof(struct message) < REMOTE_SCRATCH, "room for a message");
+
+static struct uerr *fetch_fd(struct injection *in, s64 remote_fd, int *ret)
+{
+	cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, in->t.pid, 0);
+	int fd;
+
+	if (pidfd < 0)
+		return uerr_errno(errno, "process %d (%s): pidfd", in->t.pid, in->t.comm);
+	fd = (int)syscall(SYS_pidfd_getfd, pidfd, (int)remote_fd, 0);
+	if (fd < 0)
+		return uerr_errno(errno, "process %d (%s): cannot fetch a descriptor", in->t.pid, in->t.comm);
+	*ret = fd;
+	return NULL;
+}
+
+static struct uerr *refused(struct injection *in, s64 got, const char *what)
+{
+	if (got == -EMFILE || got == -ENFILE)
+		return uerr_new(UERR_CANNOT_PROBE,
+				"process %d (%s) has no free descriptor to receive shared memory through (its limit "
+				"of open files is reached)",
+				in->t.pid, in->t.comm);
+	return uerr_errno((int)-got, "process %d (%s): %s", in->t.pid, in->t.comm, what);
+}
+
+static struct uerr *remote_close(struct remote *r, s64 fd)
+{
+	s64 got;
+
+	return REMOTE_CALL(r, &got, SYS_close, (u64)fd);
+}
+
+/* Errors on the way out do not hide the first one. */
+static struct uerr *first_error(struct uerr *err, struct uerr *later)
+{
+	if (!err)
+		return later;
+	uerr_free(later);
+	return err;
+}
+
+/* ------------------------------------------------------------- memfds */
+
+struct uerr *share_make_memfd(struct injection *in, struct remote *r, u64 size, s64 *remote_fd, int *ret)
+{
+	static const char name[] = MEMFD_NAME;
+	cleanup_close int fd = -1;
+	struct uerr *err;
+	s64 got;
+
+	if (remote_write(&in->t, r->scratch, name, sizeof(name)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to its stack", in->t.pid, in->t.comm);
+	err = REMOTE_CALL(r, &got, SYS_memfd_create, r->scratch, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+	if (!err && got == -EINVAL) /* before Linux 6.3 */
+		err = REMOTE_CALL(r, &got, SYS_memfd_create, r->scratch, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (err)
+		return err;
+	if (got < 0)
+		return refused(in, got, "memfd_create");
+	*remote_fd = got;
+	err = fetch_fd(in, got, &fd);
+	if (!err && (ftruncate(fd, (off_t)size) || fcntl(fd, F_ADD_SEALS, SEALS)))
+		err = uerr_errno(errno, "memfd of %lu KiB", size / 1024);
+	if (err)
+		return first_error(err, remote_close(r, got));
+	*ret = steal_fd(&fd);
+	return NULL;
+}
+
+/* ------------------------------------------------------------- sockets */
+
+static struct uerr *send_fds(int sock, const struct share *shares, size_t n)
+{
+	struct message m = {};
+	struct cmsghdr *c;
+
+	m.iov = (struct iovec){ m.byte, 1 };
+	m.h = (struct msghdr){ .msg_iov = &m.iov, .msg_iovlen = 1, .msg_control = m.control,
+			       .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
+	c = CMSG_FIRSTHDR(&m.h);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(n * sizeof(int));
+	for (size_t i = 0; i < n; i++)
+		memcpy(CMSG_DATA(c) + i * sizeof(int), &shares[i].fd, sizeof(int));
+	if (sendmsg(sock, &m.h, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
+		return uerr_errno(errno, "cannot send shared memory");
+	return NULL;
+}
+
+/* Receives into FDS[*n], in the target. */
+static struct uerr *receive_fds(struct injection *in, struct remote *r, s64 sock, int *fds, size_t *n)
+{
+	struct message m = {};
+	addr_t at = r->scratch;
+	struct cmsghdr c;
+	struct uerr *err;
+	s64 got;
+
+	m.iov = (struct iovec){ (void *)(at + offsetof(struct message, byte)), 1 };
+	m.h = (struct msghdr){ .msg_iov = (void *)(at + offsetof(struct message, iov)), .msg_iovlen = 1,
+			       .msg_control = (void *)(at + offsetof(struct message, control)),
+			       .msg_controllen = sizeof(m.control) };
+	if (remote_write(&in->t, at, &m, sizeof(m)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to its stack", in->t.pid, in->t.comm);
+	err = REMOTE_CALL(r, &got, SYS_recvmsg, (u64)sock, at, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (err)
+		return err;
+	if (got < 0)
+		return refused(in, got, "recvmsg");
+	if (remote_read(&in->t, at, &m, sizeof(m)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
+	memcpy(&c, m.control, sizeof(c));
+	*n = 0;
+	if (m.h.msg_controllen >= CMSG_LEN(sizeof(int)) && c.cmsg_level == SOL_SOCKET &&
+	    c.cmsg_type == SCM_RIGHTS && c.cmsg_len > CMSG_LEN(0) && c.cmsg_len <= CMSG_LEN(BATCH * sizeof(int)))
+		*n = (c.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	memcpy(fds, m.control + CMSG_LEN(0), *n * sizeof(int));
+	return NULL;
+}
+
+static struct uerr *map_share(struct injection *in, struct remote *r, const struct share *s, int fd)
+{
+	u64 prot = s->readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+	struct uerr *err;
+	s64 got;
+
+	err = REMOTE_CALL(r, &got, SYS_mmap, s->addr, s->size, prot, MAP_SHARED | MAP_FIXED, (u64)fd, 0);
+	if (!err && got < 0 && got > -4096)
+		err = uerr_errno((int)-got, "process %d (%s): cannot map shared memory", in->t.pid, in->t.comm);
+	return err;
+}
+
+/* One message with N memfds; *done of them got mapped (fewer when the target
+ * has not enough free descriptors for all of them at once). */
+static struct uerr *pass_batch(struct injection *in, struct remote *r, int ours, s64 theirs,
+			       const struct share *shares, size_t n, size_t *done)
+{
+	size_t got = 0;
+	int fds[BATCH];
+	struct uerr *err;
+
+	*done = 0;
+	err = send_fds(ours, shares, n);
+	if (!err)
+		err = receive_fds(in, r, theirs, fds, &got);
+	for (size_t i = 0; i < got; i++) {
+		if (!err && i < n) {
+			err = map_share(in, r, &shares[i], fds[i]);
+			if (!err)
+				++*done;
+		}
+		err = first_error(err, remote_close(r, fds[i]));
+	}
+	if (!err && !*done)
+		err = refused(in, -EMFILE, "recvmsg");
+	return err;
+}
+
+static struct uerr *pass_all(struct injection *in, struct remote *r, int ours, s64 theirs)
+{
+	struct uerr *err = NULL;
+
+	for (size_t i = 0, done; i < in->shares.n && !err; i += done) {
+		size_t n = in->shares.n - i < BATCH ? in->shares.n - i : BATCH;
+
+		err = pass_batch(in, r, ours, theirs, &in->shares.data[i], n, &done);
+	}
+	return err;
+}
+
+struct uerr *share_map_all(struct injection *in, struct remote *r)
+{
+	cleanup_close int ours = -1;
+	struct uerr *err;
+	int pair[2];
+	s64 got;
+
+	err = REMOTE_CALL(r, &got, SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, r->scratch);
+	if (err)
+		return err;
+	if (got < 0)
+		return refused(in, got, "socketpair");
+	if (remote_read(&in->t, r->scratch, pair, sizeof(pair)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
+	err = fetch_fd(in, pair[1], &ours);
+	err = first_error(err, remote_close(r, pair[1]));
+	if (!err)
+		err = pass_all(in, r, ours, pair[0]);
+	return first_error(err, remote_close(r, pair[0]));
+}
