@@ -6,11 +6,14 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -89,9 +92,8 @@ static struct uerr *make_socket_folder(const char *path)
 }
 
 /* In the child: a session of its own, so that Ctrl-C is ours to deal with. */
-static void __attribute__((noreturn)) exec_daemon(const char *exe, const char *path, int ready_fd, int log_fd)
+static void __attribute__((noreturn)) exec_daemon(const char *exe, const char *path, int log_fd)
 {
-	char fd_text[16];
 	int null = open("/dev/null", O_RDWR);
 	sigset_t none;
 
@@ -102,9 +104,7 @@ static void __attribute__((noreturn)) exec_daemon(const char *exe, const char *p
 	dup2(null, STDIN_FILENO);
 	dup2(null, STDOUT_FILENO);
 	dup2(log_fd, STDERR_FILENO);
-	fcntl(ready_fd, F_SETFD, 0);
-	snprintf(fd_text, sizeof(fd_text), "%d", ready_fd);
-	execl(exe, exe, "--private", "--socket", path, "--ready-fd", fd_text, (char *)NULL);
+	execl(exe, exe, "--private", "--socket", path, (char *)NULL);
 	dprintf(STDERR_FILENO, "%s: %s\n", exe, strerror(errno));
 	_exit(127);
 }
@@ -128,40 +128,71 @@ static char *last_log_line(int log_fd)
 	return *line ? strdup(line) : NULL;
 }
 
+/* Waits until somebody answers at PATH, whose folder INOTIFY_FD watches; false
+ * when the daemon behind PIDFD ended instead. */
+static bool wait_listening(const char *path, int inotify_fd, int pidfd)
+{
+	/* after bind(2) the file is there, a moment before listen(2) */
+	bool bound = false;
+
+	for (;;) {
+		struct pollfd fds[] = { { inotify_fd, POLLIN, 0 }, { pidfd, POLLIN, 0 } };
+		char events[4096];
+		cleanup_close int fd = -1;
+
+		if (poll(fds, 2, bound ? 1 : -1) < 0 && errno != EINTR)
+			return false;
+		if (fds[0].revents & POLLIN && read(inotify_fd, events, sizeof(events)) > 0)
+			bound = true;
+		fd = connect_to(path);
+		if (fd >= 0)
+			return true;
+		if (fds[1].revents)
+			return false;
+	}
+}
+
+/* The daemon did not come up: in its own words. */
+static struct uerr *start_failed(pid_t pid, int log_fd)
+{
+	cleanup_free char *line = last_log_line(log_fd);
+
+	waitpid(pid, NULL, 0);
+	return uerr_new(UERR_NO_DAEMON, "no daemon is running, and a private one does not start: %s",
+			line ? line : "it ended (-v shows its log)");
+}
+
 /* Starts `uprobed --private` at PATH and returns when it listens. */
 static struct uerr *start_private(const struct opts *o, const char *path)
 {
-	cleanup_free char *exe = NULL, *line = NULL;
-	cleanup_close int log_fd = -1, ready_r = -1, ready_w = -1;
+	cleanup_free char *exe = NULL, *copy = strdup(path);
+	cleanup_close int log_fd = -1, inotify_fd = -1, pidfd = -1;
 	struct uerr *err;
-	int ready[2];
 	pid_t pid;
-	char byte;
 
+	if (!copy)
+		return uerr_nomem();
 	err = find_daemon(&exe);
 	if (!err)
 		err = make_socket_folder(path);
 	if (err)
 		return err;
 	log_fd = opt_given(o, OPT_VERBOSE) ? dup(STDERR_FILENO) : memfd_create("uprobed-log", MFD_CLOEXEC);
-	if (log_fd < 0 || pipe2(ready, O_CLOEXEC))
+	inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (log_fd < 0 || inotify_fd < 0 || inotify_add_watch(inotify_fd, dirname(copy), IN_CREATE | IN_MOVED_TO) < 0)
 		return uerr_errno(errno, "starting a private daemon");
-	ready_r = ready[0];
-	ready_w = ready[1];
 	pid = fork();
 	if (pid < 0)
 		return uerr_errno(errno, "starting a private daemon");
 	if (!pid)
-		exec_daemon(exe, path, ready_w, log_fd);
-	close(steal_fd(&ready_w));
-	if (read(ready_r, &byte, 1) == 1) {
-		progress(opt_given(o, OPT_QUIET), "no daemon is running: started a private one");
-		return NULL;
-	}
-	waitpid(pid, NULL, 0);
-	line = opt_given(o, OPT_VERBOSE) ? NULL : last_log_line(log_fd);
-	return uerr_new(UERR_NO_DAEMON, "no daemon is running, and a private one does not start: %s",
-			line ? line : "it ended");
+		exec_daemon(exe, path, log_fd);
+	pidfd = syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0)
+		return uerr_errno(errno, "starting a private daemon");
+	if (!wait_listening(path, inotify_fd, pidfd))
+		return start_failed(pid, opt_given(o, OPT_VERBOSE) ? -1 : log_fd);
+	progress(opt_given(o, OPT_QUIET), "no daemon is running: started a private one");
+	return NULL;
 }
 
 static struct uerr *no_daemon(const char *path, int errnum)

@@ -9,6 +9,7 @@ before it, which align it).
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -28,6 +29,10 @@ def test(fn):
 
 
 class Failure(Exception):
+    pass
+
+
+class Skip(Exception):
     pass
 
 
@@ -522,6 +527,61 @@ def no_daemon():
               "start uprobed --socket /nowhere/s\n")
 
 
+# --- the private daemon ----------------------------------------------------
+
+FAKE_UPROBED = """#!{python}
+import json, os, signal, socket, sys
+assert sys.argv[1] == "--private" and sys.argv[2] == "--socket", sys.argv
+if {fail}:
+    sys.exit("<3>the moon is in the wrong phase")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[3])
+listener.listen(8)
+signal.alarm(20)
+assert os.getsid(0) == os.getpid()
+conn, _ = listener.accept()  # the look whether somebody listens
+conn, _ = listener.accept()
+while conn.recv(65536):
+    conn.sendall(json.dumps({{"parameters": {status}}}).encode() + b"\\0")
+os.unlink(sys.argv[3])
+"""
+
+
+SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin:/bin")  # one that another user may run
+
+
+def run_private(fail):
+    """bpfctl status where nobody listens, as a user whose runtime folder is ours."""
+    with tempfile.TemporaryDirectory() as d:
+        bpfctl, uprobed = os.path.join(d, "bpfctl"), os.path.join(d, "uprobed")
+        shutil.copy(BPFCTL, bpfctl)
+        with open(uprobed, "w") as f:
+            f.write(FAKE_UPROBED.format(python=SYSTEM_PYTHON, fail=fail, status=STATUS))
+        os.chmod(uprobed, 0o755)
+        runtime = os.path.join(d, "runtime")
+        os.mkdir(runtime)
+        os.chmod(d, 0o755)
+        user = 65534 if os.geteuid() == 0 else None
+        if user:
+            os.chown(runtime, user, -1)
+        env = dict(os.environ, LC_ALL="C.UTF-8", XDG_RUNTIME_DIR=runtime)
+        env.pop("UPROBED_SOCKET", None)
+        return subprocess.run([bpfctl, "status"], env=env, capture_output=True, text=True, user=user, timeout=20)
+
+
+@test
+def private_daemon():
+    if not SYSTEM_PYTHON:
+        raise Skip("no /usr/bin/python3")
+    r = run_private(False)
+    check("stderr", r.stderr, "no daemon is running: started a private one\n")
+    check("status", (r.returncode, r.stdout.splitlines()[0]),
+          (0, "uprobed 0.1.0, pid 1, uid 0, private, since 2026-11-24T14:00:00Z"))
+    r = run_private(True)
+    check("failure", (r.returncode, r.stdout, r.stderr),
+          (3, "", "bpfctl: no daemon is running, and a private one does not start: the moon is in the wrong phase\n"))
+
+
 # --- -- CMD ----------------------------------------------------------------
 
 def hold(params, conn):
@@ -609,6 +669,7 @@ def cmd_gets_signals():
     process = start(fake, ["count", ":main", "--", "sh", "-c", "trap 'echo got it; exit 9' TERM; echo ready; "
                            "while :; do sleep 0.05; done"])
     check("ready", process.stdout.readline(), "ready\n")
+    process.stderr.readline()  # attached
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)
     check("passed on", (out, process.returncode), ("got it\n", 9))
@@ -785,6 +846,8 @@ def main():
         try:
             fn()
             print(f"ok {i} - {fn.__name__}", flush=True)
+        except Skip as e:
+            print(f"ok {i} - {fn.__name__} # SKIP {e}", flush=True)
         except (Failure, AssertionError, ValueError, KeyError, IndexError, subprocess.TimeoutExpired) as e:
             failed += 1
             print(f"not ok {i} - {fn.__name__}")
