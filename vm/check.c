@@ -23,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "vm/check_internal.h"
+#include "vm/core_relo.h"
 #include "vm/disasm.h"
 
 /* --- refusing --- */
@@ -153,7 +154,7 @@ static struct uerr *check_call(struct checker *c, u32 at)
 	s64 target = (s64)at + 1 + insn->imm;
 
 	if (c->op[at] == OP_CALL_HELPER) {
-		if (vm_helper_known(insn->imm))
+		if (vm_helper_known(insn->imm) || insn->imm == CORE_POISON)
 			return NULL;
 		return check_refuse(c, at, NULL, NULL, "helper %s#%d is not there", name ? name : "unknown", insn->imm);
 	}
@@ -441,6 +442,15 @@ static struct uerr *measure(struct checker *c, u32 sub, u32 call, u32 depth)
 
 /* --- all of it --- */
 
+/* What CO-RE could not resolve is known to be unreachable by now: it becomes an
+ * instruction that can be compiled. */
+static void bury_poison(struct checker *c)
+{
+	for (u32 at = 0; at < c->p->ninsns; at++)
+		if (!(c->marks[at] & MARK_SECOND) && c->op[at] == OP_CALL_HELPER && c->p->insns[at].imm == CORE_POISON)
+			c->p->insns[at] = (struct bpf_insn){ .code = BPF_JMP | BPF_JA };
+}
+
 static struct uerr *check_all(struct checker *c)
 {
 	struct uerr *err = check_insns(c);
@@ -455,6 +465,7 @@ static struct uerr *check_all(struct checker *c)
 		err = measure(c, 0, 0, 0);
 	if (err)
 		return err;
+	bury_poison(c);
 	c->info.nsubprogs = c->nsubs;
 	c->info.stack_depth = c->subs[0].chain;
 	return NULL;

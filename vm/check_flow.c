@@ -26,6 +26,7 @@
 
 #include "base/cleanup.h"
 #include "vm/check_internal.h"
+#include "vm/core_relo.h"
 #include "vm/helpers.h"
 
 enum kind {
@@ -312,13 +313,18 @@ static struct uerr *refuse_size(const struct flow *f)
 
 /* --- memory --- */
 
-/* The fields of struct pt_regs that lie in [OFF, OFF + SIZE). */
-static struct uerr *ctx_read(struct flow *f, u32 reg, s64 off, u32 size)
+static bool ctx_has(s64 off, u64 size)
 {
-	if (off < 0 || off + size > (s64)sizeof(struct target_regs))
+	return off >= 0 && off <= (s64)sizeof(struct target_regs) && size <= sizeof(struct target_regs) - off;
+}
+
+/* The fields of struct pt_regs that lie in [OFF, OFF + SIZE). */
+static struct uerr *ctx_read(struct flow *f, s64 off, u64 size)
+{
+	if (!ctx_has(off, size))
 		return check_refuse(f->c, f->pc, "invalid bpf_context access", NULL,
 				    "a read outside of struct pt_regs (offset %lld)", (long long)off);
-	for (s64 word = off / 8; word <= (off + size - 1) / 8; word++)
+	for (u64 word = off / 8; size && word <= (off + size - 1) / 8; word++)
 		f->c->info.ctx_fields |= 1u << word;
 	return NULL;
 }
@@ -382,7 +388,7 @@ static struct uerr *access_range(struct flow *f, u32 reg, s64 off, u64 size, boo
 		if (write)
 			return check_refuse(f->c, f->pc, "invalid bpf_context access", "registers cannot be changed",
 					    "ctx is written");
-		return ctx_read(f, reg, v->x + off, size);
+		return ctx_read(f, v->x + off, size);
 	case V_STACK:
 		return stack_range(f, reg, v, v->x + off, size);
 	case V_MAP:
@@ -758,10 +764,60 @@ static void learn_from(struct state *s, const struct bpf_insn *insn, bool taken)
 		learn_bound(s, insn->dst_reg, op, imm, limit, taken);
 }
 
-static struct uerr *do_jump(struct flow *f, const struct bpf_insn *insn)
+static bool compare(u8 op, u64 a, u64 b, bool wide)
+{
+	s64 sa = wide ? (s64)a : (s32)a, sb = wide ? (s64)b : (s32)b;
+
+	switch (op) {
+	case BPF_JEQ:
+		return a == b;
+	case BPF_JNE:
+		return a != b;
+	case BPF_JGT:
+		return a > b;
+	case BPF_JGE:
+		return a >= b;
+	case BPF_JLT:
+		return a < b;
+	case BPF_JLE:
+		return a <= b;
+	case BPF_JSGT:
+		return sa > sb;
+	case BPF_JSGE:
+		return sa >= sb;
+	case BPF_JSLT:
+		return sa < sb;
+	case BPF_JSLE:
+		return sa <= sb;
+	}
+	return a & b; /* JSET */
+}
+
+/* Whether the jump is certain: 1 taken, 0 not taken, -1 either. What CO-RE found
+ * not to be there is left out by the program in this way. */
+static int decided(const struct state *s, const struct bpf_insn *insn)
+{
+	bool wide = BPF_CLASS(insn->code) == BPF_JMP;
+	u64 mask = wide ? UNBOUND : UINT32_MAX, b = (u64)(s64)insn->imm;
+	const struct val *dst = &s->reg[insn->dst_reg], *src = &s->reg[insn->src_reg];
+
+	if (!is_const(dst) || (BPF_SRC(insn->code) == BPF_X && !is_const(src)))
+		return -1;
+	if (BPF_SRC(insn->code) == BPF_X)
+		b = src->x;
+	return compare(BPF_OP(insn->code), dst->x & mask, b & mask, wide);
+}
+
+/* *NEXT is where it goes on in line, unless the jump is certainly taken. */
+static struct uerr *do_jump(struct flow *f, const struct bpf_insn *insn, u32 *next)
 {
 	struct state taken = f->cur;
+	int certain = decided(&f->cur, insn);
 
+	if (!certain)
+		return NULL;
+	if (certain == 1)
+		*next = UINT32_MAX;
 	learn_from(&taken, insn, true);
 	learn_from(&f->cur, insn, false);
 	return arrive(f, insn_jump_target(insn, f->pc), &taken) ? NULL : refuse_size(f);
@@ -773,6 +829,7 @@ static struct uerr *do_jump(struct flow *f, const struct bpf_insn *insn)
  * Arguments of helpers, a letter each:
  *	m a map · k, v a key, a value of it · n a number or anything
  *	R, W memory that is read, written; its size is the next argument
+ *	a memory that need not be there; its size is the argument before
  *	c ctx
  * A helper that is not listed gets all its arguments as n, and may have
  * written whatever it was pointed to.
@@ -784,7 +841,7 @@ static const struct {
 	{ BPF_FUNC_map_lookup_elem, "mk" },
 	{ BPF_FUNC_map_update_elem, "mkvn" },
 	{ BPF_FUNC_map_delete_elem, "mk" },
-	{ BPF_FUNC_probe_read, "Wnn" },
+	{ BPF_FUNC_probe_read, "Wna" },
 	{ BPF_FUNC_ktime_get_ns, "" },
 	{ BPF_FUNC_trace_printk, "Rn" },
 	{ BPF_FUNC_get_prandom_u32, "" },
@@ -793,11 +850,11 @@ static const struct {
 	{ BPF_FUNC_get_current_uid_gid, "" },
 	{ BPF_FUNC_get_current_comm, "Wn" },
 	{ BPF_FUNC_probe_write_user, "nRn" },
-	{ BPF_FUNC_probe_read_str, "Wnn" },
-	{ BPF_FUNC_probe_read_user, "Wnn" },
-	{ BPF_FUNC_probe_read_kernel, "Wnn" },
-	{ BPF_FUNC_probe_read_user_str, "Wnn" },
-	{ BPF_FUNC_probe_read_kernel_str, "Wnn" },
+	{ BPF_FUNC_probe_read_str, "Wna" },
+	{ BPF_FUNC_probe_read_user, "Wna" },
+	{ BPF_FUNC_probe_read_kernel, "Wna" },
+	{ BPF_FUNC_probe_read_user_str, "Wna" },
+	{ BPF_FUNC_probe_read_kernel_str, "Wna" },
 	{ BPF_FUNC_ktime_get_boot_ns, "" },
 	{ BPF_FUNC_ktime_get_coarse_ns, "" },
 	{ BPF_FUNC_get_func_ip, "c" },
@@ -862,6 +919,10 @@ static struct uerr *helper_arg(struct flow *f, u32 reg, char kind, const struct 
 	case 'W':
 		err = read_reg(f, reg + 1);
 		return err ? err : helper_memory(f, reg, umax(&f->cur.reg[reg + 1]), kind == 'W');
+	case 'a':
+		if (v->kind != V_CTX || !ctx_has(v->x, umax(&f->cur.reg[reg - 1])))
+			break;
+		return ctx_read(f, v->x, umax(&f->cur.reg[reg - 1]));
 	case 'c':
 		if (v->kind == V_CTX && !v->x)
 			return NULL;
@@ -892,13 +953,12 @@ static void note_helper(struct flow *f, u32 id, u8 flags)
 	struct vm_prog_info *info = &f->c->info;
 	const struct val *map = &f->cur.reg[1];
 
-	info->helpers[id / 64] |= 1ull << id % 64;
-	info->uses_helpers = true;
-	if (flags & HELPER_MAP && map->kind == V_MAP) {
-		u32 type = f->c->maps[map->map].map->type;
+	u32 type = flags & HELPER_MAP && map->kind == V_MAP ? f->c->maps[map->map].map->type : 0;
 
-		info->uses_percpu |= type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
-	}
+	info->helpers[id / 64] |= 1ull << id % 64;
+	info->uses_percpu |= type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
+	/* the JIT has lookups in arrays in line */
+	info->uses_helpers |= id != BPF_FUNC_map_lookup_elem || (type != UMAP_ARRAY && type != UMAP_PERCPU_ARRAY);
 	f->impure |= !(flags & HELPER_PURE) || id == BPF_FUNC_map_update_elem || id == BPF_FUNC_map_delete_elem ||
 		     id == BPF_FUNC_trace_printk;
 }
@@ -927,6 +987,9 @@ static struct uerr *do_helper(struct flow *f, const struct bpf_insn *insn)
 	struct val r0 = fresh(f, 64);
 	struct uerr *err = NULL;
 
+	if (insn->imm == CORE_POISON)
+		return check_refuse(f->c, f->pc, "unresolved CO-RE relocation",
+				    "ask with bpf_core_field_exists() before", "a type or field that is not there is used");
 	if (info->flags & HELPER_MAP && f->cur.reg[1].kind == V_MAP)
 		map = f->c->maps[f->cur.reg[1].map].map;
 	for (u32 i = 0; !err && (args ? !!args[i] : i < info->nargs); i++)
@@ -1007,7 +1070,7 @@ static struct uerr *step(struct flow *f, u32 *next)
 		*next = UINT32_MAX;
 		return arrive(f, insn_jump_target(insn, f->pc), &f->cur) ? NULL : refuse_size(f);
 	case FORM_JUMP:
-		return do_jump(f, insn);
+		return do_jump(f, insn, next);
 	case FORM_CALL:
 		return id == OP_CALL_LOCAL ? do_local_call(f, insn) : do_helper(f, insn);
 	case FORM_EXIT:

@@ -8,14 +8,15 @@
  *
  *	open_mem ─▶ maps resized, programs typed ─▶ gen_loader ─▶ load
  *
- * after which bpf_program__insns() is code with CO-RE resolved, subprograms
- * appended and maps as BPF_PSEUDO_MAP_IDX / _IDX_VALUE, the index counting maps
- * in the order of bpf_object__for_each_map. What would still lead to bpf(2) is
- * taken away before loading: pins of maps. The generated loader is thrown away.
+ * after which bpf_program__insns() is code with subprograms appended and maps as
+ * BPF_PSEUDO_MAP_IDX / _IDX_VALUE, the index counting maps in the order of
+ * bpf_object__for_each_map. What would still lead to bpf(2) is taken away before
+ * loading: pins of maps. The generated loader is thrown away.
  *
- * CO-RE resolves against the kernel's BTF, or, where there is none, against one
- * made here that describes struct pt_regs, which is what programs of user
- * probes ask about.
+ * CO-RE is left to the kernel in that mode, so it is done here afterwards
+ * (core_relo.c), against the kernel's BTF, or, where there is none, against one
+ * made here that describes struct pt_regs, which is what programs of user probes
+ * ask about.
  *
  * libbpf prints; its words are caught and become the error.
  */
@@ -24,11 +25,12 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "vm/btf_index.h"
@@ -125,7 +127,7 @@ static struct uerr *words_error(struct words *w, int errnum, const char *name, c
 
 /* --- struct pt_regs for CO-RE --- */
 
-struct btf *object_own_btf(void)
+static struct btf *own_btf(void)
 {
 	static const char *const regs[] = { "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax",
 					    "cx", "dx", "si", "di", "orig_ax", "ip", "cs", "flags", "sp", "ss" };
@@ -146,22 +148,72 @@ struct btf *object_own_btf(void)
 	return btf;
 }
 
-/* Our BTF as a file, which is how libbpf takes it. */
-static struct uerr *own_btf_file(int *ret)
+/* What CO-RE resolves against. */
+struct target_types {
+	u8 *raw;
+	struct btf_index *index;
+};
+
+static void target_types_deinit(struct target_types *t)
 {
-	cleanup(cleanup_btfp) struct btf *btf = object_own_btf();
-	cleanup_close int fd = -1;
+	btf_index_destroy(t->index);
+	free(t->raw);
+}
+
+static u8 *own_btf_bytes(size_t *ret_size)
+{
+	cleanup(cleanup_btfp) struct btf *btf = own_btf();
 	const void *raw;
-	u32 size;
+	u32 size = 0;
+	u8 *copy;
 
 	raw = btf ? btf__raw_data(btf, &size) : NULL;
-	if (!raw)
+	copy = raw ? malloc(size) : NULL;
+	if (copy)
+		memcpy(copy, raw, size);
+	*ret_size = size;
+	return copy;
+}
+
+/* The bytes of the file at PATH, or NULL. */
+static u8 *file_bytes(const char *path, size_t *ret_size)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	cleanup_free u8 *data = NULL;
+	struct stat st;
+	size_t n = 0;
+
+	if (fd < 0 || fstat(fd, &st) || st.st_size <= 0)
+		return NULL;
+	data = malloc(st.st_size);
+	while (data && n < (size_t)st.st_size) {
+		ssize_t got = read(fd, data + n, st.st_size - n);
+
+		if (got <= 0)
+			return NULL;
+		n += got;
+	}
+	*ret_size = n;
+	return steal_ptr(data);
+}
+
+static struct uerr *target_types_init(struct target_types *t, const char *kernel_btf)
+{
+	size_t size;
+	struct uerr *err;
+
+	t->raw = file_bytes(kernel_btf, &size);
+	if (t->raw) {
+		err = btf_index_create(t->raw, size, &t->index);
+		if (!err)
+			return NULL;
+		uerr_free(err);
+		free(t->raw);
+	}
+	t->raw = own_btf_bytes(&size);
+	if (!t->raw)
 		return uerr_nomem();
-	fd = memfd_create("pt_regs.btf", MFD_CLOEXEC);
-	if (fd < 0 || write(fd, raw, size) != size)
-		return uerr_errno(errno, "the types for CO-RE");
-	*ret = steal_fd(&fd);
-	return NULL;
+	return btf_index_create(t->raw, size, &t->index);
 }
 
 /* --- what we serve --- */
@@ -431,10 +483,25 @@ bool object_set_btf(struct object *obj, const void *raw, size_t size)
 	return true;
 }
 
-static struct uerr *object_extract(struct bpf_object *b, struct object_elf *elf, struct object *obj)
+static struct uerr *relocate(struct object_elf *elf, struct object *obj, const char *kernel_btf)
+{
+	cleanup(target_types_deinit) struct target_types target = { NULL, NULL };
+	struct uerr *err = NULL;
+
+	if (!elf || !object_elf_has_relos(elf))
+		return NULL;
+	err = target_types_init(&target, kernel_btf);
+	for (size_t i = 0; !err && i < obj->nprogs; i++)
+		err = object_elf_relocate(elf, obj, target.index, &obj->progs[i]);
+	return uerr_prefix(err, "%s", obj->name);
+}
+
+static struct uerr *object_extract(struct bpf_object *b, struct object_elf *elf, const char *kernel_btf,
+				   struct object *obj)
 {
 	const struct btf *btf = bpf_object__btf(b);
 	const void *raw;
+	struct uerr *err;
 	u32 size;
 
 	raw = btf ? btf__raw_data(btf, &size) : NULL;
@@ -442,7 +509,8 @@ static struct uerr *object_extract(struct bpf_object *b, struct object_elf *elf,
 		return uerr_nomem();
 	if (elf)
 		object_elf_license(elf, obj->license, sizeof(obj->license));
-	return progs_extract(b, elf, obj);
+	err = progs_extract(b, elf, obj);
+	return err ? err : relocate(elf, obj, kernel_btf);
 }
 
 /* --- loading --- */
@@ -460,7 +528,7 @@ static void plain_name(const char *name, char ret[16])
 }
 
 static struct uerr *load(struct words *w, const void *bytes, size_t size, const struct object_opts *opts,
-			 const char *btf_path, struct object *obj)
+			 const char *kernel_btf, struct object *obj)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, open_opts);
 	LIBBPF_OPTS(gen_loader_opts, gen_opts);
@@ -471,7 +539,6 @@ static struct uerr *load(struct words *w, const void *bytes, size_t size, const 
 
 	plain_name(opts->name, plain);
 	open_opts.object_name = plain;
-	open_opts.btf_custom_path = btf_path;
 	b = bpf_object__open_mem(bytes, size, &open_opts);
 	if (!b)
 		return words_error(w, errno, opts->name, "not a BPF object");
@@ -487,28 +554,19 @@ static struct uerr *load(struct words *w, const void *bytes, size_t size, const 
 	if (bpf_object__load(b))
 		return words_error(w, errno, opts->name, "cannot be relocated");
 	elf = object_elf_open(bytes, size);
-	return object_extract(b, elf, obj);
+	return object_extract(b, elf, kernel_btf, obj);
 }
 
 struct uerr *object_load(const void *bytes, size_t size, const struct object_opts *opts, const char *kernel_btf,
 			 struct object **ret)
 {
 	cleanup(cleanup_objectp) struct object *obj = calloc(1, sizeof(*obj));
-	cleanup_close int btf_fd = -1;
-	char btf_path[32];
 	struct words w;
 	struct uerr *err;
 
 	if (!obj)
 		return uerr_nomem();
 	copy_name(obj->name, sizeof(obj->name), opts->name);
-	if (access(kernel_btf, R_OK)) {
-		err = own_btf_file(&btf_fd);
-		if (err)
-			return err;
-		snprintf(btf_path, sizeof(btf_path), "/proc/self/fd/%d", btf_fd);
-		kernel_btf = btf_path;
-	}
 	words_begin(&w);
 	err = load(&w, bytes, size, opts, kernel_btf, obj);
 	words_end(&w);

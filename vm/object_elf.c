@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What libbpf 1.1 keeps to itself about an object: its licence, and which
- * source line each instruction of a *relocated* program came from.
+ * What libbpf 1.1 keeps to itself about an object, or leaves to the kernel: its
+ * licence, which source line each instruction of a *relocated* program came
+ * from, and CO-RE relocation (core_relo.c).
  *
- * .BTF.ext holds line records by section and offset. A relocated program is the
+ * .BTF.ext holds records of lines and of CO-RE by section and offset. A relocated program is the
  * program's own function followed by the functions that it calls, whole, each
  * once. Where each of those begins is what the local calls in the relocated
  * code say; which function it is, is what the same call says in the file, by its
@@ -16,8 +17,16 @@
 
 #include "base/cleanup.h"
 #include "vm/btf_index.h"
+#include "vm/core_relo.h"
 #include "vm/object_internal.h"
 #include "vm/opcodes.h"
+
+/* Records of .BTF.ext: u32 record size, then for each section its name, the
+ * number of its records, and those. */
+struct records {
+	const u8 *data;
+	u32 size;
+};
 
 struct object_elf {
 	u8 *copy; /* libelf may write into its input */
@@ -25,8 +34,7 @@ struct object_elf {
 	size_t nsections, strings, sections_strings;
 	Elf_Data *symbols;
 	size_t nsymbols;
-	const u8 *lines; /* line_info of .BTF.ext */
-	u32 lines_size;
+	struct records lines, relos; /* of .BTF.ext */
 };
 
 /* A function of the file: where its instructions are. */
@@ -40,6 +48,7 @@ struct ext_header {
 	u16 magic;
 	u8 version, flags;
 	u32 hdr_len, func_info_off, func_info_len, line_info_off, line_info_len;
+	u32 core_relo_off, core_relo_len; /* from hdr_len 32 on */
 };
 
 struct ext_section {
@@ -66,16 +75,24 @@ static const char *section_name(const struct object_elf *e, const GElf_Shdr *sh)
 	return name ? name : "";
 }
 
-static void lines_find(struct object_elf *e, const Elf_Data *d)
+static void records_set(struct records *r, const Elf_Data *d, u32 hdr_len, u32 off, u32 len)
+{
+	if (off > d->d_size - hdr_len || len > d->d_size - hdr_len - off)
+		return;
+	r->data = (const u8 *)d->d_buf + hdr_len + off;
+	r->size = len;
+}
+
+static void records_find(struct object_elf *e, const Elf_Data *d)
 {
 	const struct ext_header *h = d->d_buf;
 
-	if (!h || d->d_size < sizeof(*h) || h->magic != BTF_MAGIC || h->hdr_len > d->d_size ||
-	    h->line_info_off > d->d_size - h->hdr_len ||
-	    h->line_info_len > d->d_size - h->hdr_len - h->line_info_off)
+	if (!h || d->d_size < offsetof(struct ext_header, core_relo_off) || h->magic != BTF_MAGIC ||
+	    h->hdr_len > d->d_size)
 		return;
-	e->lines = (const u8 *)d->d_buf + h->hdr_len + h->line_info_off;
-	e->lines_size = h->line_info_len;
+	records_set(&e->lines, d, h->hdr_len, h->line_info_off, h->line_info_len);
+	if (h->hdr_len >= sizeof(*h))
+		records_set(&e->relos, d, h->hdr_len, h->core_relo_off, h->core_relo_len);
 }
 
 static void sections_find(struct object_elf *e)
@@ -91,7 +108,7 @@ static void sections_find(struct object_elf *e)
 			e->nsymbols = d->d_size / sizeof(Elf64_Sym);
 			e->strings = sh.sh_link;
 		} else if (!strcmp(section_name(e, &sh), ".BTF.ext")) {
-			lines_find(e, d);
+			records_find(e, d);
 		}
 	}
 }
@@ -224,7 +241,6 @@ static bool callee(const struct object_elf *e, size_t section, u64 at, struct fu
 /* --- lines --- */
 
 struct filler {
-	const struct object_elf *elf;
 	const struct btf_index *types;
 	struct vm_prog *p;
 	u32 file_off; /* name of P->file, 0 not yet known */
@@ -237,42 +253,49 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* Gives instruction AT the line of record L. Lines of another file than the
+/* Gives instruction AT the line of RECORD. Lines of another file than the
  * program's are left out: they are of inlined functions, and the caller's line
  * stands. */
-static void fill_one(struct filler *f, const struct ext_line *l, u64 at)
+static struct uerr *fill_one(void *arg, const void *record, u32 at)
 {
-	const char *text = btf_index_str(f->types, l->line_off);
+	struct filler *f = arg;
+	struct ext_line l;
+	const char *text;
 	char *file;
 
+	memcpy(&l, record, sizeof(l));
+	text = btf_index_str(f->types, l.line_off);
 	if (!f->file_off) {
-		f->file_off = l->file_name_off;
-		f->p->file = file = strdup(base_name(btf_index_str(f->types, l->file_name_off)));
+		f->file_off = l.file_name_off;
+		f->p->file = file = strdup(base_name(btf_index_str(f->types, l.file_name_off)));
 		if (file)
 			object_clean_name(file);
 	}
-	if (l->file_name_off != f->file_off)
-		return;
+	if (l.file_name_off != f->file_off)
+		return NULL;
 	while (*text == ' ' || *text == '\t')
 		text++;
-	f->p->lines[at] = l->line_col >> 10;
+	f->p->lines[at] = l.line_col >> 10;
 	f->p->texts[at] = *text ? text : NULL;
+	return NULL;
 }
 
-/* Lines of the function FN, which is at instruction BASE of the program. */
-static void fill_function(struct filler *f, const struct function *fn, u64 base)
+/* Calls FN for each record of R, of at least SIZE bytes each, that is about the
+ * function at BASE of the program; AT is the instruction of the program. */
+static struct uerr *records_walk(const struct object_elf *e, const struct btf_index *types, const struct records *r,
+				 u32 size, const struct function *fun, u64 base,
+				 struct uerr *(*fn)(void *arg, const void *record, u32 at), void *arg)
 {
-	const struct object_elf *e = f->elf;
-	const u8 *at = e->lines, *end = e->lines + e->lines_size;
+	const u8 *at = r->data, *end = r->data + r->size;
 	GElf_Shdr sh;
 	u32 rec_size;
 
-	if (!section_data(e, fn->section, &sh) || end - at < 4)
-		return;
+	if (!at || !section_data(e, fun->section, &sh) || end - at < 4)
+		return NULL;
 	memcpy(&rec_size, at, 4);
 	at += 4;
-	if (rec_size < sizeof(struct ext_line))
-		return;
+	if (rec_size < size)
+		return NULL;
 	while (end - at >= (ptrdiff_t)sizeof(struct ext_section)) {
 		struct ext_section s;
 		bool ours;
@@ -280,18 +303,22 @@ static void fill_function(struct filler *f, const struct function *fn, u64 base)
 		memcpy(&s, at, sizeof(s));
 		at += sizeof(s);
 		if (s.num_info > (u64)(end - at) / rec_size)
-			return;
-		ours = !strcmp(btf_index_str(f->types, s.sec_name_off), section_name(e, &sh));
+			return NULL;
+		ours = !strcmp(btf_index_str(types, s.sec_name_off), section_name(e, &sh));
 		for (u32 i = 0; i < s.num_info; i++, at += rec_size) {
-			struct ext_line l;
-			u64 insn;
+			struct uerr *err;
+			u32 insn;
 
-			memcpy(&l, at, sizeof(l));
-			insn = l.insn_off / sizeof(struct bpf_insn);
-			if (ours && insn >= fn->insn && insn < fn->insn + fn->ninsns)
-				fill_one(f, &l, base + insn - fn->insn);
+			memcpy(&insn, at, sizeof(insn)); /* the first word of all records */
+			insn /= sizeof(struct bpf_insn);
+			if (!ours || insn < fun->insn || insn >= fun->insn + fun->ninsns)
+				continue;
+			err = fn(arg, at, base + insn - fun->insn);
+			if (err)
+				return err;
 		}
 	}
+	return NULL;
 }
 
 /* A record holds until the next one of its function. */
@@ -324,10 +351,10 @@ static bool functions_find(const struct object_elf *e, const struct vm_prog *p, 
 				continue;
 			for (size_t k = 0; k < n; k++)
 				known |= bases[k] == target;
-			if (known || target >= p->ninsns || n == max)
+			if (known)
 				continue;
-			if (!callee(e, fns[done].section, fns[done].insn + i, &fns[n]))
-				continue;
+			if (target >= p->ninsns || n == max || !callee(e, fns[done].section, fns[done].insn + i, &fns[n]))
+				return false;
 			bases[n++] = target;
 		}
 	}
@@ -335,27 +362,77 @@ static bool functions_find(const struct object_elf *e, const struct vm_prog *p, 
 	return true;
 }
 
-#define MAX_FUNCTIONS 256
+/* The functions that P was put together from. */
+struct parts {
+	struct function fns[256];
+	u32 bases[256];
+	size_t n;
+};
+
+static bool parts_find(const struct object_elf *e, const struct vm_prog *p, struct parts *ret)
+{
+	ret->n = 0;
+	ret->bases[0] = 0;
+	return function_by_name(e, p->name, p->section, &ret->fns[0]) &&
+	       functions_find(e, p, ret->fns, ret->bases, ARRAY_SIZE(ret->fns), &ret->n);
+}
 
 bool object_elf_lines(struct object_elf *e, const struct object *obj, struct vm_prog *p)
 {
-	struct filler f = { e, obj->types, p, 0 };
-	struct function fns[MAX_FUNCTIONS];
-	u32 bases[MAX_FUNCTIONS] = { 0 };
-	size_t n;
+	struct filler f = { obj->types, p, 0 };
+	struct parts parts;
 
-	if (!e->lines || !obj->types || !function_by_name(e, p->name, p->section, &fns[0]) ||
-	    !functions_find(e, p, fns, bases, MAX_FUNCTIONS, &n))
+	if (!e->lines.data || !obj->types || !parts_find(e, p, &parts))
 		return true;
 	p->lines = calloc(p->ninsns, sizeof(*p->lines));
 	p->texts = calloc(p->ninsns, sizeof(*p->texts));
 	if (!p->lines || !p->texts)
 		return false;
-	for (size_t i = 0; i < n; i++) {
-		if (fns[i].ninsns > p->ninsns - bases[i])
-			continue;
-		fill_function(&f, &fns[i], bases[i]);
-		fill_gaps(p, &fns[i], bases[i]);
+	for (size_t i = 0; i < parts.n; i++) {
+		uerr_free(records_walk(e, obj->types, &e->lines, sizeof(struct ext_line), &parts.fns[i], parts.bases[i],
+				       fill_one, &f));
+		fill_gaps(p, &parts.fns[i], parts.bases[i]);
 	}
 	return true;
+}
+
+/* --- CO-RE --- */
+
+struct relocator {
+	const struct btf_index *types, *target;
+	struct vm_prog *p;
+};
+
+static struct uerr *relocate_one(void *arg, const void *record, u32 at)
+{
+	struct relocator *r = arg;
+	struct core_relo relo;
+
+	memcpy(&relo, record, sizeof(relo));
+	return core_relocate(r->types, r->target, &relo, r->p, at);
+}
+
+bool object_elf_has_relos(const struct object_elf *e)
+{
+	return e->relos.size > 4;
+}
+
+struct uerr *object_elf_relocate(struct object_elf *e, const struct object *obj, const struct btf_index *target,
+				 struct vm_prog *p)
+{
+	struct relocator r = { obj->types, target, p };
+	struct parts parts;
+
+	if (!obj->types)
+		return uerr_new(UERR_FAILED, "CO-RE relocations without types");
+	if (!parts_find(e, p, &parts))
+		return uerr_new(UERR_FAILED, "CO-RE relocations, but the functions of program %s are not to be found", p->name);
+	for (size_t i = 0; i < parts.n; i++) {
+		struct uerr *err = records_walk(e, obj->types, &e->relos, sizeof(struct core_relo), &parts.fns[i],
+						parts.bases[i], relocate_one, &r);
+
+		if (err)
+			return uerr_prefix(err, "program %s", p->name);
+	}
+	return NULL;
 }

@@ -4,8 +4,6 @@
 #pragma once
 #include "vm/object.h"
 
-struct btf;
-
 #define OBJECT_KERNEL_BTF "/sys/kernel/btf/vmlinux"
 
 /* object_open() with another path to the BTF that CO-RE resolves against; when
@@ -17,8 +15,6 @@ struct uerr *object_load(const void *bytes, size_t size, const struct object_opt
  * held is free. */
 void object_forked(void);
 
-/* Our description of struct pt_regs. NULL when out of memory; btf__free(). */
-struct btf *object_own_btf(void);
 
 /*
  * The ELF file behind an object, for what libbpf has no function for: the
@@ -32,6 +28,12 @@ void object_elf_license(struct object_elf *elf, char *ret, size_t size);
 /* Fills P's lines, file and texts (strings in OBJ's BTF) as far as the file
  * tells. False when out of memory. */
 bool object_elf_lines(struct object_elf *elf, const struct object *obj, struct vm_prog *p);
+
+/* CO-RE, which libbpf leaves undone (core_relo.c). TARGET is the BTF that tells
+ * how things really are. */
+bool object_elf_has_relos(const struct object_elf *elf);
+struct uerr *object_elf_relocate(struct object_elf *elf, const struct object *obj, const struct btf_index *target,
+				 struct vm_prog *p) UERR_MUST_CHECK;
 
 /* OBJ as bytes, or ERR when OBJ is NULL; malloc'd, NULL when out of memory. */
 u8 *object_pack(const struct object *obj, const struct uerr *err, size_t *ret_size);
