@@ -154,11 +154,11 @@ static enum jump_kind jump_by_definition(const ZydisDecodedInstruction *zi, cons
 					 ZydisRegister *source)
 {
 	if (zi->mnemonic == ZYDIS_MNEMONIC_ADD || zi->mnemonic == ZYDIS_MNEMONIC_MOVSXD)
-		return JUMP_TABLE;
+		return JUMP_TABLE32;
 	if (zi->operand_count_visible < 2)
 		return JUMP_AWAY;
 	if (ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
-		return ops[1].mem.index != ZYDIS_REGISTER_NONE ? JUMP_TABLE : JUMP_AWAY;
+		return ops[1].mem.index != ZYDIS_REGISTER_NONE ? JUMP_TABLE64 : JUMP_AWAY;
 	if (zi->mnemonic == ZYDIS_MNEMONIC_MOV && ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		*source = whole(ops[1].reg.value);
 		return JUMP_UNKNOWN;
@@ -185,7 +185,7 @@ enum jump_kind insn_jump_kind(const u8 *text, addr_t text_addr, size_t text_size
 	if (!n || !decode_full(text, text_addr, text_size, &insns[n - 1], &zi, ops))
 		return JUMP_UNKNOWN;
 	if (ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
-		return ops[0].mem.index != ZYDIS_REGISTER_NONE ? JUMP_TABLE : JUMP_AWAY;
+		return ops[0].mem.index != ZYDIS_REGISTER_NONE ? JUMP_TABLE64 : JUMP_AWAY;
 	reg = whole(ops[0].reg.value);
 	for (size_t i = n - 1, seen = 0; i-- > 0 && seen < JUMP_LOOKBACK; seen++) {
 		if (insns[i].addr + insns[i].len != insns[i + 1].addr || insn_ends_block(&insns[i]))

@@ -76,8 +76,14 @@ static inline bool insn_is_relative(const struct insn *in)
 	       in->kind == INSN_LOOP || in->kind == INSN_XBEGIN;
 }
 
+enum jump_kind {
+	JUMP_AWAY,    /* through a pointer */
+	JUMP_TABLE32, /* looks like a switch: offsets from a base */
+	JUMP_TABLE64, /* a switch, or an array of function pointers */
+	JUMP_UNKNOWN,
+};
+
 /* Looks at the instructions before an indirect jmp, INSNS[n] with the jump last,
- * and tells whether it goes through a table of this function. */
-enum jump_kind { JUMP_AWAY, JUMP_TABLE, JUMP_UNKNOWN };
+ * and tells how its target was computed. */
 enum jump_kind insn_jump_kind(const u8 *text, addr_t text_addr, size_t text_size, const struct insn *insns,
 			      size_t n);

@@ -228,29 +228,44 @@ static void refuse_tail(const struct body *b, addr_t target, struct refusal *r)
 		refuse(r, SITE_TAIL, "ends by jumping to %#lx", (unsigned long)target);
 }
 
-/* A table that this function reads, with an entry for itself. */
-static bool has_table(const struct body *b)
+/* A table that this function reads, with its first entry for itself. */
+static bool has_table(const struct body *b, unsigned width)
 {
 	const struct segment *s = &b->segs[0];
 
 	for (size_t k = 0; k < b->insns.n; k++) {
 		const struct insn *in = &b->insns.data[k];
 
-		if ((in->lea || in->table) && textscan_is_table(b->scan, in->ref, s->lo, s->hi))
+		if ((in->lea || in->table) && textscan_is_table(b->scan, in->ref, width, s->lo, s->hi))
 			return true;
 	}
 	return false;
 }
 
+/* A jump that nobody can tell from a switch might be a call in tail position,
+ * and then the function would be left without our seeing it. */
 static void check_indirect(const struct body *b, const struct segment *s, size_t k, struct refusal *r)
 {
+	const struct insn *in = &b->insns.data[k];
 	size_t avail;
 	const u8 *text = textscan_bytes(b->scan, s->lo, &avail);
-	enum jump_kind kind = insn_jump_kind(text, s->lo, avail, &b->insns.data[s->first], k - s->first + 1);
+	bool known = false;
 
-	if (kind == JUMP_AWAY)
+	switch (insn_jump_kind(text, s->lo, avail, &b->insns.data[s->first], k - s->first + 1)) {
+	case JUMP_AWAY:
 		refuse(r, SITE_TAIL, "ends by jumping through a pointer");
-	else if (kind == JUMP_UNKNOWN || !has_table(b))
+		return;
+	case JUMP_TABLE32:
+		known = has_table(b, 4);
+		break;
+	case JUMP_TABLE64:
+		known = in->table ? textscan_is_table(b->scan, in->ref, 8, b->segs[0].lo, b->segs[0].hi) :
+				    has_table(b, 8);
+		break;
+	case JUMP_UNKNOWN:
+		break;
+	}
+	if (!known)
 		refuse(r, SITE_TAIL, "may end by jumping to an address that it computes");
 }
 

@@ -216,37 +216,40 @@ static addr_t table_entry(const u8 *p, addr_t table, size_t width)
 	return table + (s64)rel;
 }
 
-static size_t mark_table(struct textscan *scan, addr_t table, size_t width, const struct table_scope *scope)
-{
-	size_t avail = 0, n = 0;
-	const u8 *p = table_bytes(scan, table, &avail);
+/* A case that cannot happen has an entry for wherever the compiler's label for
+ * it fell, often behind the function: a few of those do not end a table. */
+#define TABLE_STRAYS 8
 
-	for (; p && n < TABLE_MAX && (n + 1) * width <= avail; n++) {
+static bool mark_table(struct textscan *scan, addr_t table, size_t width, const struct table_scope *scope)
+{
+	size_t avail = 0, strays = 0;
+	const u8 *p = table_bytes(scan, table, &avail);
+	bool any = false;
+
+	for (size_t n = 0; p && n < TABLE_MAX && (n + 1) * width <= avail; n++) {
 		addr_t t = table_entry(p + n * width, table, width);
 
-		if (!in_scope(scan, scope, t) || (width == 4 && t == table))
+		if (in_scope(scan, scope, t) && (width == 8 || t != table)) {
+			mark(scan, t);
+			any = true;
+			strays = 0;
+		} else if (!any || ++strays > TABLE_STRAYS || !text_find(scan, t)) {
 			break;
-		mark(scan, t);
+		}
 	}
-	return n;
+	return any;
 }
 
-bool textscan_is_table(const struct textscan *scan, addr_t table, addr_t lo, addr_t hi)
+bool textscan_is_table(const struct textscan *scan, addr_t table, unsigned width, addr_t lo, addr_t hi)
 {
 	size_t avail = 0;
 	const u8 *p = table_bytes(scan, table, &avail);
 	addr_t t;
 
-	if (!p)
+	if (!p || avail < width)
 		return false;
-	for (size_t width = 4; width <= 8; width += 4) {
-		if (avail < width)
-			continue;
-		t = table_entry(p, table, width);
-		if (t >= lo && t < hi && t != table)
-			return true;
-	}
-	return false;
+	t = table_entry(p, table, width);
+	return t >= lo && t < hi && t != table;
 }
 
 /* ---- the sweep ---- */

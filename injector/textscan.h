@@ -25,6 +25,6 @@ addr_t textscan_func_end(const struct textscan *scan, const struct code_func *fu
 /* Where the function after ADDR starts, or the section of ADDR ends. */
 addr_t textscan_next(const struct textscan *scan, addr_t addr);
 
-/* Does the jump table at TABLE (32-bit offsets from itself, or addresses) have
- * its first entry in [lo, hi)? */
-bool textscan_is_table(const struct textscan *scan, addr_t table, addr_t lo, addr_t hi);
+/* Does the jump table at TABLE have its first entry in [lo, hi)? WIDTH 4: offsets
+ * from the table itself; 8: addresses. */
+bool textscan_is_table(const struct textscan *scan, addr_t table, unsigned width, addr_t lo, addr_t hi);

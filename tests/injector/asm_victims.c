@@ -17,7 +17,8 @@ asm(".section victims_ro,\"a\",@progbits\n"
     "v_number: .quad 0x1122334455667788\n"
     "v_pointer: .quad 0\n"
     "v_switch_table: .long v_sw1 - v_switch_table, v_sw2 - v_switch_table, v_sw3 - v_switch_table,"
-    " v_sw2 - v_switch_table\n"
+    " v_strays_end - v_switch_table, v_sw2 - v_switch_table\n"
+    ".zero 64\n v_strays_table: .long v_st1 - v_strays_table, v_strays_end - v_strays_table, v_strays_in - v_strays_table\n"
     "v_badtable_table: .long v_badtable_in - v_badtable_table, v_bt4 - v_badtable_table\n"
     ".section victims_text,\"ax\",@progbits\n"
     BEGIN(v_plain)
@@ -49,6 +50,8 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_switch) "and $3, %edi\n lea v_switch_table(%rip), %rdx\n movslq (%rdx,%rdi,4), %rax\n"
 		    " add %rdx, %rax\n notrack jmp *%rax\nv_sw1: mov $1, %eax\n ret\nv_sw2: mov $2, %eax\n ret\n"
 		    "v_sw3: mov $3, %eax\n ret\n" END(v_switch)
+    BEGIN(v_strays) "push %rbx\nv_strays_in: pop %rbx\n nop\n lea v_strays_table(%rip), %rdx\n"
+		    " movslq (%rdx,%rdi,4), %rax\n add %rdx, %rax\n jmp *%rax\nv_st1: ret\n nopl 0(%rax)\n" END(v_strays)
     BEGIN(v_computed) "lea (%rdi,%rsi), %rax\n test %eax, %eax\n je 1f\n jmp *%rax\n1: ret\n" END(v_computed)
     BEGIN(v_redzone) "mov %rdi, -8(%rsp)\n mov %rsi, -16(%rsp)\n mov -8(%rsp), %rax\n sub -16(%rsp), %rax\n ret\n"
 		     END(v_redzone)
@@ -71,7 +74,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_fallthrough) "mov %rdi, %rax\n add $1, %rax\n" END(v_fallthrough)
     ".globl v_fallen\n.hidden v_fallen\nv_fallen: add $1, %rax\n ret\n" END(v_fallen)
     BEGIN(v_sigreturn) "mov $15, %rax\n syscall\n" END(v_sigreturn)
-    BEGIN(v_plt_user) "add $1, %rdi\n jmp 1f\n" END(v_plt_user) ".p2align 4\n1: bnd jmp *v_pointer(%rip)\n"
+    BEGIN(v_plt_user) "add $1, %rdi\n jmp 1f\n" END(v_plt_user) ".p2align 4\n1: .byte 0xf2\n jmp *v_pointer(%rip)\n"
     BEGIN(setjmp) "lea 1(%rdi), %rax\n ret\n" END(setjmp)
     ".p2align 4\n.text\n");
 
@@ -79,7 +82,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
 #define ALL(X)                                                                                         \
 	X(v_plain) X(v_leaf) X(v_where) X(v_short) X(v_ret) X(v_repret) X(v_retn) X(v_jcc) X(v_call)   \
 	X(v_call_reg) X(v_call_mem) X(v_call_far_mem) X(v_riprel) X(v_selfloop) X(v_jrcxz)             \
-	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_badtable) X(v_switch)       \
+	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_badtable) X(v_switch) X(v_strays) \
 	X(v_computed) X(v_redzone) X(v_syscall) X(v_behind) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
 	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
 	X(v_crammed) X(v_crammed_next) X(v_fallthrough) X(v_fallen)            \
@@ -121,6 +124,7 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_jumped), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1), HITS(1, 1) },
 	{ V(v_badtable), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1) },
 	{ V(v_switch), OK_ENTRY, OK_EXIT(3), HITS(1, 1) },
+	{ V(v_strays), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1) },
 	{ V(v_computed), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "may end by jumping to an address that it computes", .nrets = 1 },
 	{ V(v_redzone), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_syscall), OK_ENTRY, OK_EXIT(1), HITS(1, 1), .syscalls = true },

@@ -49,6 +49,7 @@ START_TEST(shapes)
 		ck_assert_uint_ge(w->len, 5);
 		ck_assert_uint_ge(w->npoints, 1);
 		ck_assert(!memcmp(w->bytes, (const void *)w->addr, w->len));
+		ck_assert_msg(memcmp(w->bytes + w->len - 2, "\x0f\x05", 2) != 0, "%s: ends with a system call", v->name);
 		for (addr_t a = w->addr + 1; a < w->addr + w->len; a++)
 			ck_assert(!textscan_is_target(scan, a));
 		if (i)
