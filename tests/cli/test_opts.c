@@ -28,9 +28,7 @@ static enum uerr_code parse(const char **args)
 	err = opts_parse(n, (char **)args, &o);
 	if (err) {
 		code = err->code;
-		message = strdup(err->message);
-		if (err->nnear)
-			message = strdup(err->near[0]);
+		message = strdup(err->nnear ? err->near[0] : err->message);
 	}
 	uerr_free(err);
 	return code;
