@@ -89,7 +89,7 @@ static void gen_idiom(struct gen *g)
 	switch (gen_below(g, 5)) {
 	case 0:
 		gen_insn(g, BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0);
-		/* fall through */
+		__attribute__((fallthrough));
 	case 1:
 		gen_insn(g, BPF_ALU64 | BPF_LSH | BPF_K, d, 0, 0, gen_below(g, 4) ? 32 : 31);
 		gen_insn(g, BPF_ALU64 | (gen_below(g, 2) ? BPF_RSH : BPF_ARSH) | BPF_K, gen_below(g, 8) ? d : s, 0, 0, 32);
