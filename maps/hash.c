@@ -343,7 +343,7 @@ static force_inline long put_insert(struct hash_op *o, struct hash_put *put)
 			return err;
 	}
 	e = hash_elem(o->m, put->elem);
-	store(&e->next, link_next(o->head, e->next));
+	store(&e->next, link_next(o->head, load(&e->next)));
 	if (!swap(hash_bucket(o->m, o->bucket), o->head, link_next(put->elem, o->head)))
 		return -EAGAIN;
 	put->elem = -1;
