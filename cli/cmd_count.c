@@ -127,6 +127,7 @@ static struct uerr *print_table(struct counting *c, u64 end, u64 missed, bool la
 	while (called < n && rows[called].count)
 		called++;
 	shown = oneshot_top(&c->os, called);
+	oneshot_print_time(&c->os);
 	if (called)
 		print_rows(c, rows, shown, end - c->period_start);
 	else if (last && c->period_start == c->os.start_ns)

@@ -308,6 +308,7 @@ static struct uerr *print_blocks(struct timing *t, u64 end, bool last)
 		return uerr_nomem();
 	err = make_blocks(t, blocks, &n);
 	shown = oneshot_top(&t->os, n);
+	oneshot_print_time(&t->os);
 	for (size_t i = 0; !err && i < shown; i++) {
 		fputc('\n', out);
 		print_hist(t, blocks[i]->place, &blocks[i]->hist, end - t->period_start);

@@ -10,7 +10,9 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/output.h"
+#include "cli/run.h"
 #include "cli/target.h"
+#include "cli/wait.h"
 
 #define OBJECT_MAX (32u << 20)
 
@@ -72,14 +74,15 @@ static void print_refused(const cJSON *reply)
 		progress(false, "  %s refused: %s", json_str(item, "symbol"), json_str(item, "reason"));
 }
 
-/* "link 3  on_malloc  uprobe  libc:malloc   1 place" */
-static void print_links(struct cli *cli, const cJSON *reply, const cJSON *programs)
+/* "link 3  on_malloc uprobe libc:malloc  1 place". PROGRAM_NAME is for links of
+ * programs that are not in PROGRAMS. */
+static void print_links(struct cli *cli, const cJSON *reply, const cJSON *programs, const char *program_name)
 {
 	const cJSON *link, *stop, *spec, *program;
 	number_buf buf;
 
 	cJSON_ArrayForEach(link, json_list(reply, "links")) {
-		const char *name = "";
+		const char *name = program_name;
 
 		cJSON_ArrayForEach(program, programs)
 			if (json_u64(program, "id") == json_u64(link, "program"))
@@ -112,43 +115,74 @@ static void print_loaded(struct cli *cli, const cJSON *reply, bool dry_run)
 		out_printf(cli->out, "%s loaded as object %d\n", json_str(object, "name"), (int)json_u64(object, "id"));
 	print_names(cli->out, "programs", json_list(reply, "programs"));
 	print_names(cli->out, "maps", json_list(reply, "maps"));
-	print_links(cli, reply, json_list(reply, "programs"));
+	print_links(cli, reply, json_list(reply, "programs"), "");
 	cJSON_ArrayForEach(warning, json_list(reply, "warnings"))
 		if (cJSON_IsString(warning))
 			progress(opt_given(cli->o, OPT_QUIET), "warning: %s", warning->valuestring);
 }
 
-struct uerr *cmd_load(struct cli *cli)
+static struct uerr *load_params(struct cli *cli, pid_t child, cJSON **ret)
 {
 	const char *path = cli->o->args.data[1];
 	bool dry_run = opt_given(cli->o, OPT_DRY_RUN);
 	cleanup_free char *object = NULL, *name = object_name(path);
-	cleanup_json cJSON *params = cJSON_CreateObject(), *reply = NULL;
+	cleanup_json cJSON *params = cJSON_CreateObject();
 	cJSON *target;
 	struct uerr *err;
 
-	err = target_json(cli->o, NULL, 0, 0, false, &target);
-	if (!err)
-		err = read_object(path, &object);
+	err = target_json(cli->o, NULL, 0, child, false, &target);
+	if (err)
+		return err;
+	if (target)
+		cJSON_AddItemToObject(params, "target", target);
+	err = read_object(path, &object);
 	if (err)
 		return err;
 	if (!name)
 		return uerr_nomem();
 	cJSON_AddStringToObject(params, "object", object);
 	cJSON_AddStringToObject(params, "name", name);
-	if (target)
-		cJSON_AddItemToObject(params, "target", target);
 	cJSON_AddBoolToObject(params, "attach", !dry_run);
 	cJSON_AddBoolToObject(params, "ephemeral", dry_run);
 	cJSON_AddNumberToObject(params, "log_level", opt_given(cli->o, OPT_VERBOSE) ? 2 : 1);
-	err = call_once(cli, "Load", steal_ptr(params), &reply);
+	*ret = steal_ptr(params);
+	return NULL;
+}
+
+/* Lets CMD run, if there is one, to its end. */
+static struct uerr *run_child(struct cli *cli, struct child *child)
+{
+	struct wait wait;
+	struct uerr *err;
+
+	if (opt_given(cli->o, OPT_DRY_RUN))
+		child_abandon(child);
+	if (!child->pid)
+		return NULL;
+	err = wait_init(&wait, -1, child, 0, 0);
+	if (err) {
+		child_abandon(child);
+		return err;
+	}
+	child_continue(child);
+	cli->status = wait_child(&wait);
+	wait_deinit(&wait);
+	return NULL;
+}
+
+struct uerr *cmd_load(struct cli *cli)
+{
+	cleanup_json cJSON *reply = NULL;
+	struct child child;
+	struct uerr *err = call_with_child(cli, "Load", load_params, &child, &reply);
+
 	if (err)
 		return err;
 	if (opt_given(cli->o, OPT_JSON))
 		reply_print(cli, reply, "io.uprobed.load/1");
 	else
-		print_loaded(cli, reply, dry_run);
-	return NULL;
+		print_loaded(cli, reply, opt_given(cli->o, OPT_DRY_RUN));
+	return run_child(cli, &child);
 }
 
 /* "detached link 3, 4; redis-server 4125 stood still 0.3 ms." */
@@ -244,17 +278,17 @@ static void print_attached(struct cli *cli, cJSON *reply)
 		out_printf(cli->out, "%s would be probed. Nothing was touched.\n",
 			   count_format(cJSON_GetArraySize(json_list(reply, "sites")), "place", "places", buf));
 	else
-		print_links(cli, reply, NULL);
+		print_links(cli, reply, NULL, cli->o->args.data[1]);
 }
 
 struct uerr *cmd_attach(struct cli *cli)
 {
-	cleanup_json cJSON *params = NULL, *reply = NULL;
-	struct uerr *err = attach_params(cli, 0, &params);
+	cleanup_json cJSON *reply = NULL;
+	struct child child;
+	struct uerr *err = call_with_child(cli, "Attach", attach_params, &child, &reply);
 
-	if (!err)
-		err = call_once(cli, "Attach", steal_ptr(params), &reply);
-	if (!err)
-		print_attached(cli, reply);
-	return err;
+	if (err)
+		return err;
+	print_attached(cli, reply);
+	return run_child(cli, &child);
 }

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/output.h"
+#include "cli/run.h"
 #include "cli/target.h"
 
 /* Whether entry or exit of SYM can be probed: a tactic, and no reason against. */
@@ -120,7 +121,7 @@ static void symbols_to_json(cJSON *symbols)
 	}
 }
 
-static struct uerr *symbols_params(struct cli *cli, cJSON **ret)
+static struct uerr *symbols_params(struct cli *cli, pid_t child, cJSON **ret)
 {
 	const char *const *specs = cli->o->args.data + 1;
 	size_t n = cli->o->args.n - 1;
@@ -134,7 +135,7 @@ static struct uerr *symbols_params(struct cli *cli, cJSON **ret)
 	if (err)
 		return err;
 	cJSON_AddItemToObject(params, "specs", list);
-	err = target_json(cli->o, specs, n, 0, true, &target);
+	err = target_json(cli->o, specs, n, child, true, &target);
 	if (err)
 		return err;
 	cJSON_AddItemToObject(params, "target", target);
@@ -144,14 +145,14 @@ static struct uerr *symbols_params(struct cli *cli, cJSON **ret)
 
 struct uerr *cmd_symbols(struct cli *cli)
 {
-	cleanup_json cJSON *params = NULL, *reply = NULL;
+	cleanup_json cJSON *reply = NULL;
 	const cJSON *symbols, *sym;
-	struct uerr *err = symbols_params(cli, &params);
+	struct child child;
+	struct uerr *err = call_with_child(cli, "Symbols", symbols_params, &child, &reply);
 
-	if (!err)
-		err = call_once(cli, "Symbols", steal_ptr(params), &reply);
 	if (err)
 		return err;
+	child_abandon(&child); /* its image was all that was wanted */
 	symbols = json_list(reply, "symbols");
 	if (opt_given(cli->o, OPT_JSON)) {
 		symbols_to_json(cJSON_GetObjectItemCaseSensitive(reply, "symbols"));

@@ -475,16 +475,8 @@ void oneshot_end(struct oneshot *os)
 {
 	if (!os->child.pid)
 		return;
-	/* --for may be over before CMD is: signals are passed on until it ends */
-	os->wait.limit = os->wait.tick = 0;
-	os->wait.daemon_fd = -1;
-	for (enum wait_event event = WAIT_INTERVAL; event != WAIT_EXITED;) {
-		cleanup_uerr struct uerr *err = wait_next(&os->wait, &event);
-
-		if (err)
-			break;
-	}
-	os->cli->status = child_wait(&os->child);
+	/* --for may be over before CMD is */
+	os->cli->status = wait_child(&os->wait);
 }
 
 void oneshot_deinit(struct oneshot *os)
@@ -613,6 +605,19 @@ cJSON *oneshot_document(const struct oneshot *os, const char *schema, u64 start_
 		cJSON_AddItemToArray(warnings, cJSON_CreateString(text ? text : ""));
 	}
 	return doc;
+}
+
+void oneshot_print_time(const struct oneshot *os)
+{
+	time_t now = time(NULL);
+	char text[16];
+	struct tm tm;
+
+	if (!opt_given(os->cli->o, OPT_INTERVAL))
+		return;
+	localtime_r(&now, &tm);
+	strftime(text, sizeof(text), "%H:%M:%S", &tm);
+	out_printf(os->cli->out, "%s\n", text);
 }
 
 void oneshot_print_silence(const struct oneshot *os)

@@ -76,6 +76,9 @@ struct uerr *oneshot_read_missed(struct oneshot *os) UERR_MUST_CHECK;
  * START_NS to END_NS. */
 cJSON *oneshot_document(const struct oneshot *os, const char *schema, u64 start_ns, u64 end_ns, u64 missed);
 
+/* With --interval, the time of day in a line. */
+void oneshot_print_time(const struct oneshot *os);
+
 /* ":f was not called in 10 s." */
 void oneshot_print_silence(const struct oneshot *os);
 

@@ -178,3 +178,43 @@ int child_wait(struct child *child)
 	child_close(child);
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
+
+static struct uerr *call_held(struct cli *cli, struct client *c, const char *method,
+			      struct uerr *(*make)(struct cli *cli, pid_t child, cJSON **ret), struct child *child,
+			      cJSON **ret)
+{
+	struct uerr *err = NULL;
+	cJSON *params;
+
+	if (cli->o->cmd)
+		err = child_start(cli->o->cmd, c->daemon_pid, child);
+	if (!err && cli->o->cmd)
+		err = child_hold(cli, c, child);
+	if (!err)
+		err = make(cli, child->pid, &params);
+	return err ? err : client_call(c, method, params, ret);
+}
+
+struct uerr *call_with_child(struct cli *cli, const char *method,
+			     struct uerr *(*make)(struct cli *cli, pid_t child, cJSON **ret), struct child *child,
+			     cJSON **ret)
+{
+	cleanup_client struct client c = CLIENT_CLOSED;
+	struct uerr *err;
+	cJSON *params;
+
+	*child = (struct child){ .pidfd = -1, .go_fd = -1, .exec_fd = -1 };
+	/* what is wrong with the command line shows before anything is started */
+	err = make(cli, cli->o->cmd ? getpid() : 0, &params);
+	if (err)
+		return err;
+	cJSON_Delete(params);
+	err = client_open(cli->o, &c);
+	if (!err)
+		err = call_held(cli, &c, method, make, child, ret);
+	if (err && child->pid && !cli->fail_status)
+		cli->aftermath = "The command was not started.";
+	if (err)
+		child_abandon(child);
+	return err;
+}

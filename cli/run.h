@@ -35,3 +35,9 @@ void child_abandon(struct child *child);
 
 /* Waits for its end; its exit status, or 128 + signal. */
 int child_wait(struct child *child);
+
+/* Calls METHOD with what MAKE gives for the process that the command line means:
+ * with -- CMD a child that is held (left so in CHILD), else none. */
+struct uerr *call_with_child(struct cli *cli, const char *method,
+			     struct uerr *(*make)(struct cli *cli, pid_t child, cJSON **ret), struct child *child,
+			     cJSON **ret) UERR_MUST_CHECK;

@@ -165,3 +165,18 @@ struct uerr *wait_next(struct wait *w, enum wait_event *ret)
 	vec_free(&fds);
 	return err;
 }
+
+int wait_child(struct wait *w)
+{
+	enum wait_event event = WAIT_INTERVAL;
+
+	w->limit = w->tick = 0;
+	w->daemon_fd = -1;
+	while (event != WAIT_EXITED) {
+		cleanup_uerr struct uerr *err = wait_next(w, &event);
+
+		if (err)
+			break;
+	}
+	return child_wait(w->child);
+}

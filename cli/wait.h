@@ -38,3 +38,7 @@ void wait_deinit(struct wait *w);
 bool wait_add(struct wait *w, pid_t pid);
 
 struct uerr *wait_next(struct wait *w, enum wait_event *ret) UERR_MUST_CHECK;
+
+/* Waits for CHILD's end, passing signals on; its exit status. W is that of the
+ * command, with CHILD in it. */
+int wait_child(struct wait *w);

@@ -227,6 +227,9 @@ def count_interval():
                     ["count", ":f", "-p", str(ME), "--for", "110ms", "-i", "50ms", "--json"])
     docs = [json.loads(line) for line in out.splitlines()]
     check("documents", len(docs), 3)
+    out, _, _ = run(one_shot("count", ["count"], ["counts"], [site(":f", 0)], dump=dump),
+                    ["count", ":f", "-p", str(ME), "--for", "110ms", "-i", "50ms"])
+    check("times", len(re.findall(r"^\d\d:\d\d:\d\d$", out, re.M)), 3)
     check("each what was new", [d["counts"][0]["count"] for d in docs], [10, 10, 10])
 
 
@@ -674,6 +677,17 @@ def cmd_gets_signals():
     out, _ = process.communicate(timeout=20)
     check("passed on", (out, process.returncode), ("got it\n", 9))
     fake.close()
+
+
+@test
+def cmd_with_other_commands():
+    link = {"links": [{"id": 7, "program": 11, "probe": "uprobe", "specs": [":main"], "nsites": 1}], "sites": [],
+            "refused": [], "stops": []}
+    out, err, fake = run({"Attach": link, "Hold": hold}, ["attach", "prog", ":main", "--", "sh", "-c", "echo x; exit 3"],
+                         status=3, out="x\n", err="  link 7  prog uprobe :main  1 place\n")
+    check("request", sorted(fake.called("Attach")[0]), ["programs", "specs", "target"])
+    out, _, _ = run({"Symbols": {"symbols": SYMBOLS}, "Hold": hold}, ["symbols", ":x", "--", "sleep", "1000"], status=0)
+    check("nothing on the command's stdout", out, "")
 
 
 # --- maps ------------------------------------------------------------------
