@@ -136,10 +136,10 @@ static struct uerr *number(const char *word, u32 bits, bool is_signed, bool loos
 
 static struct uerr *enum_value(struct parser *p, const struct btf_type *t, const char *word, u32 bits, u64 *ret)
 {
-	bool wide = btf_kind(t) == BTF_KIND_ENUM64;
+	bool wide = type_kind(t) == BTF_KIND_ENUM64;
 	struct uerr *err;
 
-	for (u32 i = 0; i < btf_count(t); i++) {
+	for (u32 i = 0; i < type_count(t); i++) {
 		const struct btf_enum *e = (const struct btf_enum *)(t + 1) + i;
 		const struct btf_enum64 *e64 = (const struct btf_enum64 *)(t + 1) + i;
 
@@ -151,7 +151,7 @@ static struct uerr *enum_value(struct parser *p, const struct btf_type *t, const
 	if (isdigit((u8)*word) || *word == '-')
 		return number(word, bits, BTF_INFO_KFLAG(t->info), true, "the enum", ret);
 	err = uerr_new(UERR_USAGE, "'%s' is no value of enum %s", word, btf_index_str(p->ix, t->name_off));
-	for (u32 i = 0; i < btf_count(t) && i < 8 && !wide; i++)
+	for (u32 i = 0; i < type_count(t) && i < 8 && !wide; i++)
 		uerr_add_near(err, btf_index_str(p->ix, ((const struct btf_enum *)(t + 1) + i)->name_off));
 	return err;
 }
@@ -165,7 +165,7 @@ static struct uerr *scalar(struct parser *p, const struct btf_type *t, u32 bits,
 
 	if (err)
 		return err;
-	switch (btf_kind(t)) {
+	switch (type_kind(t)) {
 	case BTF_KIND_INT:
 		encoding = BTF_INT_ENCODING(((const u32 *)(t + 1))[0]);
 		if (!strcmp(word, "true") || !strcmp(word, "false")) {
@@ -297,7 +297,7 @@ static struct uerr *bit_field(struct parser *p, const struct btf_field *f, u8 *d
 static bool member_find(const struct btf_index *ix, const struct btf_type *t, const char *name, int depth,
 			u32 *budget, struct btf_field *ret)
 {
-	for (u32 i = 0; depth < BTF_MAX_DEPTH && i < btf_count(t) && *budget; i++) {
+	for (u32 i = 0; depth < BTF_MAX_DEPTH && i < type_count(t) && *budget; i++) {
 		struct btf_field f = btf_field_get(ix, t, i);
 		const struct btf_type *ft;
 
@@ -307,7 +307,7 @@ static bool member_find(const struct btf_index *ix, const struct btf_type *t, co
 			return true;
 		}
 		ft = btf_index_resolve(ix, f.type);
-		if (*f.name || !ft || (btf_kind(ft) != BTF_KIND_STRUCT && btf_kind(ft) != BTF_KIND_UNION))
+		if (*f.name || !ft || (type_kind(ft) != BTF_KIND_STRUCT && type_kind(ft) != BTF_KIND_UNION))
 			continue;
 		if (member_find(ix, ft, name, depth + 1, budget, ret)) {
 			ret->bit_off += f.bit_off;
@@ -321,7 +321,7 @@ static struct uerr *no_member(const struct btf_index *ix, const struct btf_type 
 {
 	struct uerr *err = uerr_new(UERR_USAGE, "no member '%s' in %s", name, btf_index_str(ix, t->name_off));
 
-	for (u32 i = 0; i < btf_count(t) && i < 8; i++)
+	for (u32 i = 0; i < type_count(t) && i < 8; i++)
 		uerr_add_near(err, btf_field_get(ix, t, i).name);
 	return err;
 }
@@ -373,7 +373,7 @@ static struct uerr *parse_type(struct parser *p, u32 id, u8 *data, u64 size, int
 
 	if (!t || depth > BTF_MAX_DEPTH)
 		return uerr_new(UERR_USAGE, "the types are broken");
-	switch (btf_kind(t)) {
+	switch (type_kind(t)) {
 	case BTF_KIND_STRUCT:
 	case BTF_KIND_UNION:
 	case BTF_KIND_DATASEC:
@@ -463,7 +463,7 @@ static bool bare_text(const struct btf_index *ix, u32 type_id, const char *text)
 {
 	const struct btf_type *t = ix ? btf_index_resolve(ix, type_id) : NULL;
 
-	return t && btf_kind(t) == BTF_KIND_ARRAY && btf_is_text(ix, (const struct btf_array *)(t + 1)) &&
+	return t && type_kind(t) == BTF_KIND_ARRAY && btf_is_text(ix, (const struct btf_array *)(t + 1)) &&
 	       *text != '"' && *text != '[';
 }
 

@@ -27,7 +27,7 @@ struct btf_field btf_field_get(const struct btf_index *ix, const struct btf_type
 {
 	struct btf_field f = { 0 };
 
-	if (btf_kind(t) == BTF_KIND_DATASEC) {
+	if (type_kind(t) == BTF_KIND_DATASEC) {
 		const struct btf_var_secinfo *v = (const struct btf_var_secinfo *)(t + 1) + i;
 		const struct btf_type *var = btf_index_type(ix, v->type);
 
@@ -44,7 +44,7 @@ struct btf_field btf_field_get(const struct btf_index *ix, const struct btf_type
 		f.bits = packed ? BTF_MEMBER_BITFIELD_SIZE(m->offset) : 0;
 		/* before kind_flag, an integer type told its own bits */
 		t = btf_index_resolve(ix, f.type);
-		if (!packed && t && btf_kind(t) == BTF_KIND_INT && BTF_INT_BITS(((const u32 *)(t + 1))[0]) != t->size * 8u) {
+		if (!packed && t && type_kind(t) == BTF_KIND_INT && BTF_INT_BITS(((const u32 *)(t + 1))[0]) != t->size * 8u) {
 			f.bits = BTF_INT_BITS(((const u32 *)(t + 1))[0]);
 			f.bit_off += BTF_INT_OFFSET(((const u32 *)(t + 1))[0]);
 		}
@@ -56,7 +56,7 @@ bool btf_is_text(const struct btf_index *ix, const struct btf_array *array)
 {
 	const struct btf_type *t = btf_index_resolve(ix, array->type);
 
-	return t && btf_kind(t) == BTF_KIND_INT && t->size == 1 &&
+	return t && type_kind(t) == BTF_KIND_INT && t->size == 1 &&
 	       (!strcmp(btf_index_str(ix, t->name_off), "char") ||
 		BTF_INT_ENCODING(((const u32 *)(t + 1))[0]) & BTF_INT_CHAR);
 }
@@ -106,10 +106,10 @@ static void print_int(struct printer *p, const struct btf_type *t, u64 v, u32 bi
 
 static void print_enum(struct printer *p, const struct btf_type *t, u64 v, u32 bits)
 {
-	bool is_signed = BTF_INFO_KFLAG(t->info), wide = btf_kind(t) == BTF_KIND_ENUM64;
+	bool is_signed = BTF_INFO_KFLAG(t->info), wide = type_kind(t) == BTF_KIND_ENUM64;
 	u64 mask = bits < 64 ? (1ull << bits) - 1 : ~0ull;
 
-	for (u32 i = 0; i < btf_count(t); i++) {
+	for (u32 i = 0; i < type_count(t); i++) {
 		const struct btf_enum *e = (const struct btf_enum *)(t + 1) + i;
 		const struct btf_enum64 *e64 = (const struct btf_enum64 *)(t + 1) + i;
 		u64 ev = wide ? (u64)e64->val_hi32 << 32 | e64->val_lo32 : (u64)(s64)e->val;
@@ -126,7 +126,7 @@ static void print_enum(struct printer *p, const struct btf_type *t, u64 v, u32 b
 
 static void print_scalar(struct printer *p, const struct btf_type *t, u64 v, u32 bits)
 {
-	switch (btf_kind(t)) {
+	switch (type_kind(t)) {
 	case BTF_KIND_INT:
 		print_int(p, t, v, bits);
 		break;
@@ -243,7 +243,7 @@ static bool is_anonymous(const struct printer *p, const struct btf_field *f)
 {
 	const struct btf_type *t = btf_index_resolve(p->ix, f->type);
 
-	return !*f->name && t && (btf_kind(t) == BTF_KIND_STRUCT || btf_kind(t) == BTF_KIND_UNION);
+	return !*f->name && t && (type_kind(t) == BTF_KIND_STRUCT || type_kind(t) == BTF_KIND_UNION);
 }
 
 static void print_members(struct printer *p, const struct btf_type *t, const u8 *data, u64 size, int depth,
@@ -251,7 +251,7 @@ static void print_members(struct printer *p, const struct btf_type *t, const u8 
 {
 	if (depth > BTF_MAX_DEPTH)
 		p->failed = true;
-	for (u32 i = 0; i < btf_count(t) && !p->failed; i++) {
+	for (u32 i = 0; i < type_count(t) && !p->failed; i++) {
 		struct btf_field f = btf_field_get(p->ix, t, i);
 		u64 off = f.bit_off / 8, field_size = btf_index_size(p->ix, f.type);
 
@@ -288,7 +288,7 @@ static void print_type(struct printer *p, u32 id, const u8 *data, u64 size, int 
 		p->failed = true;
 		return;
 	}
-	switch (btf_kind(t)) {
+	switch (type_kind(t)) {
 	case BTF_KIND_STRUCT:
 	case BTF_KIND_UNION:
 	case BTF_KIND_DATASEC:
@@ -376,7 +376,7 @@ static void name_type(FILE *out, const struct btf_index *ix, u32 id, int depth)
 	}
 	if (!*name)
 		name = "{…}";
-	switch (btf_kind(t)) {
+	switch (type_kind(t)) {
 	case BTF_KIND_PTR:
 		name_type(out, ix, t->type, depth + 1);
 		fputs(" *", out);

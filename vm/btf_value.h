@@ -23,12 +23,12 @@ bool btf_is_text(const struct btf_index *ix, const struct btf_array *array);
  * is then treated as untyped. */
 const struct btf_index *btf_types_for(const struct object *obj, u32 type_id, size_t size);
 
-static inline u32 btf_kind(const struct btf_type *t)
+static inline u32 type_kind(const struct btf_type *t)
 {
 	return BTF_INFO_KIND(t->info);
 }
 
-static inline u32 btf_count(const struct btf_type *t)
+static inline u32 type_count(const struct btf_type *t)
 {
 	return BTF_INFO_VLEN(t->info);
 }

@@ -50,12 +50,12 @@ struct access {
 
 static bool is_composite(const struct btf_type *t)
 {
-	return t && (btf_kind(t) == BTF_KIND_STRUCT || btf_kind(t) == BTF_KIND_UNION);
+	return t && (type_kind(t) == BTF_KIND_STRUCT || type_kind(t) == BTF_KIND_UNION);
 }
 
 static bool is_enum(const struct btf_type *t)
 {
-	return t && (btf_kind(t) == BTF_KIND_ENUM || btf_kind(t) == BTF_KIND_ENUM64);
+	return t && (type_kind(t) == BTF_KIND_ENUM || type_kind(t) == BTF_KIND_ENUM64);
 }
 
 /* Length of a name without its ___flavour. */
@@ -81,9 +81,9 @@ static bool enum_get(const struct btf_index *ix, const struct btf_type *t, u32 i
 	const struct btf_enum *e = (const struct btf_enum *)(t + 1) + i;
 	const struct btf_enum64 *e64 = (const struct btf_enum64 *)(t + 1) + i;
 
-	if (i >= btf_count(t))
+	if (i >= type_count(t))
 		return false;
-	if (btf_kind(t) == BTF_KIND_ENUM64) {
+	if (type_kind(t) == BTF_KIND_ENUM64) {
 		*name = btf_index_str(ix, e64->name_off);
 		*value = (u64)e64->val_hi32 << 32 | e64->val_lo32;
 	} else {
@@ -103,7 +103,7 @@ static bool local_step(const struct btf_index *ix, struct access *a, u32 index)
 	if (is_composite(t)) {
 		struct btf_field f;
 
-		if (index >= btf_count(t))
+		if (index >= type_count(t))
 			return false;
 		f = btf_field_get(ix, t, index);
 		s->name = f.name;
@@ -114,7 +114,7 @@ static bool local_step(const struct btf_index *ix, struct access *a, u32 index)
 			a->n--;
 		return true;
 	}
-	if (!t || btf_kind(t) != BTF_KIND_ARRAY)
+	if (!t || type_kind(t) != BTF_KIND_ARRAY)
 		return false;
 	a->place.type = ((const struct btf_array *)(t + 1))->type;
 	a->place.bit_off += index * btf_index_size(ix, a->place.type) * 8;
@@ -169,9 +169,9 @@ static bool fields_compatible(const struct btf_index *li, u32 lid, const struct 
 			return true;
 		if (is_enum(l) && is_enum(t))
 			return true;
-		if (btf_kind(l) != btf_kind(t))
+		if (type_kind(l) != type_kind(t))
 			return false;
-		if (btf_kind(l) != BTF_KIND_ARRAY)
+		if (type_kind(l) != BTF_KIND_ARRAY)
 			return true;
 		lid = ((const struct btf_array *)(l + 1))->type;
 		tid = ((const struct btf_array *)(t + 1))->type;
@@ -182,7 +182,7 @@ static bool fields_compatible(const struct btf_index *li, u32 lid, const struct 
 static bool member_find(const struct btf_index *ix, const struct btf_type *t, const char *name, u64 off, int depth,
 			u32 *budget, struct place *ret)
 {
-	for (u32 i = 0; depth < BTF_MAX_DEPTH && i < btf_count(t) && *budget; i++) {
+	for (u32 i = 0; depth < BTF_MAX_DEPTH && i < type_count(t) && *budget; i++) {
 		struct btf_field f = btf_field_get(ix, t, i);
 		const struct btf_type *inner;
 
@@ -220,7 +220,7 @@ static bool access_follow(const struct btf_index *ix, const struct access *a, u3
 			continue;
 		}
 		array = (const struct btf_array *)(t + 1);
-		if (btf_kind(t) != BTF_KIND_ARRAY || (array->nelems && a->steps[i].index >= array->nelems))
+		if (type_kind(t) != BTF_KIND_ARRAY || (array->nelems && a->steps[i].index >= array->nelems))
 			return false;
 		ret->type = array->type;
 		ret->bits = 0;
@@ -255,7 +255,7 @@ static bool field_signed(const struct btf_type *t)
 {
 	if (is_enum(t))
 		return BTF_INFO_KFLAG(t->info);
-	return btf_kind(t) == BTF_KIND_INT && BTF_INT_ENCODING(((const u32 *)(t + 1))[0]) & BTF_INT_SIGNED;
+	return type_kind(t) == BTF_KIND_INT && BTF_INT_ENCODING(((const u32 *)(t + 1))[0]) & BTF_INT_SIGNED;
 }
 
 /* The fact KIND about the field at P; false when there is none. */
@@ -270,7 +270,7 @@ static bool field_fact(const struct btf_index *ix, u32 kind, const struct place 
 	if (p->bits)
 		bit_field_bytes(ix, p, &off, &size);
 	ret->is_signed = field_signed(t);
-	ret->pointer = btf_kind(t) == BTF_KIND_PTR;
+	ret->pointer = type_kind(t) == BTF_KIND_PTR;
 	ret->loose = p->bits;
 	switch (kind) {
 	case FIELD_BYTE_OFFSET:
@@ -334,7 +334,7 @@ static bool target_fact(const struct btf_index *li, const struct btf_index *ti, 
 
 static bool kinds_compatible(const struct btf_type *l, const struct btf_type *t)
 {
-	return btf_kind(l) == btf_kind(t) || (is_enum(l) && is_enum(t));
+	return type_kind(l) == type_kind(t) || (is_enum(l) && is_enum(t));
 }
 
 enum found { FOUND_NONE, FOUND_ONE, FOUND_AMBIGUOUS };

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* Instructions by name, for programs in tests. */
+#pragma once
+#include <linux/bpf.h>
+
+#define ALU64_IMM(op, d, i) { .code = BPF_ALU64 | (op) | BPF_K, .dst_reg = d, .imm = i }
+#define ALU64_REG(op, d, s) { .code = BPF_ALU64 | (op) | BPF_X, .dst_reg = d, .src_reg = s }
+#define MOV_IMM(d, i) ALU64_IMM(BPF_MOV, d, i)
+#define MOV_REG(d, s) ALU64_REG(BPF_MOV, d, s)
+#define MOV32_REG(d, s) { .code = BPF_ALU | BPF_MOV | BPF_X, .dst_reg = d, .src_reg = s }
+#define LD_IMM64(d, v) \
+	{ .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .imm = (__s32)(v) }, { .imm = (__s32)((__u64)(v) >> 32) }
+#define LD_MAP(d, m) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = 5, .imm = m }, { 0 }
+#define LD_VALUE(d, m, o) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = 6, .imm = m }, { .imm = o }
+#define LOAD(size, d, s, o) { .code = BPF_LDX | BPF_MEM | (size), .dst_reg = d, .src_reg = s, .off = o }
+#define STORE(size, d, o, s) { .code = BPF_STX | BPF_MEM | (size), .dst_reg = d, .src_reg = s, .off = o }
+#define STORE_IMM(size, d, o, i) { .code = BPF_ST | BPF_MEM | (size), .dst_reg = d, .off = o, .imm = i }
+#define ATOMIC(size, op, d, o, s) \
+	{ .code = BPF_STX | BPF_ATOMIC | (size), .dst_reg = d, .src_reg = s, .off = o, .imm = op }
+#define JUMP(o) { .code = BPF_JMP | BPF_JA, .off = o }
+#define JUMP_IMM(op, d, i, o) { .code = BPF_JMP | (op) | BPF_K, .dst_reg = d, .off = o, .imm = i }
+#define JUMP_REG(op, d, s, o) { .code = BPF_JMP | (op) | BPF_X, .dst_reg = d, .src_reg = s, .off = o }
+#define CALL(id) { .code = BPF_JMP | BPF_CALL, .imm = id }
+#define CALL_LOCAL(o) { .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = o }
+#define EXIT { .code = BPF_JMP | BPF_EXIT }
+#define R0 BPF_REG_0
+#define R1 BPF_REG_1
+#define R2 BPF_REG_2
+#define R3 BPF_REG_3
+#define R4 BPF_REG_4
+#define R5 BPF_REG_5
+#define R6 BPF_REG_6
+#define R7 BPF_REG_7
+#define FP BPF_REG_10
+#define B BPF_B
+#define H BPF_H
+#define W BPF_W
+#define DW BPF_DW
