@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* bpfctl latency: how long functions take, as histograms. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "cli/hist.h"
 #include "cli/oneshot.h"
@@ -25,6 +27,7 @@ struct timing {
 	struct hist **now, **before;       /* by place; NULL: never called */
 	u64 period_start, missed_before;
 	u64 events[LATENCY_NEVENTS];
+	u64 ours;                          /* ns of each call; 0: not known */
 };
 
 static void take_extremes(u32 index, const u64 *value, void *arg)
@@ -221,7 +224,10 @@ static void print_hist(struct timing *t, const struct place *p, const struct his
 	for (size_t i = 0; i < ARRAY_SIZE(percentiles); i++)
 		out_printf(out, "%s %s   ", percentiles[i].name,
 			   duration_format(hist_percentile(h, percentiles[i].per_mille), time));
-	out_printf(out, "max %s   (within 6 %%)\n", duration_format(h->max, time));
+	out_printf(out, "max %s   (within 6 %%", duration_format(h->max, time));
+	if (t->ours)
+		out_printf(out, "; %s of each call is ours", duration_format(t->ours, time));
+	out_printf(out, ")\n");
 }
 
 /* A function in all processes. */
@@ -370,10 +376,16 @@ static void print_unpaired(const struct timing *t)
 			 count_format(n - no_room, "call", "calls", buf));
 }
 
-static struct uerr *latency_run(struct timing *t)
+static void hists_free(struct hist **list, size_t n)
+{
+	for (size_t i = 0; list && i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+static struct uerr *timing_init(struct timing *t)
 {
 	size_t n = t->os.places.n;
-	struct uerr *err;
 
 	t->extremes = calloc(n, sizeof(*t->extremes));
 	t->now = calloc(n, sizeof(*t->now));
@@ -381,9 +393,98 @@ static struct uerr *latency_run(struct timing *t)
 	if (!t->extremes || !t->now || !t->before)
 		return uerr_nomem();
 	t->period_start = t->os.start_ns;
-	err = oneshot_run(&t->os, interval, t);
+	return NULL;
+}
+
+static void timing_deinit(struct timing *t)
+{
+	size_t n = t->os.places.n;
+
+	hists_free(t->now, n);
+	hists_free(t->before, n);
+	free(t->extremes);
+	oneshot_deinit(&t->os);
+}
+
+/* Waits, detaches, reads. */
+static struct uerr *timing_run(struct timing *t)
+{
+	struct uerr *err = timing_init(t);
+
 	if (!err)
-		err = read_hists(t);
+		err = oneshot_run(&t->os, interval, t);
+	return err ? err : read_hists(t);
+}
+
+#define CALIBRATION_CALLS 5000
+#define CALIBRATION_LIMIT_NS 1000000000
+
+/* What calibration times: nothing, so the time is ours. */
+void bpfctl_empty_function(void);
+__attribute__((noinline)) void bpfctl_empty_function(void)
+{
+	/* long enough to be probed, and kept by the compiler */
+	__asm__ volatile(".nops 16" ::: "memory");
+}
+
+/* A child that calls the empty function once GO_FD has a byte. */
+static pid_t fork_calibration(int *go_fd)
+{
+	int go[2];
+	char byte;
+	pid_t pid;
+
+	if (pipe2(go, O_CLOEXEC))
+		return -1;
+	pid = fork();
+	if (pid) {
+		close(go[0]);
+		*go_fd = go[1];
+		return pid;
+	}
+	close(go[1]);
+	if (read(go[0], &byte, 1) == 1)
+		for (int i = 0; i < CALIBRATION_CALLS; i++)
+			bpfctl_empty_function();
+	_exit(0);
+}
+
+/* The time that an empty function seems to take, in ns, with the same programs
+ * and the same daemon; 0 if that cannot be found out here. */
+static u64 calibrate(const struct opts *ours)
+{
+	struct opts o = { .given = OPT_PID | OPT_QUIET, .socket = ours->socket, .for_ns = CALIBRATION_LIMIT_NS };
+	struct cli cli = { .o = &o, .out = stderr };
+	struct timing t = {};
+	cleanup_close int go_fd = -1;
+	cleanup_uerr struct uerr *err = NULL;
+	pid_t pid = fork_calibration(&go_fd);
+	u64 ns = 0;
+
+	if (pid < 0)
+		return 0;
+	if (!vec_push(&o.args, "latency") || !vec_push(&o.args, ":bpfctl_empty_function") || !vec_push(&o.pids, pid))
+		err = uerr_nomem();
+	if (!err)
+		err = oneshot_begin(&t.os, &cli, &latency_tool);
+	if (!err && write(go_fd, "", 1) == 1)
+		err = timing_run(&t);
+	if (!err && t.now && t.now[0])
+		ns = hist_percentile(t.now[0], 500);
+	close(steal_fd(&go_fd));
+	waitpid(pid, NULL, 0);
+	timing_deinit(&t);
+	opts_deinit(&o);
+	return ns;
+}
+
+static struct uerr *latency_run(struct timing *t)
+{
+	struct uerr *err = timing_run(t);
+
+	/* while CMD still runs, signals are for it */
+	if (!err && !opt_given(t->os.cli->o, OPT_JSON) && !(t->os.child.pid && t->os.timed_out))
+		t->ours = calibrate(t->os.cli->o);
 	if (!err)
 		err = print_period(t, t->os.end_ns, true);
 	if (err)
@@ -393,13 +494,6 @@ static struct uerr *latency_run(struct timing *t)
 	return NULL;
 }
 
-static void hists_free(struct hist **list, size_t n)
-{
-	for (size_t i = 0; list && i < n; i++)
-		free(list[i]);
-	free(list);
-}
-
 struct uerr *cmd_latency(struct cli *cli)
 {
 	struct timing t = {};
@@ -407,9 +501,6 @@ struct uerr *cmd_latency(struct cli *cli)
 
 	if (!err && t.os.attached)
 		err = latency_run(&t);
-	hists_free(t.now, t.os.places.n);
-	hists_free(t.before, t.os.places.n);
-	free(t.extremes);
-	oneshot_deinit(&t.os);
+	timing_deinit(&t);
 	return err;
 }

@@ -32,7 +32,7 @@ struct uerr *wait_init(struct wait *w, int daemon_fd, struct child *child, u64 f
 
 	*w = (struct wait){ .daemon_fd = daemon_fd, .child = child && child->pid ? child : NULL };
 	wait_signals(&set);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	sigprocmask(SIG_BLOCK, &set, &w->saved_signals);
 	w->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	w->limit = for_ns ? now + for_ns : 0;
 	w->tick = interval_ns ? now + interval_ns : 0;
@@ -42,17 +42,14 @@ struct uerr *wait_init(struct wait *w, int daemon_fd, struct child *child, u64 f
 
 void wait_deinit(struct wait *w)
 {
-	sigset_t set;
-
+	if (w->signal_fd < 0)
+		return;
 	vec_foreach(p, &w->pids)
 		if (p->fd >= 0)
 			close(p->fd);
 	vec_free(&w->pids);
-	if (w->signal_fd >= 0)
-		close(w->signal_fd);
-	w->signal_fd = -1;
-	wait_signals(&set);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	close(steal_fd(&w->signal_fd));
+	sigprocmask(SIG_SETMASK, &w->saved_signals, NULL);
 }
 
 bool wait_add(struct wait *w, pid_t pid)

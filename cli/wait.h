@@ -4,6 +4,8 @@
  * the exit of all its targets, the loss of the daemon; whichever is first.
  */
 #pragma once
+#include <signal.h>
+
 #include "base/types.h"
 #include "base/uerr.h"
 #include "base/vec.h"
@@ -22,6 +24,7 @@ struct wait {
 	struct child *child;  /* signals are passed on to it; its exit is WAIT_EXITED; or NULL */
 	u64 limit, tick;      /* CLOCK_MONOTONIC, ns; 0: none */
 	u64 interval;
+	sigset_t saved_signals;
 	VEC(struct watched) pids;
 };
 
