@@ -1,195 +1,368 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * C++ names (and Rust's older ones, which borrow their mangling) as people write
- * them. The demangling itself is the C++ runtime's; here its result is stripped
- * of what a SPEC leaves out: return type, parameters, qualifiers, Rust's hash.
+ * The path of a mangled C++ function name (Itanium C++ ABI 5.1), or of one of
+ * Rust's older names, which borrow that mangling: "_ZN2ns1A3runEi" → "ns::A::run".
+ *
+ * That is all a SPEC needs, since it names a function without parameters and
+ * template arguments and means all overloads. A full demangler writes those out,
+ * and a name of 200 bytes can make it write 2^30: names come from files that
+ * anybody may have made. This one passes over them and is linear. Names that it
+ * does not know (lambdas, local entities, conversions, expressions as template
+ * arguments) have no path; they are still found as they are mangled.
  */
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/vec.h"
 #include "elfsym/image_int.h"
 
-/* Of the C++ ABI (cxxabi.h is a C++ header). Not for names that could make it
- * work without end. */
-extern char *__cxa_demangle(const char *mangled, char *buf, size_t *len, int *status);
-#define MANGLED_MAX 2048
+static const struct {
+	char code[3];
+	const char *text;
+} operators[] = {
+	{ "nw", " new" }, { "na", " new[]" }, { "dl", " delete" }, { "da", " delete[]" }, { "aw", " co_await" },
+	{ "pl", "+" },	  { "mi", "-" },      { "ml", "*" },	   { "dv", "/" },	  { "rm", "%" },
+	{ "an", "&" },	  { "or", "|" },      { "eo", "^" },	   { "aS", "=" },	  { "pL", "+=" },
+	{ "mI", "-=" },	  { "mL", "*=" },     { "dV", "/=" },	   { "rM", "%=" },	  { "aN", "&=" },
+	{ "oR", "|=" },	  { "eO", "^=" },     { "ls", "<<" },	   { "rs", ">>" },	  { "lS", "<<=" },
+	{ "rS", ">>=" },  { "eq", "==" },     { "ne", "!=" },	   { "lt", "<" },	  { "gt", ">" },
+	{ "le", "<=" },	  { "ge", ">=" },     { "ss", "<=>" },	   { "nt", "!" },	  { "aa", "&&" },
+	{ "oo", "||" },	  { "pp", "++" },     { "mm", "--" },	   { "cm", "," },	  { "pm", "->*" },
+	{ "pt", "->" },	  { "cl", "()" },     { "ix", "[]" },	   { "ps", "+" },	  { "ng", "-" },
+	{ "ad", "&" },	  { "de", "*" },      { "co", "~" },
+};
 
-/* Rust writes what an ELF symbol of its day could not hold as $XY$. */
+static const struct {
+	char code[3];
+	const char *text;
+} abbreviations[] = {
+	{ "St", "std" },	       { "Sa", "std::allocator" }, { "Sb", "std::basic_string" },
+	{ "Ss", "std::basic_string" }, { "Si", "std::basic_istream" }, { "So", "std::basic_ostream" },
+	{ "Sd", "std::basic_iostream" },
+};
+
+/* Rust writes as $XY$ what symbols of its day could not hold. */
 static const struct {
 	const char *code, *text;
 } rust_codes[] = {
-	{ "$SP$", "@" }, { "$BP$", "*" }, { "$RF$", "&" }, { "$LT$", "<" },  { "$GT$", ">" },
-	{ "$LP$", "(" }, { "$RP$", ")" }, { "$C$", "," },  { "$u20$", " " }, { "$u27$", "'" },
-	{ "$u5b$", "[" }, { "$u5d$", "]" }, { "$u7b$", "{" }, { "$u7d$", "}" }, { "$u7e$", "~" },
-	{ "..", "::" },
+	{ "$SP$", "@" }, { "$BP$", "*" },  { "$RF$", "&" },  { "$LT$", "<" },  { "$GT$", ">" },	 { "$LP$", "(" },
+	{ "$RP$", ")" }, { "$C$", "," },   { "$u20$", " " }, { "$u27$", "'" }, { "$u5b$", "[" }, { "$u5d$", "]" },
+	{ "$u7b$", "{" }, { "$u7d$", "}" }, { "$u7e$", "~" }, { "..", "::" },
 };
 
-static const char *rust_code(const char *p, const char **text)
+struct path {
+	const char *p;      /* what is left of the mangled name */
+	VEC(char) out;
+	size_t last, last_len; /* the last component, in out */
+	bool bad;
+};
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* <source-name>: its length, then so many letters. Returns what follows, or
+ * NULL; *text and *len are the letters. */
+static const char *source_name(const char *p, const char **text, size_t *len)
+{
+	size_t n = 0;
+
+	while (is_digit(*p) && n < 1u << 20)
+		n = n * 10 + (*p++ - '0');
+	if (!n || strnlen(p, n) < n)
+		return NULL;
+	*text = p;
+	*len = n;
+	return p + n;
+}
+
+/* ---- passing over template arguments ---- */
+
+static const char *skip_sequence(const char *p)
+{
+	while (is_digit(*p) || (*p >= 'A' && *p <= 'Z'))
+		p++;
+	return *p == '_' ? p + 1 : NULL;
+}
+
+/* L <builtin type or enumeration> <value> E, or L _Z <encoding> E, of which the
+ * latter ends like any bracket. */
+static const char *skip_literal(const char *p, unsigned *depth)
+{
+	const char *text;
+	size_t len;
+
+	if (p[0] == '_' && p[1] == 'Z') {
+		++*depth;
+		return p + 2;
+	}
+	if (is_digit(*p))
+		p = source_name(p, &text, &len);
+	else if (*p >= 'a' && *p <= 'z')
+		p++;
+	else
+		return NULL;
+	if (!p)
+		return NULL;
+	while (is_digit(*p) || (*p >= 'a' && *p <= 'z'))
+		p++;
+	return *p == 'E' ? p + 1 : NULL;
+}
+
+/* One token inside of template arguments; NULL when it is unknown. */
+static const char *skip_token(const char *p, unsigned *depth)
+{
+	const char *text;
+	size_t len;
+
+	if (is_digit(*p))
+		return source_name(p, &text, &len);
+	if (*p >= 'a' && *p <= 'z')
+		return p + 1;
+	switch (*p) {
+	case 'I':
+	case 'N':
+	case 'J':
+	case 'F':
+		++*depth;
+		return p + 1;
+	case 'E':
+		--*depth;
+		return p + 1;
+	case 'L':
+		return skip_literal(p + 1, depth);
+	case 'S':
+		return p[1] >= 'a' && p[1] <= 'z' ? p + 2 : skip_sequence(p + 1);
+	case 'T':
+		return skip_sequence(p + 1);
+	case 'A':
+		return is_digit(p[1]) || p[1] == '_' ? skip_sequence(p + 1) : NULL;
+	case 'D':
+		return p[1] && strchr("pnisuacdefho", p[1]) ? p + 2 : NULL;
+	case 'K':
+	case 'V':
+	case 'R':
+	case 'O':
+	case 'P':
+	case 'C':
+	case 'G':
+	case 'M':
+	case 'B':
+		return p + 1;
+	default:
+		return NULL;
+	}
+}
+
+/* P stands at the 'I'. */
+static const char *skip_arguments(const char *p)
+{
+	unsigned depth = 0;
+
+	do {
+		p = skip_token(p, &depth);
+	} while (p && depth);
+	return p;
+}
+
+/* ---- components ---- */
+
+static void append(struct path *path, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len && !path->bad; i++)
+		path->bad = !vec_push(&path->out, text[i]);
+}
+
+static void begin_component(struct path *path)
+{
+	if (path->out.n)
+		append(path, "::", 2);
+	path->last = path->out.n;
+}
+
+static void component(struct path *path, const char *text, size_t len)
+{
+	begin_component(path);
+	append(path, text, len);
+	path->last_len = path->out.n - path->last;
+}
+
+static void named_component(struct path *path)
+{
+	const char *text;
+	size_t len;
+
+	path->p = source_name(path->p, &text, &len);
+	if (!path->p)
+		path->bad = true;
+	else if (len >= 10 && !strncmp(text, "_GLOBAL__N", 10))
+		component(path, "(anonymous namespace)", 21);
+	else
+		component(path, text, len);
+}
+
+/* C1 and D1 and so on: the class once more. */
+static void structor(struct path *path)
+{
+	bool dtor = *path->p == 'D';
+	char *class;
+
+	if (!is_digit(path->p[1]) || !path->out.n) {
+		path->bad = true;
+		return;
+	}
+	path->p += 2;
+	class = strndup(path->out.data + path->last, path->last_len);
+	begin_component(path);
+	append(path, "~", dtor);
+	append(path, class ? class : "", class ? strlen(class) : 0);
+	path->bad |= !class;
+	free(class);
+}
+
+static void abbreviation(struct path *path)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(abbreviations); i++) {
+		if (strncmp(path->p, abbreviations[i].code, 2))
+			continue;
+		path->p += 2;
+		component(path, abbreviations[i].text, strlen(abbreviations[i].text));
+		if (path->last_len > 5) { /* std:: is not part of the class's name */
+			path->last += 5;
+			path->last_len -= 5;
+		}
+		return;
+	}
+	path->bad = true;
+}
+
+static void operator(struct path *path)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(operators); i++) {
+		if (strncmp(path->p, operators[i].code, 2))
+			continue;
+		path->p += 2;
+		begin_component(path);
+		append(path, "operator", 8);
+		append(path, operators[i].text, strlen(operators[i].text));
+		return;
+	}
+	path->bad = true;
+}
+
+/* One piece of a name: a component, or what qualifies the last one. */
+static void piece(struct path *path)
+{
+	const char *text;
+	size_t len;
+
+	if (is_digit(*path->p)) {
+		named_component(path);
+		return;
+	}
+	switch (*path->p) {
+	case 'S':
+		abbreviation(path);
+		return;
+	case 'C':
+	case 'D':
+		structor(path);
+		return;
+	case 'I':
+		path->p = skip_arguments(path->p);
+		break;
+	case 'B': /* an ABI tag */
+		path->p = source_name(path->p + 1, &text, &len);
+		break;
+	case 'L': /* internal linkage */
+		path->p++;
+		break;
+	default:
+		operator(path);
+		return;
+	}
+	path->bad |= !path->p;
+}
+
+static void parse(struct path *path)
+{
+	bool nested;
+
+	path->p += *path->p == 'L';
+	nested = *path->p == 'N';
+	if (!nested) {
+		if (!strncmp(path->p, "St", 2))
+			piece(path);
+		if (!path->bad)
+			piece(path);
+		return;
+	}
+	path->p++;
+	path->p += strspn(path->p, "rVK");
+	path->p += *path->p == 'R' || *path->p == 'O';
+	while (!path->bad && *path->p != 'E') {
+		if (!*path->p)
+			path->bad = true;
+		else
+			piece(path);
+	}
+}
+
+/* ---- Rust ---- */
+
+static size_t rust_code(const char *s, const char **text)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(rust_codes); i++) {
 		size_t len = strlen(rust_codes[i].code);
 
-		if (!strncmp(p, rust_codes[i].code, len)) {
+		if (!strncmp(s, rust_codes[i].code, len)) {
 			*text = rust_codes[i].text;
-			return p + len;
+			return len;
 		}
 	}
-	return NULL;
+	return 0;
 }
 
-/* "a::b::h0123456789abcdef" → "a::b", and the codes above; in place, since no
- * text is longer than its code. */
-static bool strip_rust(char *s)
+/* "a::b::h0123456789abcdef" → "a::b", and the codes; in place, since no text is
+ * longer than its code. */
+static void strip_rust(char *s)
 {
 	size_t len = strlen(s);
-	char *hash = len > 19 ? s + len - 19 : NULL;
-	char *to = s;
+	char *hash = len > 19 ? s + len - 19 : NULL, *to = s;
 
 	if (!hash || strncmp(hash, "::h", 3) || strspn(hash + 3, "0123456789abcdef") != 16)
-		return false;
+		return;
 	*hash = '\0';
-	if (!strncmp(s, "_$", 2))
-		s++;
+	s += !strncmp(s, "_$", 2);
 	while (*s) {
-		const char *text, *next = rust_code(s, &text);
+		const char *text;
+		size_t n = rust_code(s, &text);
 
-		if (next) {
+		if (n)
 			to = stpcpy(to, text);
-			s += next - s;
-		} else {
-			*to++ = *s++;
-		}
+		else
+			*to++ = *s;
+		s += n ? n : 1;
 	}
 	*to = '\0';
-	return true;
 }
 
-static bool ends_in_operator(const char *s, const char *end)
+char *demangle_path(const char *mangled)
 {
-	static const char word[] = "operator";
-	size_t len = sizeof(word) - 1;
+	struct path path = {};
 
-	return end - s >= (ptrdiff_t)len && !memcmp(end - len, word, len) &&
-	       (end - s == (ptrdiff_t)len || !(isalnum((u8)end[-(ptrdiff_t)len - 1]) || end[-(ptrdiff_t)len - 1] == '_'));
-}
-
-/* The end of an operator's own punctuation behind "operator" at P. */
-static const char *operator_end(const char *p)
-{
-	if (!strncmp(p, "()", 2) || !strncmp(p, "[]", 2))
-		return p + 2;
-	return p + strspn(p, "<>=!+-*/%^&|~,");
-}
-
-static bool is_anonymous(const char *p)
-{
-	return !strncmp(p, "(anonymous namespace)", 21);
-}
-
-/*
- * Splits a demangled signature into [*start, *end): the qualified name. The
- * parameters begin at the first '(' outside of brackets; the return type (of
- * templates) ends at the last blank outside of brackets before that.
- */
-static void split_signature(const char *s, const char **start, const char **end)
-{
-	const char *p = s;
-	int depth = 0;
-
-	*start = s;
-	while (*p) {
-		if (!depth && ends_in_operator(s, p)) {
-			if (*p == ' ') /* a conversion, new, delete */
-				p += 1 + strcspn(p + 1, "(");
-			else
-				p = operator_end(p);
-			if (*p == '(')
-				break;
-			if (!*p)
-				break;
-		}
-		if (is_anonymous(p)) {
-			p += 21;
-			continue;
-		}
-		if (*p == '(' && !depth)
-			break;
-		if (*p == '<' || *p == '(' || *p == '{' || *p == '[')
-			depth++;
-		else if (*p == '>' || *p == ')' || *p == '}' || *p == ']')
-			depth -= depth > 0;
-		else if (*p == ' ' && !depth)
-			*start = p + 1;
-		p++;
-	}
-	*end = p;
-}
-
-/* LEN without a last "<…>": f<int> → f. */
-static size_t without_template(const char *s, size_t len)
-{
-	int depth = 0;
-
-	if (!len || s[len - 1] != '>')
-		return len;
-	for (size_t i = len; i-- > 0;) {
-		depth += s[i] == '>';
-		depth -= s[i] == '<';
-		if (!depth)
-			return i;
-	}
-	return len;
-}
-
-static size_t without_abi_tag(const char *s, size_t len)
-{
-	const char *tag = memmem(s, len, "[abi:", 5);
-
-	return tag && s[len - 1] == ']' ? (size_t)(tag - s) : len;
-}
-
-static char *demangle(const char *mangled)
-{
-	int status;
-
-	if (strncmp(mangled, "_Z", 2) || strnlen(mangled, MANGLED_MAX) == MANGLED_MAX)
+	if (strncmp(mangled, "_Z", 2))
 		return NULL;
-	return __cxa_demangle(mangled, NULL, NULL, &status);
-}
-
-char *demangle_base(const char *mangled)
-{
-	cleanup_free char *s = demangle(mangled);
-	const char *start, *end;
-
-	if (!s)
+	path.p = mangled + 2;
+	parse(&path);
+	if (!path.bad && (!path.out.n || !vec_push(&path.out, '\0')))
+		path.bad = true;
+	if (path.bad) {
+		vec_free(&path.out);
 		return NULL;
-	if (strip_rust(s))
-		return steal_ptr(s);
-	split_signature(s, &start, &end);
-	return strndup(start, without_abi_tag(start, end - start));
-}
-
-bool demangles_to(const char *mangled, const char *name)
-{
-	cleanup_free char *s = demangle(mangled);
-	size_t want = strlen(name), len;
-	const char *start, *end;
-
-	if (!s)
-		return false;
-	if (!strcmp(s, name))
-		return true;
-	if (strip_rust(s))
-		return !strcmp(s, name);
-	split_signature(s, &start, &end);
-	if (!strcmp(start, name)) /* with parameters, without return type */
-		return true;
-	len = without_abi_tag(start, end - start);
-	if (len == want && !memcmp(start, name, len))
-		return true;
-	len = without_template(start, len);
-	return len == want && !memcmp(start, name, len);
+	}
+	strip_rust(path.out.data);
+	return path.out.data;
 }

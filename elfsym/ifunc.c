@@ -52,12 +52,13 @@ static void imports_deinit(struct imports *in)
 	free(in->names);
 }
 
-/* One file's requirements: a chain of Vernaux. */
-static void read_vernaux(const u8 *table, u64 size, u64 pos, unsigned n, struct imports *in)
+/* One file's requirements: a chain of Vernaux. *BUDGET bounds all chains, which
+ * may run through each other. */
+static void read_vernaux(const u8 *table, u64 size, u64 pos, u64 *budget, struct imports *in)
 {
 	Elf64_Vernaux aux;
 
-	for (; n && pos <= size && size - pos >= sizeof(aux); n--, pos += aux.vna_next) {
+	for (; *budget && pos <= size && size - pos >= sizeof(aux); --*budget, pos += aux.vna_next) {
 		memcpy(&aux, table + pos, sizeof(aux));
 		if (aux.vna_other < VERSIONS && aux.vna_name < in->str_size)
 			in->names[aux.vna_other] = in->str + aux.vna_name;
@@ -69,11 +70,11 @@ static void read_vernaux(const u8 *table, u64 size, u64 pos, unsigned n, struct 
 static void read_verneed(const u8 *table, u64 size, struct imports *in)
 {
 	Elf64_Verneed need;
-	u64 pos = 0;
+	u64 pos = 0, budget = size / sizeof(Elf64_Vernaux);
 
-	for (unsigned steps = 0; steps < VERSIONS && pos <= size && size - pos >= sizeof(need); steps++) {
+	while (pos <= size && size - pos >= sizeof(need)) {
 		memcpy(&need, table + pos, sizeof(need));
-		read_vernaux(table, size, pos + need.vn_aux, need.vn_cnt, in);
+		read_vernaux(table, size, pos + need.vn_aux, &budget, in);
 		if (!need.vn_next)
 			return;
 		pos += need.vn_next;
@@ -160,11 +161,15 @@ static struct uerr *add_module(struct ifuncs *fs, const struct module *mod)
 	const struct image *im = mod->image;
 	struct imports in = {};
 	struct uerr *err = read_imports(im, &in);
+	u64 total = 0;
 
 	for (size_t t = 0; t < im->nrela && !err; t++) {
 		size_t n = im->rela[t].size / sizeof(Elf64_Rela);
 		cleanup_free void *relas = NULL;
 
+		total += im->rela[t].size;
+		if (total > im->file_size)
+			break; /* tables that overlap: image_code() refuses the file */
 		err = image_load(im, im->rela[t], &relas);
 		for (size_t i = 0; i < n && !err; i++)
 			err = add_rela(fs, mod, &in, (Elf64_Rela *)relas + i);

@@ -367,13 +367,15 @@ static char *build_id_in_notes(const u8 *buf, size_t size)
 	return NULL;
 }
 
-static struct uerr *build_id_in_span(struct image *im, struct span span)
+/* *BUDGET bounds what is read of all the notes that a file says it has. */
+static struct uerr *build_id_in_span(struct image *im, struct span span, u64 *budget)
 {
 	cleanup_free void *buf = NULL;
 	struct uerr *err;
 
-	if (im->build_id || !span.size || span.size > NOTES_MAX || !span_ok(im, span.off, span.size))
+	if (im->build_id || !span.size || span.size > *budget || !span_ok(im, span.off, span.size))
 		return NULL;
+	*budget -= span.size;
 	err = image_load(im, span, &buf);
 	if (err)
 		return err;
@@ -384,6 +386,7 @@ static struct uerr *build_id_in_span(struct image *im, struct span span)
 /* Sections first: in a separate debug file the segments have no bytes. */
 static struct uerr *find_build_id(struct image *im)
 {
+	u64 budget = NOTES_MAX;
 	struct uerr *err = NULL;
 	Elf_Scn *scn = NULL;
 
@@ -391,11 +394,12 @@ static struct uerr *find_build_id(struct image *im)
 		const Elf64_Shdr *sh = elf64_getshdr(scn);
 
 		if (sh && sh->sh_type == SHT_NOTE)
-			err = build_id_in_span(im, (struct span){ sh->sh_offset, sh->sh_size });
+			err = build_id_in_span(im, (struct span){ sh->sh_offset, sh->sh_size }, &budget);
 	}
 	for (size_t i = 0; i < im->nphdrs && !err && !im->is_debug; i++)
 		if (im->phdrs[i].p_type == PT_NOTE)
-			err = build_id_in_span(im, (struct span){ im->phdrs[i].p_offset, im->phdrs[i].p_filesz });
+			err = build_id_in_span(im, (struct span){ im->phdrs[i].p_offset, im->phdrs[i].p_filesz },
+					       &budget);
 	return err;
 }
 

@@ -112,10 +112,9 @@ u64 symtab_count_dynamic(const struct image *im);
 /* debuginfo.c: the separate debug file of IM, verified; NULL when there is none. */
 struct image *debuginfo_find(const struct image *im);
 
-/* demangle.c: does MANGLED demangle to NAME, with its parameters or without? */
-bool demangles_to(const char *mangled, const char *name);
-/* The demangled name without parameters (malloc'd), or NULL. */
-char *demangle_base(const char *mangled);
+/* demangle.c: the qualified name without parameters and template arguments
+ * (malloc'd), or NULL. */
+char *demangle_path(const char *mangled);
 
 /* code.c */
 void code_destroy(struct code *code);

@@ -197,14 +197,14 @@ static bool is_excluded(const struct resolver *r, const char *name)
 /* Patterns with "::" are meant for C++ and Rust names. */
 static bool matches(const char *pattern, const char *name)
 {
-	cleanup_free char *base = NULL;
+	cleanup_free char *path = NULL;
 
 	if (glob_match(pattern, name))
 		return true;
 	if (name[0] != '_' || name[1] != 'Z' || !strstr(pattern, "::"))
 		return false;
-	base = demangle_base(name);
-	return base && glob_match(pattern, base);
+	path = demangle_path(name);
+	return path && glob_match(pattern, path);
 }
 
 /* The place of the symbols syms[0…n-1], which share an address; a place that
@@ -335,12 +335,14 @@ static struct uerr *other_has_it(const struct resolver *r, const struct module *
 	return NULL;
 }
 
-/* A program without .symtab still exports a few names; they help nobody. */
+/* A program without .symtab may still export a few names; they help nobody. */
+#define FEW_NAMES 16
+
 static bool is_stripped(const struct module *mod)
 {
 	const struct elf_sym *syms;
 
-	return !image_has_symtab(mod->image) && (mod->main || !image_syms(mod->image, &syms));
+	return !image_has_symtab(mod->image) && image_syms(mod->image, &syms) <= (mod->main ? FEW_NAMES : 0);
 }
 
 static struct uerr *stripped(const struct resolver *r, const struct module *mod)
@@ -363,8 +365,9 @@ static struct uerr *not_found(const struct resolver *r, const struct module *mod
 		return err;
 	if (!n && is_stripped(mod))
 		return stripped(r, mod);
-	err = uerr_new(UERR_NO_SYMBOL, "%s has no function %s'%s'", module_label(r->m, mod), glob ? "like " : "",
-		       r->spec->symbol);
+	err = uerr_new(UERR_NO_SYMBOL, "%s has no function %s'%s'%s", module_label(r->m, mod), glob ? "like " : "",
+		       r->spec->symbol,
+		       n || image_has_symtab(mod->image) ? "" : " among those it exports (it is stripped of the others)");
 	for (size_t i = 0; i < n; i++)
 		uerr_add_near(err, near[i]);
 	return err;

@@ -568,31 +568,18 @@ static void find_version(const struct symtab *st, const char *name, struct hits 
 		find_exact(st, base, at + 1 + is_default, is_default, h);
 }
 
-/* The last identifier of NAME as the mangling writes it ("1f" for "ns::f"),
- * which every mangled form contains; "" when there is no such thing. */
-static void mangled_part(const char *name, char *buf, size_t size)
-{
-	size_t end = strcspn(name, "(<"), start;
-
-	buf[0] = '\0';
-	start = end;
-	while (start && (isalnum((u8)name[start - 1]) || name[start - 1] == '_'))
-		start--;
-	if (end - start && !(start && name[start - 1] == '~') && strncmp(name + start, "operator", 8))
-		snprintf(buf, size, "%zu%.*s", end - start, (int)(end - start), name + start);
-}
-
 static void find_demangled(const struct symtab *st, const char *name, struct hits *h)
 {
-	char part[256];
-
 	if (!strncmp(name, "::", 2))
 		name += 2;
-	mangled_part(name, part, sizeof(part));
 	for (size_t i = 0; i < st->syms.n; i++) {
 		const struct elf_sym *s = &st->syms.data[i];
+		cleanup_free char *path = NULL;
 
-		if (s->name[0] == '_' && s->name[1] == 'Z' && strstr(s->name, part) && demangles_to(s->name, name))
+		if (s->name[0] != '_' || s->name[1] != 'Z')
+			continue;
+		path = demangle_path(s->name);
+		if (path && !strcmp(path, name))
 			hit(h, s);
 	}
 }
