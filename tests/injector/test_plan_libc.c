@@ -2,13 +2,24 @@
 /*
  * A whole libc: how much of it can be planned, and that no window is wrong. The
  * windows are rechecked against branch targets that Zydis' full decoder finds
- * on its own, and every window must really move to a trampoline.
+ * on its own, and every window must really move to a trampoline. In the end this
+ * process's own libc is patched, all of it, and has to go on working.
  */
 #include <Zydis/Zydis.h>
 #include <check.h>
 #include <dlfcn.h>
+#include <pthread.h>
+#include <regex.h>
+#include <signal.h>
+#include <setjmp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "elfsym/image.h"
 #include "injector/trampoline.h"
@@ -180,6 +191,214 @@ START_TEST(merges_whole_libc)
 }
 END_TEST
 
+/* ---- living with a libc that is patched everywhere ---- */
+
+#define NRECS 1024u
+
+static struct {
+	struct thread_table head;
+	u8 pad[THREAD_RECS_OFF - sizeof(struct thread_table)];
+	struct thread_rec recs[NRECS + 1];
+} table __attribute__((aligned(4096)));
+
+/* Destroys what a program may destroy. */
+void busy_hook(void);
+asm(".text\n.globl busy_hook\n.type busy_hook, @function\nbusy_hook:\n"
+    "mov $0x5a5a5a5a5a5a5a5a, %rax\n mov %rax, %rcx\n mov %rax, %rdx\n mov %rax, %rsi\n mov %rax, %rdi\n"
+    "mov %rax, %r8\n mov %rax, %r9\n mov %rax, %r10\n mov %rax, %r11\n add %rax, %rax\n ret\n");
+
+/* System calls and copying without libc: it is being patched. */
+static long raw_syscall3(long nr, long a, long b, long c)
+{
+	long r;
+
+	asm volatile("syscall" : "=a"(r) : "a"(nr), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+	return r;
+}
+
+static struct thread_rec *claim_rec(const struct target_env *env)
+{
+	u32 tid = (u32)raw_syscall3(SYS_gettid, 0, 0, 0);
+	struct thread_rec *rec = &table.recs[tid & (NRECS - 1)];
+
+	if (!rec->tid)
+		rec->tid = tid;
+	return rec->tid == tid ? rec : &table.recs[NRECS];
+}
+
+struct change {
+	u8 *at;
+	unsigned len;
+	u8 bytes[WINDOW_MAX];
+};
+
+static struct change *changes;
+static size_t nchanges;
+
+static void prepare_changes(addr_t bias)
+{
+	struct tramp_env env = { .env = 1, .tid_off = 0x2d0, .threads = (addr_t)&table, .nrecs = NRECS,
+				 .rec_slow = (addr_t)claim_rec };
+	struct hook_call call = { .fn = (addr_t)busy_hook, .reads = TARGET_REGS_ALL, .clobbers = TARGET_REGS_ALL };
+	struct func_plan *plans = calloc(code->nfuncs, sizeof(*plans));
+	const struct window **windows = NULL;
+	struct window *merged;
+	size_t n = 0, used = 0, size = 16 << 20;
+	u8 *arena = mmap((void *)(ALIGN_DOWN(bias, PAGE) - (64 << 20)), size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert(arena != MAP_FAILED);
+	for (size_t i = 0; i < code->nfuncs; i++) {
+		const struct code_func *f = &code->funcs[i];
+
+		assert_ok(plan_function(scan, f->addr, f->size, f->name, PLAN_ENTRY | PLAN_EXIT, &plans[i]));
+		windows = realloc(windows, (n + plans[i].nwindows) * sizeof(*windows) + 1);
+		for (size_t k = 0; k < plans[i].nwindows; k++)
+			windows[n++] = &plans[i].windows[k];
+	}
+	assert_ok(windows_merge(scan, windows, n, &merged, &nchanges));
+	changes = calloc(nchanges, sizeof(*changes));
+	for (size_t i = 0; i < nchanges; i++) {
+		struct hook hooks[ARRAY_SIZE(merged->points)];
+		struct trampoline t;
+
+		for (unsigned k = 0; k < merged[i].npoints; k++)
+			hooks[k] = (struct hook){ .point = merged[i].points[k], .calls = &call, .ncalls = 1 };
+		assert_ok(trampoline_emit(&merged[i], bias, hooks, merged[i].npoints, &env, (addr_t)arena + used, &t));
+		ck_assert_uint_le(used + t.size, size);
+		memcpy(arena + used, t.code, t.size);
+		changes[i].at = (u8 *)(merged[i].addr + bias);
+		changes[i].len = merged[i].len;
+		ck_assert(!memcmp(changes[i].at, merged[i].bytes, merged[i].len));
+		window_patch_bytes(&merged[i], bias, (addr_t)arena + used, changes[i].bytes);
+		used += ALIGN_UP(t.size, 16);
+	}
+	ck_assert_int_eq(mprotect(arena, size, PROT_READ | PROT_EXEC), 0);
+}
+
+static void swap_changes(addr_t text, size_t size)
+{
+	raw_syscall3(SYS_mprotect, (long)text, (long)size, PROT_READ | PROT_WRITE | PROT_EXEC);
+	for (size_t i = 0; i < nchanges; i++)
+		for (unsigned k = 0; k < changes[i].len; k++) {
+			volatile u8 *p = changes[i].at + k;
+			u8 old = *p;
+
+			*p = changes[i].bytes[k];
+			changes[i].bytes[k] = old;
+		}
+	raw_syscall3(SYS_mprotect, (long)text, (long)size, PROT_READ | PROT_EXEC);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+static volatile sig_atomic_t signals;
+
+static void on_signal(int sig)
+{
+	signals++;
+}
+
+static void *thread_main(void *arg)
+{
+	char *p = malloc(100000);
+
+	free(p);
+	return strdup(arg);
+}
+
+static void work_memory_and_text(void)
+{
+	int numbers[500];
+	regex_t re;
+	char buf[200];
+
+	for (int i = 0; i < 500; i++)
+		numbers[i] = (i * 7919) % 503;
+	qsort(numbers, 500, sizeof(numbers[0]), by_value);
+	for (int i = 1; i < 500; i++)
+		ck_assert_int_le(numbers[i - 1], numbers[i]);
+	snprintf(buf, sizeof(buf), "%s %d %.6f %#lx %c", "text", -42, 3.141592, 0xabcdefl, 'x');
+	ck_assert_str_eq(buf, "text -42 3.141592 0xabcdef x");
+	ck_assert(strtod("2.5e3", NULL) == 2500.0);
+	ck_assert_int_eq(regcomp(&re, "^te(x|y)t +-([0-9]+)", REG_EXTENDED), 0);
+	ck_assert_int_eq(regexec(&re, buf, 0, NULL, 0), 0);
+	regfree(&re);
+	ck_assert_ptr_eq(strstr(buf, "3.14"), buf + 9);
+}
+
+static void work_processes(void)
+{
+	char line[64] = "";
+	FILE *f = popen("echo from the shell", "r");
+	pid_t pid;
+	int status;
+
+	ck_assert_ptr_nonnull(f);
+	ck_assert_ptr_nonnull(fgets(line, sizeof(line), f));
+	ck_assert_int_eq(pclose(f), 0);
+	ck_assert_str_eq(line, "from the shell\n");
+	pid = fork();
+	if (!pid)
+		_exit(getenv("PATH") ? 7 : 8);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(WEXITSTATUS(status), 7);
+}
+
+static void work_threads_and_signals(void)
+{
+	pthread_t threads[8];
+	jmp_buf env;
+	char text[] = "thread";
+	volatile int jumps = 0;
+
+	for (int i = 0; i < 8; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, thread_main, text), 0);
+	for (int i = 0; i < 8; i++) {
+		void *ret;
+
+		ck_assert_int_eq(pthread_join(threads[i], &ret), 0);
+		ck_assert_str_eq(ret, text);
+		free(ret);
+	}
+	signal(SIGUSR1, on_signal);
+	raise(SIGUSR1);
+	ck_assert_int_eq(signals, 1);
+	if (setjmp(env) < 3)
+		longjmp(env, ++jumps);
+	ck_assert_int_eq(jumps, 3);
+	ck_assert_int_ge(time(NULL), 1);
+}
+
+/* The counters agree once all is restored: whoever came in went out. Threads
+ * that ended and processes that were replaced did so outside of hooks. */
+START_TEST(patched_libc_works)
+{
+	addr_t text = ALIGN_DOWN(code->text[0].addr, PAGE);
+	u64 entries = 0, leaves = 0;
+	Dl_info info;
+	addr_t bias;
+
+	ck_assert_int_ne(dladdr((void *)qsort, &info), 0);
+	bias = (addr_t)info.dli_fbase;
+	prepare_changes(bias);
+	swap_changes(bias + text, ALIGN_UP(hi, PAGE) - text);
+	work_memory_and_text();
+	work_processes();
+	work_threads_and_signals();
+	swap_changes(bias + text, ALIGN_UP(hi, PAGE) - text);
+	for (unsigned i = 0; i <= NRECS; i++) {
+		entries += table.recs[i].entries;
+		leaves += table.recs[i].leaves;
+	}
+	ck_assert_uint_gt(entries, 10000);
+	ck_assert_uint_eq(entries, leaves);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("plan_libc");
@@ -191,6 +410,7 @@ int main(void)
 	tcase_add_unchecked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, whole_libc);
 	tcase_add_test(tc, merges_whole_libc);
+	tcase_add_test(tc, patched_libc_works);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

@@ -120,12 +120,16 @@ struct thread_rec *find_rec(const struct target_env *env)
 	return rec;
 }
 
+static s64 tid_off; /* 0: look for it */
+
 /* Where glibc keeps the tid of a thread, by looking for it behind %fs:0. */
 static s64 tid_offset(void)
 {
 	u32 tid = (u32)syscall(SYS_gettid);
 	const u8 *tcb;
 
+	if (tid_off)
+		return tid_off;
 	asm("mov %%fs:0, %0" : "=r"(tcb));
 	if (*(const volatile u32 *)(tcb + 0x2d0) == tid)
 		return 0x2d0;
@@ -479,6 +483,33 @@ START_TEST(slow_path_taken)
 }
 END_TEST
 
+static __thread volatile u32 fake_tid;
+
+/* A free record has tid 0 as well: a thread that reads 0 must not take it. */
+START_TEST(no_tid)
+{
+	const struct asm_victim *v = asm_victim_find("v_leaf");
+	const u8 *tcb;
+	struct cpu in;
+
+	asm("mov %%fs:0, %0" : "=r"(tcb));
+	tid_off = (const volatile u8 *)&fake_tid - tcb;
+	config = &configs[2];
+	victim = v;
+	ck_assert(install(v));
+	random_cpu(&in);
+	run((addr_t)v->code, &in);
+	ck_assert_uint_eq(slow_calls, 2);
+	ck_assert_uint_eq(table.recs[0].entries, 0);
+	fake_tid = NRECS + 3;
+	table.recs[3].tid = fake_tid;
+	run((addr_t)v->code, &in);
+	ck_assert_uint_eq(slow_calls, 2);
+	ck_assert_uint_eq(table.recs[3].entries, 2);
+	ck_assert_uint_eq(table.recs[3].leaves, 2);
+}
+END_TEST
+
 START_TEST(patch_bytes)
 {
 	struct window w = { .addr = 0x1000, .len = 8 };
@@ -549,6 +580,7 @@ int main(void)
 
 	tcase_add_loop_test(tc, runs, 0, (int)(ARRAY_SIZE(configs) * nasm_victims));
 	tcase_add_test(tc, slow_path_taken);
+	tcase_add_test(tc, no_tid);
 	tcase_add_test(tc, patch_bytes);
 	tcase_add_test(tc, syscall_restart);
 	tcase_add_test(tc, refuses);
