@@ -23,7 +23,7 @@
 struct uerr *inject_refresh_maps(struct injection *in)
 {
 	struct target_maps maps;
-	struct uerr *err = target_maps_read(in->t.pid, &maps);
+	struct uerr *err = target_maps_read(in->t.pid, tracee_live_tid(&in->t), &maps);
 
 	if (err)
 		return err;

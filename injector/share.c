@@ -21,6 +21,9 @@
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
@@ -36,9 +39,12 @@ struct message {
 };
 _Static_assert(sizeof(struct message) < REMOTE_SCRATCH, "room for a message");
 
+/* Takes a copy of descriptor REMOTE_FD. A leader that has exited has none any
+ * more: then through a live thread (Linux 6.9). */
 static struct uerr *fetch_fd(struct injection *in, s64 remote_fd, int *ret)
 {
-	cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, in->t.pid, 0);
+	pid_t tid = tracee_live_tid(&in->t);
+	cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, tid, tid == in->t.pid ? 0 : PIDFD_THREAD);
 	int fd;
 
 	if (pidfd < 0)

@@ -74,14 +74,14 @@ static bool parse_line(const char *line, struct target_map *m)
 	return m->lo < m->hi;
 }
 
-struct uerr *target_maps_read(pid_t pid, struct target_maps *ret)
+struct uerr *target_maps_read(pid_t pid, pid_t tid, struct target_maps *ret)
 {
 	struct target_maps maps = {};
 	cleanup_free char *text = NULL;
-	char path[32], *save = NULL;
+	char path[64], *save = NULL;
 	size_t len;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/maps", pid, tid);
 	text = read_all(path, &len);
 	if (!text) {
 		if (errno == ENOENT || errno == ESRCH)

@@ -27,7 +27,8 @@ struct target_maps {
 	VEC(struct target_map) v;
 };
 
-struct uerr *target_maps_read(pid_t pid, struct target_maps *ret) UERR_MUST_CHECK;
+/* TID is a live thread of PID, most often PID itself. */
+struct uerr *target_maps_read(pid_t pid, pid_t tid, struct target_maps *ret) UERR_MUST_CHECK;
 void target_maps_deinit(struct target_maps *m);
 const struct target_map *target_maps_find(const struct target_maps *m, addr_t addr);
 

@@ -115,6 +115,21 @@ bool proc_starttime(pid_t pid, u64 *starttime, bool *kthread)
 	return true;
 }
 
+pid_t tracee_live_tid(struct tracee *t)
+{
+	struct task_status st;
+
+	if (task_status_read(t->pid, t->pid, &st) && st.state != 'Z' && st.state != 'X')
+		return t->pid;
+	if (!t->threads.n)
+		uerr_free(tracee_list(t));
+	vec_foreach(th, &t->threads)
+		if (th->tgid == t->pid && task_status_read(t->pid, th->tid, &st) && st.state != 'Z' &&
+		    st.state != 'X')
+			return th->tid;
+	return t->pid;
+}
+
 static int read_int_file(const char *path, int missing)
 {
 	cleanup_fclose FILE *f = fopen(path, "re");
@@ -479,8 +494,10 @@ static bool take_report(struct tracee *t, size_t i, int status)
 	}
 	if (event == PTRACE_EVENT_CLONE || event == PTRACE_EVENT_FORK)
 		new_child(t, th);
-	/* A signal is passed on; the pending interrupt stops the thread again
-	 * before the first instruction of its handler. */
+	/* A signal is passed on; the interrupt stops the thread again before the
+	 * first instruction of its handler. It has to be asked for anew, since
+	 * any trap clears a pending one (kernel/signal.c, ptrace_stop). */
+	ptrace(PTRACE_INTERRUPT, t->threads.data[i].tid, 0, 0);
 	ptrace(PTRACE_CONT, t->threads.data[i].tid, 0, event || sig == (SIGTRAP | 0x80) ? 0 : sig);
 	return false;
 }
@@ -619,6 +636,7 @@ void tracee_detach(struct tracee *t, struct thread *th)
 			th->stopped = true;
 			if (status >> 16 == PTRACE_EVENT_STOP)
 				break;
+			ptrace(PTRACE_INTERRUPT, th->tid, 0, 0);
 			ptrace(PTRACE_CONT, th->tid, 0,
 			       status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status));
 			th->stopped = false;

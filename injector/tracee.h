@@ -92,6 +92,10 @@ void tracee_hurry_end(struct tracee *t);
 /* Is it the same process still, with the memory that mem_fd is bound to? */
 struct uerr *tracee_check_alive(struct tracee *t) UERR_MUST_CHECK;
 
+/* A thread whose /proc/PID/task/TID still shows memory and descriptors: the
+ * leader, unless it has exited before the others. */
+pid_t tracee_live_tid(struct tracee *t);
+
 u64 now_ns(void);
 
 /* Fields of /proc/PID/task/TID/status and stat; false when it is gone. */

@@ -164,11 +164,11 @@ static bool fd_is_ours(int dir, const char *entry, const struct journal *j)
 
 static bool list_our_fds(struct injection *in, const struct journal *j, int *fds, size_t max, size_t *n)
 {
-	char path[32];
+	char path[64];
 	DIR *dir;
 
 	*n = 0;
-	snprintf(path, sizeof(path), "/proc/%d/fd", in->t.pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd", in->t.pid, tracee_live_tid(&in->t));
 	dir = opendir(path);
 	if (!dir)
 		return false;
@@ -258,7 +258,7 @@ static bool maps_inode(pid_t pid, u64 inode)
 	struct target_maps maps = {};
 	bool found = false;
 
-	err = target_maps_read(pid, &maps);
+	err = target_maps_read(pid, pid, &maps);
 	if (err)
 		return false;
 	vec_foreach(m, &maps.v)
