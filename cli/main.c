@@ -5,12 +5,12 @@
  * status. What each command does is in cmd_*.c; what all options mean in opts.c.
  */
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/output.h"
+#include "cli/run.h"
 
 #define FAILED_BEFORE_CMD 125
 
@@ -276,7 +276,7 @@ int main(int argc, char **argv)
 	int status;
 
 	output_init();
-	signal(SIGPIPE, SIG_IGN);
+	run_init();
 	err = opts_parse(argc, argv, &o);
 	if (!err)
 		err = run(&cli);

@@ -24,7 +24,15 @@
 #include "cli/output.h"
 
 static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+static struct sigaction original_fatal[ARRAY_SIZE(fatal_signals)], original_pipe;
 static volatile pid_t waiting_child;
+
+void run_init(void)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+
+	sigaction(SIGPIPE, &ignore, &original_pipe);
+}
 
 static void end_child_and_us(int sig)
 {
@@ -36,9 +44,21 @@ static void end_child_and_us(int sig)
 
 static void guard_child(pid_t pid)
 {
+	struct sigaction end = { .sa_handler = end_child_and_us };
+
 	waiting_child = pid;
+	for (size_t i = 0; i < ARRAY_SIZE(fatal_signals); i++) {
+		sigaction(fatal_signals[i], NULL, &original_fatal[i]);
+		if (original_fatal[i].sa_handler != SIG_IGN) /* nohup(1) means it */
+			sigaction(fatal_signals[i], &end, NULL);
+	}
+}
+
+static void unguard_child(void)
+{
+	waiting_child = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(fatal_signals); i++)
-		signal(fatal_signals[i], pid ? end_child_and_us : SIG_DFL);
+		sigaction(fatal_signals[i], &original_fatal[i], NULL);
 }
 
 static void __attribute__((noreturn)) child_main(char **cmd, pid_t daemon, int go_fd, int exec_fd)
@@ -47,8 +67,7 @@ static void __attribute__((noreturn)) child_main(char **cmd, pid_t daemon, int g
 	char byte;
 	int e;
 
-	guard_child(0);
-	signal(SIGPIPE, SIG_DFL);
+	sigaction(SIGPIPE, &original_pipe, NULL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_PTRACER, daemon);
@@ -136,7 +155,7 @@ struct uerr *child_hold(struct cli *cli, struct client *c, struct child *child)
 
 void child_continue(struct child *child)
 {
-	guard_child(0);
+	unguard_child();
 	kill(child->pid, SIGCONT);
 }
 
@@ -164,7 +183,7 @@ void child_abandon(struct child *child)
 	kill(child->pid, SIGKILL);
 	while (waitpid(child->pid, NULL, 0) < 0 && errno == EINTR)
 		;
-	guard_child(0);
+	unguard_child();
 	child_close(child);
 }
 

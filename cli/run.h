@@ -16,6 +16,9 @@ struct child {
 	bool held;   /* stopped, exec'd */
 };
 
+/* Ignores SIGPIPE, but not for CMD. Call first. */
+void run_init(void);
+
 /* Forks the child, which waits. DAEMON may trace it (Yama). */
 struct uerr *child_start(char **cmd, pid_t daemon, struct child *ret) UERR_MUST_CHECK;
 
