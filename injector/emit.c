@@ -11,7 +11,7 @@ void emit_deinit(struct emit *e)
 	*e = (struct emit){};
 }
 
-void emit_bytes(struct emit *e, const void *bytes, size_t n)
+void put_bytes(struct emit *e, const void *bytes, size_t n)
 {
 	if (e->failed)
 		return;
@@ -30,23 +30,23 @@ void emit_bytes(struct emit *e, const void *bytes, size_t n)
 	e->n += n;
 }
 
-void emit_u32(struct emit *e, u32 v)
+void put_u32(struct emit *e, u32 v)
 {
-	emit_bytes(e, &v, sizeof(v));
+	put_bytes(e, &v, sizeof(v));
 }
 
-void emit_u64(struct emit *e, u64 v)
+void put_u64(struct emit *e, u64 v)
 {
-	emit_bytes(e, &v, sizeof(v));
+	put_bytes(e, &v, sizeof(v));
 }
 
-void emit_rel32(struct emit *e, addr_t target, unsigned tail)
+void put_rel32(struct emit *e, addr_t target, unsigned tail)
 {
 	s64 rel = (s64)(target - (emit_here(e) + 4 + tail));
 
 	if (!e->failed && rel != (s32)rel)
 		e->failed = EMIT_FAR;
-	emit_u32(e, (u32)rel);
+	put_u32(e, (u32)rel);
 }
 
 bool emit_reaches(const struct emit *e, addr_t target)
@@ -61,79 +61,79 @@ static void emit_mem(struct emit *e, u8 op, unsigned reg, enum reg base, s32 off
 {
 	bool short_off = off == (s8)off;
 
-	emit_lit(e, 0x48 | (reg >> 3) << 2 | (unsigned)base >> 3, op,
+	put_lit(e, 0x48 | (reg >> 3) << 2 | (unsigned)base >> 3, op,
 		 (short_off ? 0x40 : 0x80) | (reg & 7) << 3 | (base & 7));
 	if ((base & 7) == SP)
-		emit_lit(e, 0x24);
+		put_lit(e, 0x24);
 	if (short_off)
-		emit_lit(e, (u8)off);
+		put_lit(e, (u8)off);
 	else
-		emit_u32(e, (u32)off);
+		put_u32(e, (u32)off);
 }
 
-void emit_load(struct emit *e, enum reg dst, enum reg base, s32 off)
+void put_load(struct emit *e, enum reg dst, enum reg base, s32 off)
 {
 	emit_mem(e, 0x8b, dst, base, off);
 }
 
-void emit_store(struct emit *e, enum reg base, s32 off, enum reg src)
+void put_store(struct emit *e, enum reg base, s32 off, enum reg src)
 {
 	emit_mem(e, 0x89, src, base, off);
 }
 
-void emit_store_imm(struct emit *e, enum reg base, s32 off, s32 imm)
+void put_store_imm(struct emit *e, enum reg base, s32 off, s32 imm)
 {
 	emit_mem(e, 0xc7, 0, base, off);
-	emit_u32(e, (u32)imm);
+	put_u32(e, (u32)imm);
 }
 
-void emit_lea(struct emit *e, enum reg dst, enum reg base, s32 off)
+void put_lea(struct emit *e, enum reg dst, enum reg base, s32 off)
 {
 	emit_mem(e, 0x8d, dst, base, off);
 }
 
-void emit_mov(struct emit *e, enum reg dst, enum reg src)
+void put_mov(struct emit *e, enum reg dst, enum reg src)
 {
-	emit_lit(e, 0x48 | ((unsigned)src >> 3) << 2 | (unsigned)dst >> 3, 0x89,
+	put_lit(e, 0x48 | ((unsigned)src >> 3) << 2 | (unsigned)dst >> 3, 0x89,
 		 0xc0 | (src & 7) << 3 | (dst & 7));
 }
 
-void emit_inc_mem(struct emit *e, enum reg base, s32 off)
+void put_inc_mem(struct emit *e, enum reg base, s32 off)
 {
 	emit_mem(e, 0xff, 0, base, off);
 }
 
-void emit_addr(struct emit *e, enum reg dst, addr_t value)
+void put_addr(struct emit *e, enum reg dst, addr_t value)
 {
 	if (emit_reaches(e, value)) {
-		emit_lit(e, 0x48 | ((unsigned)dst >> 3) << 2, 0x8d, (dst & 7) << 3 | 5);
-		emit_rel32(e, value, 0);
+		put_lit(e, 0x48 | ((unsigned)dst >> 3) << 2, 0x8d, (dst & 7) << 3 | 5);
+		put_rel32(e, value, 0);
 	} else {
-		emit_lit(e, 0x48 | (unsigned)dst >> 3, 0xb8 | (dst & 7));
-		emit_u64(e, value);
+		put_lit(e, 0x48 | (unsigned)dst >> 3, 0xb8 | (dst & 7));
+		put_u64(e, value);
 	}
 }
 
-void emit_jmp(struct emit *e, addr_t target)
+void put_jmp(struct emit *e, addr_t target)
 {
-	emit_lit(e, 0xe9);
-	emit_rel32(e, target, 0);
+	put_lit(e, 0xe9);
+	put_rel32(e, target, 0);
 }
 
-void emit_call(struct emit *e, addr_t target)
+void put_call(struct emit *e, addr_t target)
 {
 	if (emit_reaches(e, target)) {
-		emit_lit(e, 0xe8);
-		emit_rel32(e, target, 0);
+		put_lit(e, 0xe8);
+		put_rel32(e, target, 0);
 	} else {
-		emit_addr(e, AX, target);
-		emit_lit(e, 0xff, 0xd0);
+		put_addr(e, AX, target);
+		put_lit(e, 0xff, 0xd0);
 	}
 }
 
-size_t emit_jcc_fwd(struct emit *e, u8 cc)
+size_t put_jcc_fwd(struct emit *e, u8 cc)
 {
-	emit_lit(e, 0x0f, 0x80 | cc, 0, 0, 0, 0);
+	put_lit(e, 0x0f, 0x80 | cc, 0, 0, 0, 0);
 	return e->n;
 }
 

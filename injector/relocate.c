@@ -10,40 +10,40 @@
 static void copy_plain(struct emit *e, const u8 *bytes, const struct insn *in)
 {
 	if (!in->rip) {
-		emit_bytes(e, bytes, in->len);
+		put_bytes(e, bytes, in->len);
 		return;
 	}
-	emit_bytes(e, bytes, in->at.disp);
-	emit_rel32(e, in->ref, in->len - in->at.disp - 4);
-	emit_bytes(e, bytes + in->at.disp + 4, in->len - in->at.disp - 4);
+	put_bytes(e, bytes, in->at.disp);
+	put_rel32(e, in->ref, in->len - in->at.disp - 4);
+	put_bytes(e, bytes + in->at.disp + 4, in->len - in->at.disp - 4);
 }
 
 static void copy_jmp(struct emit *e, const u8 *bytes, const struct insn *in)
 {
-	emit_jmp(e, in->target);
+	put_jmp(e, in->target);
 }
 
 static void copy_jcc(struct emit *e, const u8 *bytes, const struct insn *in)
 {
 	/* The condition is the low nibble of the byte in front of the offset,
 	 * in 7x rel8 and in 0f 8x rel32 alike. */
-	emit_lit(e, 0x0f, 0x80 | (bytes[in->at.imm - 1] & 15));
-	emit_rel32(e, in->target, 0);
+	put_lit(e, 0x0f, 0x80 | (bytes[in->at.imm - 1] & 15));
+	put_rel32(e, in->target, 0);
 }
 
 /* loop, jrcxz and their kind have eight bits of reach only:
  *	loop 1f; jmp 2f; 1: jmp target; 2: */
 static void copy_loop(struct emit *e, const u8 *bytes, const struct insn *in)
 {
-	emit_bytes(e, bytes, in->len - 1);
-	emit_lit(e, 2, 0xeb, 5);
-	emit_jmp(e, in->target);
+	put_bytes(e, bytes, in->len - 1);
+	put_lit(e, 2, 0xeb, 5);
+	put_jmp(e, in->target);
 }
 
 static void copy_xbegin(struct emit *e, const u8 *bytes, const struct insn *in)
 {
-	emit_lit(e, 0xc7, 0xf8);
-	emit_rel32(e, in->target, 0);
+	put_lit(e, 0xc7, 0xf8);
+	put_rel32(e, in->target, 0);
 }
 
 /* push imm32 extends the sign, so the upper half is stored where it differs. */
@@ -51,18 +51,18 @@ static void push_return(struct emit *e, const struct insn *in)
 {
 	addr_t back = in->addr + in->len;
 
-	emit_lit(e, 0x68);
-	emit_u32(e, (u32)back);
+	put_lit(e, 0x68);
+	put_u32(e, (u32)back);
 	if ((u64)(s64)(s32)back != back) {
-		emit_lit(e, 0xc7, 0x44, 0x24, 0x04);
-		emit_u32(e, (u32)(back >> 32));
+		put_lit(e, 0xc7, 0x44, 0x24, 0x04);
+		put_u32(e, (u32)(back >> 32));
 	}
 }
 
 static void copy_call(struct emit *e, const u8 *bytes, const struct insn *in)
 {
 	push_return(e, in);
-	emit_jmp(e, in->target);
+	put_jmp(e, in->target);
 }
 
 static bool has_rex_b(const u8 *bytes, const struct insn *in)
@@ -88,15 +88,15 @@ static void emit_jmp_like(struct emit *e, const u8 *bytes, const struct insn *in
 	s32 disp = 0;
 	s8 disp8;
 
-	emit_bytes(e, bytes, in->at.modrm);
+	put_bytes(e, bytes, in->at.modrm);
 	if (in->rip) {
-		emit_bytes(e, &modrm, 1);
-		emit_rel32(e, in->ref, 0);
+		put_bytes(e, &modrm, 1);
+		put_rel32(e, in->ref, 0);
 		return;
 	}
 	if (!rsp_based(bytes, in)) {
-		emit_bytes(e, &modrm, 1);
-		emit_bytes(e, bytes + in->at.modrm + 1, in->len - in->at.modrm - 1);
+		put_bytes(e, &modrm, 1);
+		put_bytes(e, bytes + in->at.modrm + 1, in->len - in->at.modrm - 1);
 		return;
 	}
 	if (in->at.disp_size == 1) {
@@ -105,8 +105,8 @@ static void emit_jmp_like(struct emit *e, const u8 *bytes, const struct insn *in
 	} else if (in->at.disp_size == 4) {
 		memcpy(&disp, bytes + in->at.disp, 4);
 	}
-	emit_lit(e, (modrm & 0x3f) | 0x80, bytes[in->at.sib]);
-	emit_u32(e, (u32)disp + 8);
+	put_lit(e, (modrm & 0x3f) | 0x80, bytes[in->at.sib]);
+	put_u32(e, (u32)disp + 8);
 }
 
 static void copy_call_ind(struct emit *e, const u8 *bytes, const struct insn *in)

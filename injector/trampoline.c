@@ -80,14 +80,14 @@ static void store_regs(struct emit *e, u32 mask)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(gprs); i++)
 		if (mask >> gprs[i].bit & 1)
-			emit_store(e, SP, REGS_OFF + 8 * gprs[i].bit, gprs[i].reg);
+			put_store(e, SP, REGS_OFF + 8 * gprs[i].bit, gprs[i].reg);
 }
 
 static void load_regs(struct emit *e, u32 mask)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(gprs); i++)
 		if (mask >> gprs[i].bit & 1)
-			emit_load(e, gprs[i].reg, SP, REGS_OFF + 8 * gprs[i].bit);
+			put_load(e, gprs[i].reg, SP, REGS_OFF + 8 * gprs[i].bit);
 }
 
 static s32 frame_size(const struct hook_code *h)
@@ -98,53 +98,53 @@ static s32 frame_size(const struct hook_code *h)
 /* Stack, registers, flags. Nothing before the flags are kept changes them. */
 static void emit_save(struct emit *e, const struct hook_code *h)
 {
-	emit_lea(e, SP, SP, -frame_size(h));
+	put_lea(e, SP, SP, -frame_size(h));
 	if (h->reads & TARGET_REG_BIT(flags)) {
-		emit_lit(e, 0x9c);             /* pushf */
-		emit_lit(e, 0x8f, 0x84, 0x24); /* pop flags(%rsp) */
-		emit_u32(e, SLOT(flags));
+		put_lit(e, 0x9c);             /* pushf */
+		put_lit(e, 0x8f, 0x84, 0x24); /* pop flags(%rsp) */
+		put_u32(e, SLOT(flags));
 	}
 	store_regs(e, h->reads | h->clobbered);
 	if (h->exit) {
-		emit_lit(e, 0x9f);             /* lahf */
-		emit_lit(e, 0x0f, 0x90, 0xc0); /* seto %al */
-		emit_store(e, SP, FLAGS_OFF, AX);
+		put_lit(e, 0x9f);             /* lahf */
+		put_lit(e, 0x0f, 0x90, 0xc0); /* seto %al */
+		put_store(e, SP, FLAGS_OFF, AX);
 	}
 }
 
 static void emit_restore(struct emit *e, const struct hook_code *h)
 {
 	if (h->exit) {
-		emit_load(e, AX, SP, FLAGS_OFF);
-		emit_lit(e, 0x04, 0x7f); /* add $127, %al: overflows when it was 1 */
-		emit_lit(e, 0x9e);       /* sahf */
+		put_load(e, AX, SP, FLAGS_OFF);
+		put_lit(e, 0x04, 0x7f); /* add $127, %al: overflows when it was 1 */
+		put_lit(e, 0x9e);       /* sahf */
 	}
 	load_regs(e, h->clobbered);
-	emit_lea(e, SP, SP, frame_size(h));
+	put_lea(e, SP, SP, frame_size(h));
 }
 
 /* The thread's record into rdi; rsi and rdx are scratch. */
 static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tramp_env *env)
 {
 	if (!env->tid_off) {
-		emit_lit(e, 0xe9, 0, 0, 0, 0);
+		put_lit(e, 0xe9, 0, 0, 0, 0);
 		h->slow[h->nslow++] = e->n;
 		h->go = e->n;
 		return;
 	}
-	emit_lit(e, 0x64, 0x8b, 0x34, 0x25); /* mov %fs:tid_off, %esi */
-	emit_u32(e, (u32)env->tid_off);
-	emit_lit(e, 0x89, 0xf7);             /* mov %esi, %edi */
-	emit_lit(e, 0x81, 0xe7);             /* and $nrecs-1, %edi */
-	emit_u32(e, env->nrecs - 1);
-	emit_lit(e, 0xc1, 0xe7, 0x07);       /* shl $7, %edi */
+	put_lit(e, 0x64, 0x8b, 0x34, 0x25); /* mov %fs:tid_off, %esi */
+	put_u32(e, (u32)env->tid_off);
+	put_lit(e, 0x89, 0xf7);             /* mov %esi, %edi */
+	put_lit(e, 0x81, 0xe7);             /* and $nrecs-1, %edi */
+	put_u32(e, env->nrecs - 1);
+	put_lit(e, 0xc1, 0xe7, 0x07);       /* shl $7, %edi */
 	_Static_assert(sizeof(struct thread_rec) == 1 << 7, "index by shift");
-	emit_addr(e, DX, env->threads + THREAD_RECS_OFF);
-	emit_lit(e, 0x48, 0x01, 0xd7);       /* add %rdx, %rdi */
-	emit_lit(e, 0x85, 0xf6);             /* test %esi, %esi */
-	h->slow[h->nslow++] = emit_jcc_fwd(e, 4);
-	emit_lit(e, 0x39, 0x37);             /* cmp %esi, (%rdi) */
-	h->slow[h->nslow++] = emit_jcc_fwd(e, 5);
+	put_addr(e, DX, env->threads + THREAD_RECS_OFF);
+	put_lit(e, 0x48, 0x01, 0xd7);       /* add %rdx, %rdi */
+	put_lit(e, 0x85, 0xf6);             /* test %esi, %esi */
+	h->slow[h->nslow++] = put_jcc_fwd(e, 4);
+	put_lit(e, 0x39, 0x37);             /* cmp %esi, (%rdi) */
+	h->slow[h->nslow++] = put_jcc_fwd(e, 5);
 	h->go = e->n;
 }
 
@@ -152,42 +152,42 @@ static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tram
 static void emit_fields(struct emit *e, const struct hook_code *h)
 {
 	if (h->reads & TARGET_REG_BIT(sp)) {
-		emit_lea(e, SI, SP, frame_size(h));
-		emit_store(e, SP, SLOT(sp), SI);
+		put_lea(e, SI, SP, frame_size(h));
+		put_store(e, SP, SLOT(sp), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(ip)) {
-		emit_addr(e, SI, h->ip);
-		emit_store(e, SP, SLOT(ip), SI);
+		put_addr(e, SI, h->ip);
+		put_store(e, SP, SLOT(ip), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(orig_ax))
-		emit_store_imm(e, SP, SLOT(orig_ax), -1);
+		put_store_imm(e, SP, SLOT(orig_ax), -1);
 	if (h->reads & TARGET_REG_BIT(cs))
-		emit_store_imm(e, SP, SLOT(cs), 0x33);
+		put_store_imm(e, SP, SLOT(cs), 0x33);
 	if (h->reads & TARGET_REG_BIT(ss))
-		emit_store_imm(e, SP, SLOT(ss), 0x2b);
+		put_store_imm(e, SP, SLOT(ss), 0x2b);
 }
 
 static void emit_program(struct emit *e, const struct hook_call *call)
 {
-	emit_addr(e, SI, call->site);
-	emit_store(e, SP, offsetof(struct hook_frame, site), SI);
-	emit_lea(e, DI, SP, REGS_OFF);
-	emit_lit(e, 0x31, 0xf6); /* xor %esi, %esi */
-	emit_mov(e, DX, SP);
-	emit_call(e, call->fn);
+	put_addr(e, SI, call->site);
+	put_store(e, SP, offsetof(struct hook_frame, site), SI);
+	put_lea(e, DI, SP, REGS_OFF);
+	put_lit(e, 0x31, 0xf6); /* xor %esi, %esi */
+	put_mov(e, DX, SP);
+	put_call(e, call->fn);
 }
 
 static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_env *env)
 {
 	emit_save(e, h);
 	emit_find_rec(e, h, env);
-	emit_store(e, SP, offsetof(struct hook_frame, rec), DI);
-	emit_inc_mem(e, DI, offsetof(struct thread_rec, entries));
+	put_store(e, SP, offsetof(struct hook_frame, rec), DI);
+	put_inc_mem(e, DI, offsetof(struct thread_rec, entries));
 	emit_fields(e, h);
 	for (size_t i = 0; i < h->hook->ncalls; i++)
 		emit_program(e, &h->hook->calls[i]);
-	emit_load(e, DI, SP, offsetof(struct hook_frame, rec));
-	emit_inc_mem(e, DI, offsetof(struct thread_rec, leaves));
+	put_load(e, DI, SP, offsetof(struct hook_frame, rec));
+	put_inc_mem(e, DI, offsetof(struct thread_rec, leaves));
 	emit_restore(e, h);
 }
 
@@ -201,11 +201,11 @@ static void emit_slow(struct emit *e, const struct hook_code *h, const struct tr
 	for (unsigned i = 0; i < h->nslow; i++)
 		emit_fix_here(e, h->slow[i]);
 	store_regs(e, extra);
-	emit_addr(e, DI, env->env);
-	emit_call(e, env->rec_slow);
-	emit_mov(e, DI, AX);
+	put_addr(e, DI, env->env);
+	put_call(e, env->rec_slow);
+	put_mov(e, DI, AX);
 	load_regs(e, extra);
-	emit_jmp(e, e->addr + h->go);
+	put_jmp(e, e->addr + h->go);
 }
 
 /* ---- the whole ---- */
@@ -295,7 +295,7 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 		if (insn_ends_block(&in))
 			return NULL;
 	}
-	emit_jmp(&b->e, b->window_addr + w->len);
+	put_jmp(&b->e, b->window_addr + w->len);
 	return b->e.failed ? emit_error(&b->e, b->window_addr) : NULL;
 }
 

@@ -395,7 +395,7 @@ static void assert_move(const struct asm_victim *v, size_t i, unsigned m, const 
 		ck_assert(insn_decode(w->bytes + w->insn_off[k], w->len - w->insn_off[k], w->addr + w->insn_off[k], &insn));
 		relocate_insn(&e, w->bytes + w->insn_off[k], &insn);
 	}
-	emit_jmp(&e, (addr_t)tramp_at[i] + tramps[i].moves[m].tramp_off);
+	put_jmp(&e, (addr_t)tramp_at[i] + tramps[i].moves[m].tramp_off);
 	ck_assert_int_eq(e.failed, EMIT_OK);
 	make_writable(true);
 	memcpy((void *)e.addr, e.buf, e.n);
