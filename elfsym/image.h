@@ -61,8 +61,8 @@ size_t image_syms(const struct image *im, const struct elf_sym **ret);
 
 /* The symbols called NAME ("name", "name@VERSION", "name@@VERSION"), into
  * ret[max]; returns how many there are. Aliases at one address count once;
- * without a version the default one wins over hidden ones. Demangled names
- * without parameters ("ns::f") find all their overloads. */
+ * without a version the default one wins over hidden ones. C++ names without
+ * parameters and template arguments ("ns::f") find all their overloads. */
 size_t image_find(const struct image *im, const char *name, const struct elf_sym **ret, size_t max);
 
 /* The symbol that contains link address ADDR, preferring global ones; or NULL. */

@@ -190,14 +190,17 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* The length of "libc" in "libc.so.6" and in "libc-2.31.so". */
+/* The length of "libc" in "libc.so.6" and in "libc-2.31.so", and of "_ssl" in
+ * "_ssl.cpython-311-x86_64-linux-gnu.so". */
 static size_t short_len(const char *base)
 {
-	const char *so = strstr(base, ".so"), *dash;
+	const char *so = strstr(base, ".so"), *dash, *python = strstr(base, ".cpython-");
 	size_t len = strlen(base), digits;
 
 	while (so && so[3] && so[3] != '.')
 		so = strstr(so + 1, ".so");
+	if (python && python != base)
+		return python - base;
 	if (so)
 		len = so - base;
 	dash = memrchr(base, '-', len);

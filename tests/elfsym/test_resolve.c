@@ -2,6 +2,8 @@
 /* SPECs in live processes: addresses are those that the process itself reports. */
 #include "tests/elfsym/support.h"
 
+#include "elfsym/resolve_int.h"
+
 static struct victim victim;
 static struct modules mods;
 
@@ -342,6 +344,36 @@ START_TEST(a_file_mapped_twice)
 }
 END_TEST
 
+static const struct {
+	const char *path, *binary;
+	bool match;
+} name_rows[] = {
+	{ "/lib/libc.so.6", "libc", true },
+	{ "/lib/libc.so.6", "libc.so.6", true },
+	{ "/lib/libc.so.6", "libc.so", false },
+	{ "/lib/libc.so.6", "lib", false },
+	{ "/lib/libc.so.6", "/lib/libc.so.6", true },
+	{ "/lib/libc-2.31.so", "libc", true },
+	{ "/lib/libc-2.31.so", "libc-2.31", false },
+	{ "/lib/ld-linux-x86-64.so.2", "ld-linux-x86-64", true },
+	{ "/lib/ld-linux-x86-64.so.2", "ld-linux-x86", false },
+	{ "/lib/libpython3.11.so.1.0", "libpython3.11", true },
+	{ "/lib/_ssl.cpython-311-x86_64-linux-gnu.so", "_ssl", true },
+	{ "/lib/libcrypto.so.3", "", false },
+	{ "/opt/plug.in", "plug.in", true },
+	{ "/opt/x.sort", "x.sort", true },
+	{ "/opt/x.sort.so", "x.sort", true },
+};
+
+START_TEST(names_of_libraries)
+{
+	struct module mod = { .path = (char *)name_rows[_i].path, .name = (char *)"?" };
+	struct modules m = { .mods = &mod, .n = 1, .comm = "libcomm" };
+
+	ck_assert_int_eq(module_match(&m, &mod, name_rows[_i].binary) > 0, name_rows[_i].match);
+}
+END_TEST
+
 START_TEST(nobody_there)
 {
 	pid_t pid = fork();
@@ -431,6 +463,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_deleted_program, 0, 2);
 	tcase_add_test(tc, modules_as_the_maps_show_them);
 	tcase_add_test(tc, a_file_mapped_twice);
+	tcase_add_loop_test(tc, names_of_libraries, 0, ARRAY_SIZE(name_rows));
 	tcase_add_test(tc, nobody_there);
 	tcase_add_test(tc, not_permitted);
 	tcase_add_test(tc, own_process_without_root);
