@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/* Filling code arenas; see arena.h. */
+#include "daemon/arena.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "injector/trampoline.h"
+#include "vm/runtime.h"
+
+u64 arena_base_size(void)
+{
+	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul);
+}
+
+u64 arena_program_size(const struct program *p)
+{
+	return ALIGN_UP(jit_size_bound(p->prog), 16ul) + p->owner->obj->nmaps * ALIGN_UP(sizeof(struct umap), 16ul) + 64;
+}
+
+u64 arena_window_size(const struct window *w, size_t ncalls)
+{
+	return ALIGN_UP(trampoline_size_bound(w, ncalls), 16ul);
+}
+
+void arena_start(struct arena *a, void *local, const struct target_env *env)
+{
+	const struct runtime_blob *blob = runtime_blob();
+
+	memcpy(local, blob->bytes, blob->size);
+	a->used = blob->size;
+	a->env = arena_alloc(a, sizeof(*env));
+	memcpy(arena_local(a, local, a->env), env, sizeof(*env));
+}
+
+addr_t arena_alloc(struct arena *a, u64 size)
+{
+	u64 off = ALIGN_UP(a->used, 16ul);
+
+	if (off + size > a->size)
+		return 0;
+	a->used = off + size;
+	return a->addr + off;
+}
+
+static const struct arena_prog *find_program(const struct arena *a, u32 program)
+{
+	vec_foreach(p, &a->progs)
+		if (p->program == program)
+			return p;
+	return NULL;
+}
+
+bool arena_has_program(const struct arena *a, u32 program)
+{
+	return find_program(a, program);
+}
+
+static addr_t find_desc(const struct arena *a, u32 map)
+{
+	vec_foreach(m, &a->maps)
+		if (m->map == map)
+			return m->desc;
+	return 0;
+}
+
+static addr_t helper_addr(u32 id, void *arg)
+{
+	const struct arena *a = arg;
+	u32 off = runtime_helper_off(id);
+
+	return off ? a->addr + off : 0;
+}
+
+/* The descriptor as the target sees it: base is where it has the map. */
+static struct uerr *target_desc(const struct target *t, const struct map *m, struct umap *ret)
+{
+	const struct mapping *where = target_mapping(t, m->id, false);
+
+	if (!where)
+		return uerr_new(UERR_FAILED, "map %s is not in process %d", m->name, t->pid);
+	*ret = m->umap;
+	ret->base = where->addr;
+	return NULL;
+}
+
+static struct uerr *add_desc(struct arena *a, void *local, const struct target *t, const struct map *m)
+{
+	struct arena_map am = { .map = m->id };
+	struct umap desc;
+	struct uerr *err;
+
+	if (find_desc(a, m->id))
+		return NULL;
+	err = target_desc(t, m, &desc);
+	if (err)
+		return err;
+	am.desc = arena_alloc(a, sizeof(desc));
+	if (!am.desc)
+		return uerr_new(UERR_FAILED, "the code arena is full");
+	memcpy(arena_local(a, local, am.desc), &desc, sizeof(desc));
+	return vec_push(&a->maps, am) ? NULL : uerr_nomem();
+}
+
+struct uerr *arena_jit(const struct arena *a, const struct target *t, const struct program *p, addr_t entry,
+		       struct jit_output *ret)
+{
+	size_t n = p->owner->obj->nmaps;
+	cleanup_free struct umap *descs = calloc(n + 1, sizeof(*descs));
+	cleanup_free struct jit_map *maps = calloc(n + 1, sizeof(*maps));
+	struct jit_input in = {
+		.prog = p->prog,
+		.maps = maps,
+		.nmaps = n,
+		.code_addr = entry,
+		.helper_addr = helper_addr,
+		.arg = (void *)a,
+	};
+
+	if (!descs || !maps)
+		return uerr_nomem();
+	for (size_t i = 0; i < n; i++) {
+		struct uerr *err = target_desc(t, &p->owner->maps[i], &descs[i]);
+
+		if (err)
+			return err;
+		maps[i].map = &descs[i];
+		maps[i].desc_addr = find_desc(a, p->owner->maps[i].id);
+	}
+	return jit_compile(&in, ret);
+}
+
+struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
+			   struct arena_prog *ret)
+{
+	const struct arena_prog *known = find_program(a, p->id);
+	struct arena_prog ap = { .program = p->id };
+	struct jit_output out = {};
+	struct uerr *err = NULL;
+
+	if (known) {
+		*ret = *known;
+		return NULL;
+	}
+	for (size_t i = 0; !err && i < p->owner->obj->nmaps; i++)
+		err = add_desc(a, local, t, &p->owner->maps[i]);
+	if (!err)
+		err = arena_jit(a, t, p, ALIGN_UP(a->addr + a->used, 16ul), &out);
+	if (err)
+		return err;
+	ap.entry = arena_alloc(a, out.size);
+	ap.size = out.size;
+	ap.clobbers = out.clobbers;
+	if (ap.entry)
+		memcpy(arena_local(a, local, ap.entry), out.code, out.size);
+	jit_output_deinit(&out);
+	if (!ap.entry)
+		return uerr_new(UERR_FAILED, "the code arena is full");
+	if (!vec_push(&a->progs, ap))
+		return uerr_nomem();
+	*ret = ap;
+	return NULL;
+}

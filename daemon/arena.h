@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Filling code arenas, in the worker. An arena is complete in itself:
+ *
+ *	addr ┌ runtime blob (vm/runtime)
+ *	     ├ struct target_env
+ *	     ├ for each map used: struct umap, base as the target has it
+ *	     ├ for each program used: its machine code
+ *	     └ site constants and trampolines, until it is full
+ *
+ * so that nothing in it points into another arena but constants of places that
+ * were there before, and it can go when its own trampolines and constants have.
+ */
+#pragma once
+#include "daemon/state.h"
+#include "daemon/target.h"
+#include "vm/jit.h"
+
+#define ARENA_MIN (64u << 10)
+
+/* Bytes that any arena takes before the first program. */
+u64 arena_base_size(void);
+/* Bytes for program P and the descriptors of its object's maps. */
+u64 arena_program_size(const struct program *p);
+u64 arena_window_size(const struct window *w, size_t ncalls);
+#define ARENA_SITE_SIZE ALIGN_UP(sizeof(struct site_data), 16ul)
+
+/* Starts arena A, whose memory is LOCAL here. */
+void arena_start(struct arena *a, void *local, const struct target_env *env);
+
+/* SIZE bytes at a multiple of 16; 0 when it is full. */
+addr_t arena_alloc(struct arena *a, u64 size);
+static inline void *arena_local(const struct arena *a, void *local, addr_t addr)
+{
+	return (char *)local + (addr - a->addr);
+}
+
+bool arena_has_program(const struct arena *a, u32 program);
+/* Compiles P into A, if it is not there. T must have its maps already. */
+struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
+			   struct arena_prog *ret) UERR_MUST_CHECK;
+
+/* Compiles P as it lies in arena A at ENTRY, for listings. */
+struct uerr *arena_jit(const struct arena *a, const struct target *t, const struct program *p, addr_t entry,
+		       struct jit_output *ret) UERR_MUST_CHECK;

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/* The way of one attach, in its worker; see attach.h. */
+#include "daemon/attach.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "daemon/family.h"
+#include "daemon/rewrite.h"
+
+struct attaching {
+	struct daemon *d;
+	const struct wanted *w;
+	struct outcome *out;
+	VEC(struct places) procs; /* by wanted->pids */
+};
+
+/*
+ * What is wanted there.
+ */
+
+static u32 add_module(struct target *t, const struct module *mod)
+{
+	struct target_module m = {
+		.name = mod->name,
+		.path = mod->path,
+		.bias = mod->bias,
+		.lo = mod->lo,
+		.hi = mod->hi,
+		.dev = mod->dev,
+		.ino = mod->ino,
+	};
+
+	return target_module_index(t, &m);
+}
+
+/* The hook points of one side of a place. */
+static bool is_point_of(const struct place *pl, const struct window *w, const struct hook_point *pt, bool exit)
+{
+	if (exit != pt->exit)
+		return false;
+	return exit || w->addr + pt->off == pl->at;
+}
+
+static bool add_calls(struct target *t, const struct place *pl, const struct site *s, u32 program, u16 *bytes)
+{
+	for (size_t i = 0; i < pl->plan.nwindows; i++) {
+		const struct window *w = &pl->plan.windows[i];
+
+		for (u8 k = 0; k < w->npoints; k++) {
+			struct call c = {
+				.point = w->addr + w->points[k].off,
+				.module = s->module,
+				.exit = s->exit,
+				.link = s->link,
+				.program = program,
+				.site = s->key,
+			};
+
+			if (!is_point_of(pl, w, &w->points[k], s->exit))
+				continue;
+			if (!*bytes)
+				*bytes = w->len;
+			if (!vec_push(&t->calls, c))
+				return false;
+		}
+	}
+	return true;
+}
+
+static struct uerr *add_site(struct target *t, const struct place *pl, u32 module, const struct wanted_program *prog,
+			     bool exit)
+{
+	struct site s = {
+		.key = ++t->last_site,
+		.link = prog->link,
+		.module = module,
+		.exit = exit,
+		.tactic = exit ? pl->plan.exit : pl->plan.entry,
+		.func = pl->func,
+		.at = exit ? pl->func : pl->at,
+		.cookie = pl->cookie,
+		.symbol = strdup(pl->symbol),
+	};
+
+	if (!s.symbol || !add_calls(t, pl, &s, prog->program, &s.bytes) || !vec_push(&t->sites, s)) {
+		free(s.symbol);
+		return uerr_nomem();
+	}
+	return NULL;
+}
+
+static struct uerr *add_sites(const struct wanted *w, struct target *t, const struct places *p)
+{
+	vec_foreach(pl, &p->list) {
+		const struct wanted_group *g = &w->groups.data[pl->group];
+		u32 module = add_module(t, pl->mod);
+
+		if (module == UINT32_MAX)
+			return uerr_nomem();
+		vec_foreach(prog, &g->programs) {
+			bool exit = program_side(g, prog, pl->spec) == SIDE_EXIT;
+			struct uerr *err = add_site(t, pl, module, prog, exit);
+
+			if (err)
+				return err;
+		}
+	}
+	target_sort(t);
+	return NULL;
+}
+
+/*
+ * Which windows that changes.
+ */
+
+static bool window_is_wanted(const struct place *pl, const struct window *w)
+{
+	for (u8 k = 0; k < w->npoints; k++)
+		if (is_point_of(pl, w, &w->points[k], w->points[k].exit) &&
+		    (pl->sides & (w->points[k].exit ? PLAN_EXIT : PLAN_ENTRY)))
+			return true;
+	return false;
+}
+
+/* A window that is there already stays as it was planned: its plan has both
+ * sides of the function, whichever came first. */
+static struct uerr *add_change(const struct target *t, const struct module *mod, u32 module, const struct window *w,
+			       change_vec *changes)
+{
+	struct patched *there = target_window(t, module, w->addr, w->len);
+	struct change c = { .win = *w, .module = module, .installed = there };
+
+	if (there && (there->win.addr != w->addr || there->win.len != w->len || there->win.npoints != w->npoints))
+		return uerr_new(UERR_CANNOT_PROBE, "%s:0x%lx overlaps a probe that is there already. Nothing was touched.",
+				mod->name, (unsigned long)w->addr);
+	if (!image_addr_to_off(mod->image, w->addr, &c.file_off))
+		return uerr_new(UERR_FAILED, "%s: 0x%lx is not in the file", mod->path, (unsigned long)w->addr);
+	return vec_push(changes, c) ? NULL : uerr_nomem();
+}
+
+static struct uerr *merge_module(const struct daemon *d, struct target *t, const struct module *mod,
+				 const struct window *const *windows, size_t n, change_vec *changes)
+{
+	cleanup_free struct window *merged = NULL;
+	struct target_module key = { .bias = mod->bias, .dev = mod->dev, .ino = mod->ino,
+				     .name = mod->name, .path = mod->path };
+	const struct textscan *scan;
+	size_t nmerged = 0;
+	struct uerr *err = scan_of(mod, d->cfg.cache_dir, &scan);
+	u32 module = target_module_index(t, &key);
+
+	if (!err)
+		err = windows_merge(scan, windows, n, &merged, &nmerged);
+	for (size_t i = 0; !err && i < nmerged; i++)
+		err = add_change(t, mod, module, &merged[i], changes);
+	return err;
+}
+
+static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p,
+				 change_vec *changes)
+{
+	VEC(const struct window *) windows = {};
+	struct uerr *err = NULL;
+
+	for (size_t m = 0; !err && m < p->mods.n; m++) {
+		const struct module *mod = &p->mods.mods[m];
+
+		windows.n = 0;
+		vec_foreach(pl, &p->list)
+			for (size_t i = 0; pl->mod == mod && i < pl->plan.nwindows; i++)
+				if (window_is_wanted(pl, &pl->plan.windows[i]) &&
+				    !vec_push(&windows, &pl->plan.windows[i]))
+					err = uerr_nomem();
+		if (!err && windows.n)
+			err = merge_module(d, t, mod, windows.data, windows.n, changes);
+	}
+	vec_free(&windows);
+	return err;
+}
+
+/*
+ * One process after the other.
+ */
+
+/* The worker's own target: as the daemon knows it, or as a fork child that
+ * nobody knew. */
+static struct uerr *own_target(struct attaching *at, pid_t pid, struct target **ret)
+{
+	struct target *t = state_target(at->d->state, pid), *child = NULL;
+	struct uerr *err = NULL;
+	u32 n;
+
+	if (t && t->installed) {
+		err = family_find_children(at->d, t, t, &n);
+	} else {
+		err = family_find(at->d, pid, &child);
+		if (!err && child && t) {
+			/* the empty one made for this request gives way */
+			struct threads *threads = threads_ref(child->threads);
+
+			threads_unref(t->threads);
+			t->threads = NULL;
+			target_replace(t, child);
+			t->threads = threads;
+			at->d->state->targets.n--;
+		}
+	}
+	*ret = t;
+	return err;
+}
+
+static struct uerr *attach_process(struct attaching *at, const struct places *p)
+{
+	struct rewrite_opts opts = { .d = at->d, .uid = at->w->uid, .gid = at->w->gid };
+	change_vec changes = {};
+	struct stop stop = {};
+	struct target *t;
+	struct uerr *err = own_target(at, p->pid, &t);
+
+	if (!err)
+		err = add_sites(at->w, t, p);
+	if (!err)
+		err = find_changes(at->d, t, p, &changes);
+	if (!err && changes.n && !at->w->dry_run) {
+		err = rewrite_run(&opts, t, &changes, &stop);
+		if (!err && !vec_push(&at->out->stops, stop))
+			err = uerr_nomem();
+	}
+	if (!err && !outcome_add(at->out, t))
+		err = uerr_nomem();
+	vec_free(&changes);
+	return err;
+}
+
+static struct uerr *plan_all(struct attaching *at)
+{
+	size_t nplaces = 0;
+
+	vec_foreach(pid, &at->w->pids) {
+		struct places p;
+		struct uerr *err = places_plan(at->w, *pid, at->d->cfg.cache_dir, &at->out->refused, &p);
+
+		if (err || !vec_push(&at->procs, p)) {
+			places_deinit(&p);
+			return err ? err : uerr_nomem();
+		}
+		nplaces += p.list.n;
+	}
+	if (nplaces)
+		return NULL;
+	if (at->out->refused.n)
+		return uerr_new(UERR_CANNOT_PROBE, "none of the %zu functions can be probed; the first, %s: %s",
+				at->out->refused.n, at->out->refused.data[0].symbol, at->out->refused.data[0].reason);
+	return uerr_new(UERR_NO_SYMBOL, "nothing matches");
+}
+
+static void number_cookies(struct attaching *at)
+{
+	u64 n = 0;
+
+	vec_foreach(p, &at->procs)
+		vec_foreach(pl, &p->list)
+			pl->cookie = at->w->cookie + (at->w->count_cookies ? n++ : 0);
+}
+
+/* All or nothing: what earlier processes got is taken away again. */
+static void roll_back(struct attaching *at)
+{
+	struct outcome undone = {};
+	VEC(u32) links = {};
+	pid_vec pids = {};
+
+	vec_foreach(g, &at->w->groups)
+		vec_foreach(p, &g->programs)
+			if (!vec_push(&links, p->link))
+				return;
+	vec_foreach(t, &at->out->targets)
+		if (!vec_push(&pids, (*t)->pid))
+			return;
+	if (pids.n)
+		detach_run(at->d, &pids, links.data, links.n, at->w->uid, at->w->gid, &undone);
+	vec_foreach(t, &undone.targets)
+		(void)!outcome_add(at->out, *t);
+	if (undone.err)
+		at->out->err = uerr_prefix(at->out->err, "(and not all could be undone: %s)", undone.err->message);
+	outcome_deinit(&undone, false);
+	vec_free(&links);
+	vec_free(&pids);
+}
+
+void attach_run(struct daemon *d, const struct wanted *w, void (*touch)(void *arg), void *arg, struct outcome *ret)
+{
+	struct attaching at = { .d = d, .w = w, .out = ret };
+	size_t known = d->state->targets.n;
+
+	ret->err = plan_all(&at);
+	if (!ret->err)
+		number_cookies(&at);
+	if (!ret->err && !w->dry_run)
+		touch(arg);
+	for (size_t i = 0; !ret->err && i < at.procs.n; i++)
+		if (at.procs.data[i].list.n)
+			ret->err = attach_process(&at, &at.procs.data[i]);
+	if (ret->err && !w->dry_run)
+		roll_back(&at);
+	if (!w->dry_run)
+		outcome_add_new(ret, d, known);
+	vec_foreach(p, &at.procs)
+		places_deinit(p);
+	vec_free(&at.procs);
+}

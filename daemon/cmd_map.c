@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * MapDump, MapLookup, MapUpdate, MapDelete. The daemon reads and writes the
+ * very memory that programs in targets use; nothing here waits for them.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "daemon/dispatch.h"
+#include "daemon/find.h"
+#include "daemon/view.h"
+
+#define DUMP_MAX 200000u /* elements in one reply */
+
+static bool is_percpu(const struct map *m)
+{
+	return m->umap.type == UMAP_PERCPU_HASH || m->umap.type == UMAP_PERCPU_ARRAY;
+}
+
+static const struct object_map *meta(const struct map *m)
+{
+	return &m->owner->obj->maps[m->index];
+}
+
+static struct umap_ctx context(const struct request *req)
+{
+	return (struct umap_ctx){ .rec = &req->d->state->rec, .owner = OWNER_ID(0, 0) };
+}
+
+/* "01 ff 00"; malloc'd */
+static char *hex_text(const u8 *p, size_t n)
+{
+	char *text = malloc(n * 3 + 1);
+	char *at = text;
+
+	if (!text)
+		return NULL;
+	*at = 0;
+	for (size_t i = 0; i < n; i++)
+		at += sprintf(at, i ? " %02x" : "%02x", p[i]);
+	return text;
+}
+
+static struct uerr *add_both(cJSON *obj, const char *name, const char *json_name, const struct map *m, u32 type_id,
+			     const u8 *p, size_t size)
+{
+	cleanup_free char *hex = hex_text(p, size), *json = NULL;
+	struct uerr *err = btf_value_to_json(m->owner->obj, type_id, p, size, &json);
+
+	if (err)
+		return err;
+	if (!hex)
+		return uerr_nomem();
+	cJSON_AddStringToObject(obj, name, hex);
+	cJSON_AddStringToObject(obj, json_name, json);
+	return NULL;
+}
+
+static struct uerr *add_values(cJSON *obj, const struct map *m, const u8 *value)
+{
+	size_t stride = ALIGN_UP(m->umap.value_size, 8u);
+	cJSON *values = cJSON_AddArrayToObject(obj, "values");
+
+	for (u32 cpu = 0; cpu < m->umap.ncpus; cpu++) {
+		cJSON *v = cJSON_CreateObject();
+		struct uerr *err;
+
+		cJSON_AddItemToArray(values, v);
+		cJSON_AddNumberToObject(v, "cpu", cpu);
+		err = add_both(v, "value", "value_json", m, meta(m)->btf_value_type_id, value + cpu * stride,
+			       m->umap.value_size);
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static struct uerr *element(const struct map *m, const u8 *key, const u8 *value, cJSON **ret)
+{
+	cJSON *e = cJSON_CreateObject();
+	struct uerr *err;
+
+	err = add_both(e, "key", "key_json", m, meta(m)->btf_key_type_id, key, m->umap.key_size);
+	if (!err && is_percpu(m))
+		err = add_values(e, m, value);
+	else if (!err)
+		err = add_both(e, "value", "value_json", m, meta(m)->btf_value_type_id, value, m->umap.value_size);
+	if (err) {
+		cJSON_Delete(e);
+		return err;
+	}
+	*ret = e;
+	return NULL;
+}
+
+/* Room for one key, the next key, and one value as readers see it. */
+struct buffers {
+	u8 *key, *next, *value;
+};
+
+static struct uerr *buffers_init(struct buffers *b, const struct map *m)
+{
+	b->key = calloc(1, m->umap.key_size + 8);
+	b->next = calloc(1, m->umap.key_size + 8);
+	b->value = calloc(1, umap_user_value_size(&m->umap) + 8);
+	return b->key && b->next && b->value ? NULL : uerr_nomem();
+}
+
+static void buffers_deinit(struct buffers *b)
+{
+	free(b->key);
+	free(b->next);
+	free(b->value);
+}
+
+static struct uerr *dump(struct request *req, const struct map *m, cJSON *elements)
+{
+	cleanup(buffers_deinit) struct buffers b = {};
+	struct umap_ctx cx = context(req);
+	struct uerr *err = buffers_init(&b, m);
+	u32 n = 0;
+
+	for (long r = err ? -1 : umap_next_key(&m->umap, NULL, b.next); !r && !err;
+	     r = umap_next_key(&m->umap, b.key, b.next)) {
+		cJSON *e;
+
+		memcpy(b.key, b.next, m->umap.key_size);
+		if (umap_read(&m->umap, b.key, b.value, &cx)) /* deleted meanwhile */
+			continue;
+		if (++n > DUMP_MAX)
+			return uerr_new(UERR_FAILED, "map %s has more than %u elements: look up single keys", m->name,
+					DUMP_MAX);
+		err = element(m, b.key, b.value, &e);
+		if (!err)
+			cJSON_AddItemToArray(elements, e);
+	}
+	return err;
+}
+
+void cmd_map_dump(struct request *req)
+{
+	struct map *m;
+	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	cJSON *r = cJSON_CreateObject();
+
+	if (!err) {
+		cJSON_AddItemToObject(r, "map", view_map(m));
+		err = dump(req, m, cJSON_AddArrayToObject(r, "elements"));
+	}
+	if (err) {
+		cJSON_Delete(r);
+		request_fail(req, err);
+		return;
+	}
+	request_reply(req, r);
+}
+
+static struct uerr *parse_key(struct request *req, const struct map *m, u8 *key)
+{
+	return uerr_prefix(btf_value_from_text(m->owner->obj, meta(m)->btf_key_type_id, param_str(req, "key"), key,
+					       m->umap.key_size),
+			   "key of map %s", m->name);
+}
+
+/* Every copy of a per-CPU value becomes the one that was given, as bpftool does. */
+static struct uerr *parse_value(struct request *req, const struct map *m, u8 *value)
+{
+	size_t stride = ALIGN_UP(m->umap.value_size, 8u);
+	struct uerr *err = btf_value_from_text(m->owner->obj, meta(m)->btf_value_type_id, param_str(req, "value"), value,
+					       m->umap.value_size);
+
+	for (u32 cpu = 1; !err && is_percpu(m) && cpu < m->umap.ncpus; cpu++)
+		memcpy(value + cpu * stride, value, m->umap.value_size);
+	return uerr_prefix(err, "value of map %s", m->name);
+}
+
+static struct uerr *map_error(const struct request *req, const struct map *m, long r)
+{
+	switch (-r) {
+	case ENOENT:
+		return uerr_new(UERR_FAILED, "map %s has no key %s", m->name, param_str(req, "key"));
+	case EEXIST:
+		return uerr_new(UERR_FAILED, "map %s has key %s already", m->name, param_str(req, "key"));
+	case E2BIG:
+		return uerr_new(UERR_FAILED, "map %s is full (%u elements), or the key is beyond its end", m->name,
+				m->umap.max_entries);
+	case EINVAL:
+		return uerr_new(UERR_FAILED, "map %s (%s) does not allow that", m->name,
+				m->umap.type == UMAP_ARRAY || m->umap.type == UMAP_PERCPU_ARRAY ? "an array" : "a hash");
+	}
+	return uerr_errno(-r, "map %s", m->name);
+}
+
+static struct uerr *refuse_frozen(const struct map *m)
+{
+	return m->readonly ? uerr_new(UERR_NOT_PERMITTED, "map %s is read-only (frozen)", m->name) : NULL;
+}
+
+void cmd_map_lookup(struct request *req)
+{
+	cleanup(buffers_deinit) struct buffers b = {};
+	struct umap_ctx cx = context(req);
+	struct map *m;
+	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	cJSON *r, *e = NULL;
+
+	if (!err)
+		err = buffers_init(&b, m);
+	if (!err)
+		err = parse_key(req, m, b.key);
+	if (!err) {
+		long rc = umap_read(&m->umap, b.key, b.value, &cx);
+
+		err = rc ? map_error(req, m, rc) : element(m, b.key, b.value, &e);
+	}
+	if (err) {
+		request_fail(req, err);
+		return;
+	}
+	r = cJSON_CreateObject();
+	cJSON_AddItemToObject(r, "map", view_map(m));
+	cJSON_AddItemToObject(r, "element", e);
+	request_reply(req, r);
+}
+
+static struct uerr *parse_flags(const char *text, u64 *ret)
+{
+	*ret = UMAP_ANY;
+	if (!text || !strcmp(text, "any"))
+		return NULL;
+	if (!strcmp(text, "noexist"))
+		*ret = UMAP_NOEXIST;
+	else if (!strcmp(text, "exist"))
+		*ret = UMAP_EXIST;
+	else
+		return uerr_new(UERR_USAGE, "flags are any, noexist or exist, not '%s'", text);
+	return NULL;
+}
+
+void cmd_map_update(struct request *req)
+{
+	cleanup(buffers_deinit) struct buffers b = {};
+	struct umap_ctx cx = context(req);
+	struct map *m;
+	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	u64 flags = 0;
+
+	if (!err)
+		err = refuse_frozen(m);
+	if (!err)
+		err = parse_flags(param_str(req, "flags"), &flags);
+	if (!err)
+		err = buffers_init(&b, m);
+	if (!err)
+		err = parse_key(req, m, b.key);
+	if (!err)
+		err = parse_value(req, m, b.value);
+	if (!err) {
+		long rc = umap_write(&m->umap, b.key, b.value, flags, &cx);
+
+		err = rc ? map_error(req, m, rc) : NULL;
+	}
+	if (err)
+		request_fail(req, err);
+	else
+		request_reply(req, NULL);
+}
+
+void cmd_map_delete(struct request *req)
+{
+	cleanup(buffers_deinit) struct buffers b = {};
+	struct umap_ctx cx = context(req);
+	struct map *m;
+	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+
+	if (!err)
+		err = refuse_frozen(m);
+	if (!err)
+		err = buffers_init(&b, m);
+	if (!err)
+		err = parse_key(req, m, b.key);
+	if (!err) {
+		long rc = umap_delete(&m->umap, b.key, &cx);
+
+		err = rc ? map_error(req, m, rc) : NULL;
+	}
+	if (err)
+		request_fail(req, err);
+	else
+		request_reply(req, NULL);
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/* Symbols, FindTargets and Hold: about processes, without changing them. */
+#include <errno.h>
+#include <grp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "daemon/attach_job.h"
+#include "daemon/dispatch.h"
+#include "daemon/select.h"
+#include "injector/inject.h"
+
+/*
+ * FindTargets.
+ */
+
+void cmd_find_targets(struct request *req)
+{
+	pid_vec pids = {};
+	struct uerr *err = select_targets(req, param_item(req, "target"), NULL, 0, &pids);
+	cJSON *r, *array;
+
+	if (err) {
+		vec_free(&pids);
+		request_fail(req, err);
+		return;
+	}
+	r = cJSON_CreateObject();
+	array = cJSON_AddArrayToObject(r, "processes");
+	vec_foreach(pid, &pids) {
+		struct procinfo pi;
+		struct uerr *gone = procinfo_read(*pid, &pi);
+		cJSON *p;
+
+		if (gone) {
+			uerr_free(gone);
+			continue;
+		}
+		p = cJSON_CreateObject();
+		cJSON_AddNumberToObject(p, "pid", *pid);
+		cJSON_AddStringToObject(p, "comm", pi.comm);
+		cJSON_AddItemToArray(array, p);
+	}
+	vec_free(&pids);
+	request_reply(req, r);
+}
+
+/*
+ * Symbols: the worker resolves and plans, and sends the rows as JSON text.
+ */
+
+struct symbols_job {
+	pid_vec pids;
+	VEC(char *) specs, nots;
+	char *file; /* no process: the file at this path, opened with the peer's rights */
+	struct peer peer;
+};
+
+static void free_symbols_job(void *arg)
+{
+	struct symbols_job *sj = arg;
+
+	vec_foreach(s, &sj->specs)
+		free(*s);
+	vec_foreach(s, &sj->nots)
+		free(*s);
+	vec_free(&sj->specs);
+	vec_free(&sj->nots);
+	vec_free(&sj->pids);
+	free(sj->file);
+	free(sj);
+}
+
+static const struct window *entry_window(const struct func_plan *plan, addr_t at)
+{
+	for (size_t i = 0; i < plan->nwindows; i++)
+		if (plan->windows[i].addr == at)
+			return &plan->windows[i];
+	return NULL;
+}
+
+static const char *exit_name(const struct func_plan *plan)
+{
+	if (plan->exit == SITE_NONE && plan->exit_reason && strstr(plan->exit_reason, "ends by jumping"))
+		return "tail";
+	return site_tactic_name(plan->exit);
+}
+
+static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
+{
+	const struct window *w = entry_window(plan, r->link_addr);
+	const char *entry_reason = refusal ? refusal : plan->entry_reason;
+	const char *exit_reason = refusal ? refusal : plan->exit_reason;
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(o, "pid", pid);
+	cJSON_AddStringToObject(o, "module", r->mod->name);
+	cJSON_AddStringToObject(o, "path", r->mod->path);
+	cJSON_AddStringToObject(o, "symbol", r->name);
+	cJSON_AddItemToObject(o, "address", protocol_addr(r->link_addr + r->mod->bias));
+	cJSON_AddNumberToObject(o, "bytes", r->func_size ? r->func_size : plan->size);
+	cJSON_AddNumberToObject(o, "displaced", w ? w->len : 0);
+	cJSON_AddNumberToObject(o, "insns", w ? w->ninsns : 0);
+	cJSON_AddNumberToObject(o, "rets", plan->nrets);
+	cJSON_AddStringToObject(o, "entry", site_tactic_name(plan->entry));
+	cJSON_AddStringToObject(o, "exit", exit_name(plan));
+	cJSON_AddStringToObject(o, "entry_reason", plan->entry == SITE_NONE && entry_reason ? entry_reason : "");
+	cJSON_AddStringToObject(o, "exit_reason", plan->exit == SITE_NONE && exit_reason ? exit_reason : "");
+	cJSON_AddStringToObject(o, "note", r->note);
+	return o;
+}
+
+static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job *sj, const struct modules *mods,
+				const char *text, cJSON *rows)
+{
+	cleanup(spec_deinit) struct spec spec = {};
+	cleanup(resolve_result_deinit) struct resolve_result found = {};
+	struct uerr *err = spec_parse(text, &spec);
+
+	if (!err)
+		err = spec_resolve(&spec, mods, (const char *const *)sj->nots.data, sj->nots.n, &found);
+	for (size_t i = 0; !err && i < found.n; i++) {
+		struct func_plan plan = {};
+		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir, &plan);
+
+		cJSON_AddItemToArray(rows, view_symbol(mods->pid, &found.places[i], &plan,
+						       refusal ? refusal->message : NULL));
+		if (!refusal)
+			func_plan_deinit(&plan);
+	}
+	return err;
+}
+
+static struct uerr *symbols_of(const struct daemon *d, const struct symbols_job *sj, const struct modules *mods,
+			       cJSON *rows)
+{
+	vec_foreach(text, &sj->specs) {
+		struct uerr *err = add_symbols(d, sj, mods, *text, rows);
+
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static struct uerr *take_peer_ids(const struct peer *p)
+{
+	if (geteuid() != 0 || p->uid == 0)
+		return NULL;
+	if (setgroups(0, NULL) || setresgid(p->gid, p->gid, p->gid) || setresuid(p->uid, p->uid, p->uid))
+		return uerr_errno(errno, "cannot become uid %u", (unsigned)p->uid);
+	return NULL;
+}
+
+/* A file that no process has mapped, as a process of one module. */
+static struct uerr *symbols_of_file(const struct daemon *d, const struct symbols_job *sj, cJSON *rows)
+{
+	struct module mod = { .path = sj->file, .name = (char *)"", .main = true, .hi = UINT32_MAX };
+	struct modules mods = { .mods = &mod, .n = 1 };
+	struct uerr *err = take_peer_ids(&sj->peer);
+
+	if (!err)
+		err = image_open(sj->file, &mod.image);
+	if (err)
+		return err;
+	mod.dev = image_dev(mod.image);
+	mod.ino = image_ino(mod.image);
+	return symbols_of(d, sj, &mods, rows);
+}
+
+static struct uerr *symbols_work(struct job *job, struct packer *result)
+{
+	const struct symbols_job *sj = job->arg;
+	cJSON *rows = cJSON_CreateArray();
+	char *text;
+	struct uerr *err = NULL;
+
+	if (sj->file)
+		err = symbols_of_file(job->d, sj, rows);
+	vec_foreach(pid, &sj->pids) {
+		cleanup(modules_deinit) struct modules mods = {};
+
+		if (!err)
+			err = modules_read(*pid, &mods);
+		if (!err)
+			err = symbols_of(job->d, sj, &mods, rows);
+	}
+	if (err)
+		return err;
+	text = cJSON_PrintUnformatted(rows);
+	pack_str(result, text);
+	free(text);
+	return NULL;
+}
+
+static void symbols_done(struct job *job, struct uerr *err, struct unpacker *result)
+{
+	cleanup_free char *text = err ? NULL : unpack_str(result);
+	cJSON *r;
+
+	if (!job->req) {
+		uerr_free(err);
+		return;
+	}
+	if (err || !text) {
+		request_fail(job->req, err ? err : uerr_new(UERR_FAILED, "too many symbols: a narrower SPEC"));
+		return;
+	}
+	r = cJSON_CreateObject();
+	cJSON_AddItemToObject(r, "symbols", cJSON_CreateRaw(text));
+	request_reply(job->req, r);
+}
+
+static struct uerr *copy_texts(const cJSON *array, char ***data, size_t *n, size_t *cap)
+{
+	VEC(char *) v = { *data, *n, *cap };
+	const cJSON *item;
+	bool ok = true;
+
+	cJSON_ArrayForEach(item, array) {
+		char *copy = strdup(item->valuestring);
+
+		ok = copy && vec_push(&v, copy);
+		if (!ok) {
+			free(copy);
+			break;
+		}
+	}
+	*data = v.data;
+	*n = v.n;
+	*cap = v.cap;
+	return ok ? NULL : uerr_nomem();
+}
+
+/* No target: the processes that map the SPEC's path, else the file itself. */
+static struct uerr *symbols_targets(struct request *req, struct symbols_job *sj)
+{
+	cleanup(spec_deinit) struct spec spec = {};
+	const cJSON *target = param_item(req, "target");
+	struct uerr *err;
+
+	if (!sj->specs.n)
+		return uerr_new(UERR_USAGE, "which functions? give at least one SPEC");
+	err = spec_parse(sj->specs.data[0], &spec);
+	if (err)
+		return err;
+	if (target || !spec.binary || spec.binary[0] != '/')
+		return select_targets(req, target, NULL, 0, &sj->pids);
+	sj->file = strdup(spec.binary);
+	return sj->file ? NULL : uerr_nomem();
+}
+
+static struct uerr *symbols_start(struct request *req, struct symbols_job *sj)
+{
+	struct uerr *err;
+	struct job *job;
+
+	sj->peer = req->peer;
+	err = copy_texts(param_item(req, "specs"), &sj->specs.data, &sj->specs.n, &sj->specs.cap);
+	if (!err)
+		err = copy_texts(param_item(req, "not"), &sj->nots.data, &sj->nots.n, &sj->nots.cap);
+	if (!err)
+		err = symbols_targets(req, sj);
+	if (err)
+		return err;
+	job = job_create(req->d, req, "looking for symbols");
+	if (!job)
+		return uerr_nomem();
+	job->work = symbols_work;
+	job->done = symbols_done;
+	job->arg = sj;
+	job->free_arg = free_symbols_job;
+	job_submit(job);
+	return NULL;
+}
+
+void cmd_symbols(struct request *req)
+{
+	struct symbols_job *sj = calloc(1, sizeof(*sj));
+	struct uerr *err = sj ? symbols_start(req, sj) : uerr_nomem();
+
+	if (!err)
+		return;
+	if (sj)
+		free_symbols_job(sj);
+	request_fail(req, err);
+}
+
+/*
+ * Hold.
+ */
+
+struct hold_job {
+	pid_t pid;
+	struct peer peer;
+};
+
+#define HOLD_TIMEOUT_MS 30000u
+
+static void hold_ready(void *arg)
+{
+	struct packer nothing = {};
+
+	job_progress(arg, &nothing);
+}
+
+static struct uerr *hold_work(struct job *job, struct packer *result)
+{
+	const struct hold_job *hj = job->arg;
+	struct uerr *err = take_peer_ids(&hj->peer);
+
+	return err ? err : launch_hold(hj->pid, hold_ready, job, HOLD_TIMEOUT_MS - 5000);
+}
+
+static cJSON *hold_state(const char *state)
+{
+	cJSON *r = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(r, "state", state);
+	return r;
+}
+
+static void hold_progress(struct job *job, struct unpacker *u)
+{
+	if (job->req)
+		request_continue(job->req, hold_state("seized"));
+}
+
+static void hold_done(struct job *job, struct uerr *err, struct unpacker *result)
+{
+	if (!job->req)
+		uerr_free(err);
+	else if (err)
+		request_fail(job->req, err);
+	else
+		request_reply(job->req, hold_state("held"));
+}
+
+static struct uerr *hold_start(struct request *req)
+{
+	struct hold_job *hj;
+	struct procinfo pi;
+	struct job *job;
+	struct uerr *err = procinfo_read(param_item(req, "pid")->valueint, &pi);
+
+	if (!err)
+		err = select_permit(req, &pi);
+	if (err)
+		return err;
+	hj = calloc(1, sizeof(*hj));
+	job = hj ? job_create(req->d, req, "holding the command") : NULL;
+	if (!job || !job_lock(job, pi.pid)) {
+		free(hj);
+		free(job);
+		return uerr_nomem();
+	}
+	hj->pid = pi.pid;
+	hj->peer = req->peer;
+	job->work = hold_work;
+	job->progress = hold_progress;
+	job->done = hold_done;
+	job->timeout_ms = HOLD_TIMEOUT_MS;
+	job->arg = hj;
+	job->free_arg = free;
+	job_submit(job);
+	return NULL;
+}
+
+void cmd_hold(struct request *req)
+{
+	struct uerr *err = hold_start(req);
+
+	if (err)
+		request_fail(req, err);
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/* From SPECs to planned places; see places.h. */
+#include "daemon/places.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+/* Scans by image: a worker sees few files, and the same ones in every process. */
+static struct {
+	struct image *image;
+	struct textscan *scan;
+} *scans;
+static size_t nscans;
+
+struct uerr *scan_of(const struct module *mod, const char *cache_dir, const struct textscan **ret)
+{
+	const struct code_image *code;
+	struct textscan *scan;
+	struct uerr *err;
+	void *grown;
+
+	for (size_t i = 0; i < nscans; i++)
+		if (scans[i].image == mod->image) {
+			*ret = scans[i].scan;
+			return NULL;
+		}
+	err = image_code(mod->image, &code);
+	if (!err)
+		err = textscan_create(code, cache_dir, &scan);
+	if (err)
+		return err;
+	grown = reallocarray(scans, nscans + 1, sizeof(*scans));
+	if (!grown) {
+		textscan_destroy(scan);
+		return uerr_nomem();
+	}
+	scans = grown;
+	scans[nscans].image = image_ref(mod->image);
+	scans[nscans++].scan = scan;
+	*ret = scan;
+	return NULL;
+}
+
+struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct func_plan *ret)
+{
+	const struct textscan *scan;
+	struct uerr *err;
+
+	if (r->mod->text_shared)
+		return uerr_new(UERR_CANNOT_PROBE, "its text is mapped shared: a change would reach every process");
+	err = scan_of(r->mod, cache_dir, &scan);
+	if (err)
+		return err;
+	if (r->func_addr && r->func_addr != r->link_addr)
+		return plan_insn(scan, r->func_addr, r->func_size, r->link_addr, ret);
+	return plan_function(scan, r->link_addr, r->func_size, r->symbol, PLAN_ENTRY | PLAN_EXIT, ret);
+}
+
+enum probe_side program_side(const struct wanted_group *g, const struct wanted_program *prog, enum probe_side spec)
+{
+	if (spec && g->programs.n == 1)
+		return spec;
+	if (prog->side)
+		return prog->side;
+	return spec ? spec : prog->section;
+}
+
+static struct uerr *wanted_sides(const struct wanted_group *g, const struct spec *spec, enum probe_side side, u32 *ret)
+{
+	*ret = 0;
+	vec_foreach(p, &g->programs) {
+		switch (program_side(g, p, side)) {
+		case SIDE_ENTRY:
+			*ret |= PLAN_ENTRY;
+			break;
+		case SIDE_EXIT:
+			*ret |= PLAN_EXIT;
+			break;
+		case SIDE_UNKNOWN:
+			return uerr_new(UERR_USAGE, "entry or return? write uprobe:%s or uretprobe:%s", spec->text,
+					spec->text);
+		}
+	}
+	return NULL;
+}
+
+/* Why the plan does not give what is wanted, or NULL. */
+static const char *plan_refusal(const struct func_plan *plan, u32 sides)
+{
+	if ((sides & PLAN_ENTRY) && plan->entry == SITE_NONE)
+		return plan->entry_reason ? plan->entry_reason : "its entry cannot be patched";
+	if ((sides & PLAN_EXIT) && plan->exit == SITE_NONE)
+		return plan->exit_reason ? plan->exit_reason : "its exit cannot be patched";
+	return NULL;
+}
+
+static void add_refused(refused_vec *v, pid_t pid, const char *symbol, const char *reason)
+{
+	struct refused r = { pid, strdup(symbol), strdup(reason) };
+
+	if (!r.symbol || !r.reason || !vec_push(v, r)) {
+		free(r.symbol);
+		free(r.reason);
+	}
+}
+
+void refused_deinit(refused_vec *v)
+{
+	vec_foreach(r, v) {
+		free(r->symbol);
+		free(r->reason);
+	}
+	vec_free(v);
+}
+
+/* "libc:setjmp returns twice, so its exit cannot be probed: use …" */
+static struct uerr *cannot_probe(const struct resolved *r, const char *reason, u32 sides, const struct func_plan *plan)
+{
+	if (sides == PLAN_EXIT && plan->entry != SITE_NONE)
+		return uerr_new(UERR_CANNOT_PROBE,
+				"%s: its exit cannot be probed: %s. Use 'count' or 'uprobe:%s'. Nothing was touched.",
+				r->name, reason, r->name);
+	return uerr_new(UERR_CANNOT_PROBE, "%s cannot be probed: %s. Nothing was touched.", r->name, reason);
+}
+
+static bool is_known(const struct places *p, u32 group, const struct resolved *r, u32 sides)
+{
+	vec_foreach(o, &p->list)
+		if (o->group == group && o->mod == r->mod && o->at == r->link_addr && o->sides == sides)
+			return true;
+	return false;
+}
+
+static struct uerr *add_place(struct places *p, u32 group, const struct resolved *r, u32 sides, enum probe_side spec,
+			      struct func_plan *plan)
+{
+	struct place pl = {
+		.mod = r->mod,
+		.func = r->func_addr ? r->func_addr : r->link_addr,
+		.at = r->link_addr,
+		.symbol = strdup(r->name),
+		.plan = *plan,
+		.group = group,
+		.sides = sides,
+		.spec = spec,
+	};
+
+	if (!pl.symbol || !vec_push(&p->list, pl)) {
+		free(pl.symbol);
+		func_plan_deinit(plan);
+		return uerr_nomem();
+	}
+	return NULL;
+}
+
+struct planning {
+	const struct wanted *w;
+	u32 group;
+	const char *cache_dir;
+	refused_vec *refused;
+	struct places *places;
+	size_t first;      /* place of this group */
+	bool check_known;  /* several SPECs: the same place may come twice */
+};
+
+static struct uerr *plan_one(const struct planning *pn, const struct resolved *r, bool glob, u32 sides,
+			     enum probe_side spec)
+{
+	struct places *p = pn->places;
+	struct func_plan plan = {};
+	struct uerr *err;
+	const char *reason;
+
+	if (pn->check_known && is_known(p, pn->group, r, sides))
+		return NULL;
+	err = place_plan(r, pn->cache_dir, &plan);
+	if (err && err->code == UERR_CANNOT_PROBE && glob) {
+		add_refused(pn->refused, p->pid, r->name, err->message);
+		uerr_free(err);
+		return NULL;
+	}
+	if (err && err->code == UERR_CANNOT_PROBE) {
+		struct uerr *full = cannot_probe(r, err->message, 0, &plan);
+
+		uerr_free(err);
+		return full;
+	}
+	if (err)
+		return uerr_prefix(err, "%s", r->name);
+	reason = plan_refusal(&plan, sides);
+	if (!reason)
+		return add_place(p, pn->group, r, sides, spec, &plan);
+	if (glob)
+		add_refused(pn->refused, p->pid, r->name, reason);
+	else
+		err = cannot_probe(r, reason, sides, &plan);
+	func_plan_deinit(&plan);
+	return err;
+}
+
+static struct uerr *plan_spec(const struct planning *pn, const char *text)
+{
+	const struct wanted_group *g = &pn->w->groups.data[pn->group];
+	cleanup(spec_deinit) struct spec spec = {};
+	cleanup(resolve_result_deinit) struct resolve_result found = {};
+	enum probe_side side = SIDE_UNKNOWN;
+	struct uerr *err = spec_parse(text, &spec);
+	u32 sides = 0;
+
+	if (err)
+		return err;
+	if (spec.kind_given)
+		side = spec.kind == SPEC_URETPROBE ? SIDE_EXIT : SIDE_ENTRY;
+	err = wanted_sides(g, &spec, side, &sides);
+	if (!err)
+		err = spec_resolve(&spec, &pn->places->mods, (const char *const *)pn->w->nots.data, pn->w->nots.n,
+				   &found);
+	for (size_t i = 0; !err && i < found.n; i++)
+		err = plan_one(pn, &found.places[i], found.glob, sides, side);
+	return err;
+}
+
+static struct uerr *plan_group(struct planning *pn)
+{
+	const struct wanted_group *g = &pn->w->groups.data[pn->group];
+	struct uerr *err = NULL;
+
+	pn->check_known = g->specs.n > 1;
+	for (size_t i = 0; !err && i < g->specs.n; i++)
+		err = plan_spec(pn, g->specs.data[i]);
+	return err;
+}
+
+struct uerr *places_plan(const struct wanted *w, pid_t pid, const char *cache_dir, refused_vec *refused,
+			 struct places *ret)
+{
+	struct planning pn = { .w = w, .cache_dir = cache_dir, .refused = refused, .places = ret };
+	struct uerr *err;
+
+	*ret = (struct places){ .pid = pid };
+	err = modules_read(pid, &ret->mods);
+	for (pn.group = 0; !err && pn.group < w->groups.n; pn.group++)
+		if (pid_vec_has(&w->groups.data[pn.group].pids, pid))
+			err = plan_group(&pn);
+	return err;
+}
+
+void places_deinit(struct places *p)
+{
+	vec_foreach(pl, &p->list) {
+		free(pl->symbol);
+		func_plan_deinit(&pl->plan);
+	}
+	vec_free(&p->list);
+	modules_deinit(&p->mods);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From SPECs to planned places, in the worker: modules and symbols from elfsym,
+ * windows from injector/plan. Nothing here touches the process.
+ */
+#pragma once
+#include "daemon/wanted.h"
+#include "elfsym/resolve.h"
+#include "injector/plan.h"
+
+/* One function (or instruction) of one process that programs shall see. */
+struct place {
+	const struct module *mod;
+	addr_t func, at;      /* link addresses: of the function, of the SPEC's place */
+	char *symbol;         /* a SPEC again */
+	struct func_plan plan;
+	u32 group;            /* of the wanted groups */
+	u32 sides;            /* PLAN_ENTRY | PLAN_EXIT that are wanted */
+	enum probe_side spec; /* what the SPEC's prefix said */
+	u64 cookie;
+};
+
+/* What a glob skipped. */
+struct refused {
+	pid_t pid;
+	char *symbol, *reason;
+};
+typedef VEC(struct refused) refused_vec;
+
+struct places {
+	pid_t pid;
+	struct modules mods;
+	VEC(struct place) list; /* by module, then address, within a group */
+};
+
+/* Reads the modules of PID and plans what W wants there. A plain name that
+ * cannot be probed is an error; a glob's is added to REFUSED. */
+struct uerr *places_plan(const struct wanted *w, pid_t pid, const char *cache_dir, refused_vec *refused,
+			 struct places *ret) UERR_MUST_CHECK;
+void places_deinit(struct places *p);
+void refused_deinit(refused_vec *v);
+
+/* The side on which PROG runs at a place; SIDE_UNKNOWN: nobody said. */
+enum probe_side program_side(const struct wanted_group *g, const struct wanted_program *prog, enum probe_side spec);
+
+/* The scan of a module's text, made once for each file in this worker. */
+struct uerr *scan_of(const struct module *mod, const char *cache_dir, const struct textscan **ret) UERR_MUST_CHECK;
+
+/* Plans the resolved place R; both sides, so that windows do not depend on
+ * which probes came first. */
+struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct func_plan *ret) UERR_MUST_CHECK;

@@ -1,0 +1,905 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making a process be what its target says; see rewrite.h.
+ *
+ * Order matters only at the commit: there the injector maps the shared memory,
+ * writes the jumps, and unmaps what nobody is in, while all threads stand
+ * still. Everything before fills memory that nothing points to yet.
+ */
+#include "daemon/rewrite.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "daemon/arena.h"
+#include "daemon/env.h"
+#include "injector/trampoline.h"
+#include "vm/runtime.h"
+
+#define REACH (1ull << 31)
+#define REACH_SLACK (16ull << 20)
+
+/* Windows that one arena can serve: all within reach of each other. */
+struct group {
+	addr_t lo, hi;        /* of their modules */
+	u64 need;             /* bytes, beside what an arena has at its start */
+	VEC(u32) programs;
+	addr_t arena;         /* chosen */
+	size_t range;         /* or the range that will be it */
+};
+
+/* Memory of an arena as this worker sees it. */
+struct view_of {
+	addr_t arena;
+	void *local;
+	u64 size;
+};
+
+struct rewrite {
+	const struct rewrite_opts *opts;
+	const struct state *s;
+	struct target *t;
+	change_vec *changes;
+	struct injection *in;
+	VEC(struct group) groups;
+	VEC(struct inject_range) ranges;
+	VEC(struct mapping) new_maps; /* ranges[map_range + i] will hold it */
+	size_t map_range;
+	size_t base_range;            /* threads, then the private page */
+	bool first;                   /* nothing of ours is in the process yet */
+	VEC(struct view_of) views;
+	VEC(struct patched) fresh;    /* new windows, not in the target yet */
+	VEC(int) fds;                 /* opened for sharing */
+	char *journal;
+};
+
+/*
+ * Which windows.
+ */
+
+static u32 count_calls(const struct target *t, u32 module, const struct window *w)
+{
+	size_t sum = 0, n;
+
+	for (u8 i = 0; i < w->npoints; i++) {
+		target_calls(t, module, w->addr + w->points[i].off, w->points[i].exit, &n);
+		sum += n;
+	}
+	return sum;
+}
+
+static bool window_has_link(const struct target *t, const struct patched *w, const u32 *links, size_t nlinks)
+{
+	for (u8 i = 0; i < w->win.npoints; i++) {
+		const struct hook_point *pt = &w->win.points[i];
+		size_t n;
+		const struct call *c = target_calls(t, w->module, w->win.addr + pt->off, pt->exit, &n);
+
+		for (size_t k = 0; k < n * nlinks; k++)
+			if (c[k / nlinks].link == links[k % nlinks])
+				return true;
+	}
+	return false;
+}
+
+bool rewrite_windows_of(const struct target *t, const u32 *links, size_t nlinks, change_vec *changes)
+{
+	vec_foreach(w, &t->windows) {
+		struct change c = { .win = w->win, .module = w->module, .file_off = w->file_off, .installed = true };
+
+		if (window_has_link(t, w, links, nlinks) && !vec_push(changes, c))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Groups: which arena each window's trampoline goes to.
+ */
+
+static bool reaches(addr_t lo, addr_t hi, addr_t addr, u64 size)
+{
+	addr_t end = addr + size;
+
+	return (end > lo ? end - lo : 0) < REACH - REACH_SLACK && (hi > addr ? hi - addr : 0) < REACH - REACH_SLACK;
+}
+
+static bool group_add_program(struct group *g, u32 program)
+{
+	vec_foreach(p, &g->programs)
+		if (*p == program)
+			return true;
+	return vec_push(&g->programs, program);
+}
+
+static bool group_add_window(struct rewrite *rw, struct group *g, const struct change *c)
+{
+	const struct window *w = &c->win;
+
+	g->need += arena_window_size(w, c->ncalls);
+	for (u8 i = 0; i < w->npoints; i++) {
+		size_t n;
+		const struct call *call = target_calls(rw->t, c->module, w->addr + w->points[i].off,
+						       w->points[i].exit, &n);
+
+		for (size_t k = 0; k < n; k++) {
+			if (!target_site(rw->t, call[k].site)->site_data)
+				g->need += ARENA_SITE_SIZE;
+			if (!group_add_program(g, call[k].program))
+				return false;
+		}
+	}
+	return true;
+}
+
+static struct group *group_for(struct rewrite *rw, const struct target_module *m, u32 *index)
+{
+	struct group fresh = { .lo = m->lo, .hi = m->hi };
+
+	for (size_t i = 0; i < rw->groups.n; i++) {
+		struct group *g = &rw->groups.data[i];
+		addr_t lo = g->lo < m->lo ? g->lo : m->lo;
+		addr_t hi = g->hi > m->hi ? g->hi : m->hi;
+
+		if (hi - lo >= REACH / 2)
+			continue;
+		g->lo = lo;
+		g->hi = hi;
+		*index = i;
+		return g;
+	}
+	if (!vec_push(&rw->groups, fresh))
+		return NULL;
+	*index = rw->groups.n - 1;
+	return &rw->groups.data[*index];
+}
+
+static struct uerr *make_groups(struct rewrite *rw)
+{
+	vec_foreach(c, rw->changes) {
+		struct group *g;
+
+		c->ncalls = count_calls(rw->t, c->module, &c->win);
+		c->restore = !c->ncalls;
+		if (c->restore)
+			continue;
+		g = group_for(rw, &rw->t->modules.data[c->module], &c->group);
+		if (!g || !group_add_window(rw, g, c))
+			return uerr_nomem();
+	}
+	return NULL;
+}
+
+/* The memory of an arena that is in the process already, through its own
+ * mapping; NULL when we may not, or it is not what we left. */
+static void *map_arena(const struct target *t, const struct arena *a)
+{
+	cleanup_close int fd = -1;
+	char path[80];
+	void *local;
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", t->pid, (unsigned long)a->addr,
+		 (unsigned long)(a->addr + a->size));
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	local = mmap(NULL, a->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return local == MAP_FAILED ? NULL : local;
+}
+
+static bool arena_serves(const struct arena *a, const struct group *g)
+{
+	if (a->retired || a->full || !reaches(g->lo, g->hi, a->addr, a->size) || a->used + g->need + 64 > a->size)
+		return false;
+	vec_foreach(p, &g->programs)
+		if (!arena_has_program(a, *p))
+			return false;
+	return true;
+}
+
+/* An arena is used again only by programs that it has: so the maps and programs
+ * of an object that comes and goes go with an arena of their own. */
+static struct uerr *choose_arena(struct rewrite *rw, struct group *g)
+{
+	struct inject_range r = { .kind = RANGE_CODE, .near = g->lo, .near_end = g->hi };
+
+	vec_foreach(a, &rw->t->arenas) {
+		void *local = arena_serves(a, g) ? map_arena(rw->t, a) : NULL;
+
+		if (!local)
+			continue;
+		g->arena = a->addr;
+		return vec_push(&rw->views, (struct view_of){ a->addr, local, a->size }) ? NULL : uerr_nomem();
+	}
+	r.size = arena_base_size() + g->need + 4096;
+	vec_foreach(p, &g->programs)
+		r.size += arena_program_size(state_program(rw->s, *p));
+	r.size = ALIGN_UP(r.size > ARENA_MIN ? r.size : ARENA_MIN, PAGE);
+	g->range = rw->ranges.n;
+	return vec_push(&rw->ranges, r) ? NULL : uerr_nomem();
+}
+
+/*
+ * Ranges: what has to be mapped there.
+ */
+
+static bool wants_mapping(struct rewrite *rw, u32 map, bool claims, u64 size)
+{
+	struct mapping m = { .map = map, .claims = claims, .size = ALIGN_UP(size, PAGE) };
+	struct mapping *there = target_mapping(rw->t, map, claims);
+
+	if (there) {
+		there->retired = false;
+		return true;
+	}
+	vec_foreach(n, &rw->new_maps)
+		if (n->map == map && n->claims == claims)
+			return true;
+	return vec_push(&rw->new_maps, m);
+}
+
+static struct uerr *want_mappings(struct rewrite *rw)
+{
+	vec_foreach(g, &rw->groups) {
+		vec_foreach(id, &g->programs) {
+			const struct loaded *o = state_program(rw->s, *id)->owner;
+
+			for (size_t i = 0; i < o->obj->nmaps; i++)
+				if (!wants_mapping(rw, o->maps[i].id, false, o->maps[i].umap.size))
+					return uerr_nomem();
+			if (o->claims && !wants_mapping(rw, o->id, true, UMAP_CLAIMS_SIZE(rw->s->ncpus)))
+				return uerr_nomem();
+		}
+	}
+	rw->map_range = rw->ranges.n;
+	vec_foreach(m, &rw->new_maps)
+		if (!vec_push(&rw->ranges, (struct inject_range){ .kind = RANGE_MEMFD, .size = m->size }))
+			return uerr_nomem();
+	return NULL;
+}
+
+static struct uerr *want_base(struct rewrite *rw)
+{
+	struct inject_range threads = { .kind = RANGE_MEMFD, .size = rw->t->threads->size };
+	struct inject_range private_page = { .kind = RANGE_PRIVATE, .size = PAGE };
+
+	rw->first = !rw->t->installed && rw->groups.n;
+	if (!rw->first)
+		return NULL;
+	rw->base_range = rw->ranges.n;
+	return vec_push(&rw->ranges, threads) && vec_push(&rw->ranges, private_page) ? NULL : uerr_nomem();
+}
+
+static struct uerr *share(struct rewrite *rw, addr_t addr, u64 size, int fd, bool readonly)
+{
+	char path[32];
+	int ro;
+
+	if (!readonly)
+		return inject_share(rw->in, addr, size, fd, false);
+	/* opened for reading only, so that no mprotect there makes it writable */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	ro = open(path, O_RDONLY | O_CLOEXEC);
+	if (ro < 0 || !vec_push(&rw->fds, ro))
+		return uerr_new(UERR_FAILED, "a read-only map cannot be shared");
+	return inject_share(rw->in, addr, size, ro, true);
+}
+
+static struct uerr *share_map(struct rewrite *rw, const struct mapping *m)
+{
+	const struct map *map;
+	const struct loaded *o;
+
+	if (m->claims) {
+		o = state_object(rw->s, m->map);
+		return share(rw, m->addr, m->size, o->claims_fd, false);
+	}
+	map = state_map(rw->s, m->map);
+	return share(rw, m->addr, m->size, map->fd, map->readonly);
+}
+
+static struct uerr *install_base(struct rewrite *rw)
+{
+	struct target *t = rw->t;
+	struct target_private page = {};
+	struct inject_facts facts;
+	struct uerr *err = inject_facts(rw->in, &facts);
+
+	if (err)
+		return err;
+	env_take_facts(t, &facts);
+	t->threads_addr = rw->ranges.data[rw->base_range].addr;
+	t->private_addr = rw->ranges.data[rw->base_range + 1].addr;
+	t->installed = true;
+	page.tgid = facts.ns_tgid;
+	err = share(rw, t->threads_addr, t->threads->size, t->threads->fd, false);
+	if (!err)
+		err = inject_poke(rw->in, t->private_addr, &page, sizeof(page));
+	return err;
+}
+
+static struct uerr *install_threads(struct rewrite *rw)
+{
+	struct inject_thread *threads = NULL;
+	size_t n = 0;
+	struct uerr *err;
+
+	if (!rw->groups.n)
+		return NULL;
+	err = inject_threads(rw->in, &threads, &n);
+	if (err)
+		return err;
+	env_fill_threads(rw->t, threads, n);
+	free(threads);
+	return NULL;
+}
+
+static struct uerr *install_arena(struct rewrite *rw, struct group *g, const struct target_env *env)
+{
+	struct inject_range *r = &rw->ranges.data[g->range];
+	struct arena a = { .addr = r->addr, .size = r->size, .inode = r->inode };
+
+	if (!vec_push(&rw->views, (struct view_of){ r->addr, r->local, r->size }))
+		return uerr_nomem();
+	arena_start(&a, r->local, env);
+	g->arena = a.addr;
+	return vec_push(&rw->t->arenas, a) ? NULL : uerr_nomem();
+}
+
+static struct uerr *place_all(struct rewrite *rw)
+{
+	struct target_env env;
+	struct uerr *err = NULL;
+
+	if (rw->ranges.n)
+		err = inject_place(rw->in, rw->ranges.data, rw->ranges.n);
+	if (!err && rw->first)
+		err = install_base(rw);
+	if (!err)
+		err = install_threads(rw);
+	for (size_t i = 0; !err && i < rw->new_maps.n; i++) {
+		struct mapping *m = &rw->new_maps.data[i];
+
+		m->addr = rw->ranges.data[rw->map_range + i].addr;
+		err = share_map(rw, m);
+		if (!err && !vec_push(&rw->t->mappings, *m))
+			err = uerr_nomem();
+	}
+	if (!err && rw->groups.n)
+		err = env_fill(rw->t, rw->s->ncpus, &env);
+	for (size_t i = 0; !err && i < rw->groups.n; i++)
+		if (!rw->groups.data[i].arena)
+			err = install_arena(rw, &rw->groups.data[i], &env);
+	return err;
+}
+
+/*
+ * Trampolines.
+ */
+
+static void *view_local(struct rewrite *rw, addr_t arena)
+{
+	vec_foreach(v, &rw->views)
+		if (v->arena == arena)
+			return v->local;
+	return NULL;
+}
+
+static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *local, const struct program *p,
+				  const struct call *c)
+{
+	struct target *t = rw->t;
+	struct site *site = target_site(t, c->site);
+	const struct mapping *claims = target_mapping(t, p->owner->id, true);
+	struct site_data sd = {
+		.env = a->env,
+		.claims = claims ? claims->addr : 0,
+		.cookie = site->cookie,
+		.func_ip = t->modules.data[site->module].bias + site->func,
+		.nclaims = claims ? rw->s->ncpus + UMAP_SPARE_SLOTS : 0,
+		.link = c->link,
+	};
+
+	if (site->site_data)
+		return NULL;
+	site->site_data = arena_alloc(a, sizeof(sd));
+	if (!site->site_data)
+		return uerr_new(UERR_FAILED, "the code arena is full");
+	site->arena = a->addr;
+	a->live++;
+	memcpy(arena_local(a, local, site->site_data), &sd, sizeof(sd));
+	return NULL;
+}
+
+static struct uerr *make_call(struct rewrite *rw, struct arena *a, void *local, const struct call *c,
+			      struct hook_call *ret)
+{
+	const struct program *p = state_program(rw->s, c->program);
+	struct arena_prog ap;
+	struct uerr *err = arena_program(a, local, rw->t, p, &ap);
+
+	if (!err)
+		err = put_site_data(rw, a, local, p, c);
+	if (err)
+		return err;
+	*ret = (struct hook_call){
+		.fn = ap.entry,
+		.site = target_site(rw->t, c->site)->site_data,
+		.reads = p->prog->info.ctx_fields,
+		.clobbers = ap.clobbers,
+	};
+	return NULL;
+}
+
+/* The hooks of a window: its points that call anything, in order. */
+struct hooks {
+	struct hook hook[8];
+	size_t n;
+	struct hook_call *calls;
+};
+
+static struct uerr *make_hooks(struct rewrite *rw, struct arena *a, void *local, const struct change *c,
+			       struct hooks *ret)
+{
+	size_t used = 0;
+
+	ret->calls = calloc(c->ncalls + 1, sizeof(*ret->calls));
+	if (!ret->calls)
+		return uerr_nomem();
+	for (u8 i = 0; i < c->win.npoints; i++) {
+		const struct hook_point *pt = &c->win.points[i];
+		size_t n;
+		const struct call *call = target_calls(rw->t, c->module, c->win.addr + pt->off, pt->exit, &n);
+
+		for (size_t k = 0; k < n; k++) {
+			struct uerr *err = make_call(rw, a, local, &call[k], &ret->calls[used + k]);
+
+			if (err)
+				return err;
+		}
+		if (n)
+			ret->hook[ret->n++] = (struct hook){ *pt, ret->calls + used, n };
+		used += n;
+	}
+	return NULL;
+}
+
+/* Threads in the displaced instructions go on in the copy. One that stands at
+ * the first takes the jump. */
+static void add_moves(const struct change *c, addr_t bias, addr_t tramp, const struct trampoline *code, struct patch *p)
+{
+	for (u8 i = 0; i < code->nmoves && p->nmoves < ARRAY_SIZE(p->moves); i++) {
+		const struct tramp_move *m = &code->moves[i];
+
+		if (m->off)
+			p->moves[p->nmoves++] =
+				(struct patch_move){ bias + c->win.addr + m->off, tramp + m->tramp_off };
+	}
+}
+
+static void patch_start(const struct rewrite *rw, const struct change *c, const struct patched *there, struct patch *p)
+{
+	const struct target_module *m = &rw->t->modules.data[c->module];
+
+	*p = (struct patch){
+		.addr = m->bias + c->win.addr,
+		.len = c->win.len,
+		.file_dev = m->dev,
+		.file_ino = m->ino,
+		.file_off = c->file_off,
+	};
+	if (there)
+		window_patch_bytes(&c->win, m->bias, there->tramp, p->old_bytes);
+	else
+		memcpy(p->old_bytes, c->win.bytes, c->win.len);
+}
+
+static struct uerr *keep_window(struct rewrite *rw, const struct change *c, struct patched *there, addr_t tramp,
+				struct arena *a)
+{
+	struct patched w = { c->win, c->module, c->file_off, tramp, a->addr };
+
+	a->live++;
+	if (!there)
+		return vec_push(&rw->fresh, w) ? NULL : uerr_nomem();
+	target_arena(rw->t, there->arena)->live--;
+	*there = w;
+	return NULL;
+}
+
+/* A window gets a new trampoline, whether one is there or not. */
+static struct uerr *emit(struct rewrite *rw, const struct change *c, struct patched *there)
+{
+	struct arena *a = target_arena(rw->t, rw->groups.data[c->group].arena);
+	const struct target_module *m = &rw->t->modules.data[c->module];
+	void *local = view_local(rw, a->addr);
+	struct tramp_env te = {
+		.env = a->env,
+		.tid_off = rw->t->tid_off,
+		.threads = rw->t->threads_addr,
+		.nrecs = THREAD_RECS_DEFAULT,
+		.rec_slow = a->addr + runtime_thread_rec_off(),
+	};
+	struct hooks hooks = {};
+	struct trampoline code = {};
+	struct patch p;
+	addr_t at = 0;
+	struct uerr *err = make_hooks(rw, a, local, c, &hooks);
+
+	if (!err)
+		err = trampoline_emit(&c->win, m->bias, hooks.hook, hooks.n, &te, ALIGN_UP(a->addr + a->used, 16ul),
+				      &code);
+	if (!err) {
+		at = arena_alloc(a, code.size);
+		if (!at)
+			err = uerr_new(UERR_FAILED, "the code arena is full");
+	}
+	if (!err) {
+		memcpy(arena_local(a, local, at), code.code, code.size);
+		patch_start(rw, c, there, &p);
+		window_patch_bytes(&c->win, m->bias, at, p.new_bytes);
+		if (!there)
+			add_moves(c, m->bias, at, &code, &p);
+		err = inject_patch(rw->in, &p);
+	}
+	if (!err)
+		err = keep_window(rw, c, there, at, a);
+	trampoline_deinit(&code);
+	free(hooks.calls);
+	return err;
+}
+
+static struct uerr *restore(struct rewrite *rw, const struct change *c, struct patched *there)
+{
+	struct arena *a = target_arena(rw->t, there->arena);
+	struct patch p;
+
+	patch_start(rw, c, there, &p);
+	memcpy(p.new_bytes, c->win.bytes, c->win.len);
+	p.restore = true;
+	if (a)
+		a->live--;
+	there->tramp = 0; /* swept after the last */
+	return inject_patch(rw->in, &p);
+}
+
+static struct uerr *change_windows(struct rewrite *rw)
+{
+	struct target *t = rw->t;
+	size_t n = 0;
+
+	vec_foreach(c, rw->changes) {
+		struct patched *there = c->installed ? target_window(t, c->module, c->win.addr, c->win.len) : NULL;
+		struct uerr *err = c->restore ? restore(rw, c, there) : emit(rw, c, there);
+
+		if (err)
+			return err;
+	}
+	vec_foreach(w, &t->windows)
+		if (w->tramp)
+			t->windows.data[n++] = *w;
+	t->windows.n = n;
+	vec_foreach(w, &rw->fresh)
+		if (!vec_push(&t->windows, *w))
+			return uerr_nomem();
+	target_sort(t);
+	return NULL;
+}
+
+/*
+ * Taking away what is empty.
+ */
+
+static bool entered(void *arg)
+{
+	return threads_entered(arg);
+}
+
+static struct uerr *unmap_empty_arenas(struct rewrite *rw)
+{
+	vec_foreach(a, &rw->t->arenas) {
+		struct uerr *err;
+
+		if (a->live)
+			continue;
+		a->retired = true;
+		err = inject_unmap(rw->in, a->addr, a->size, true, entered, rw->t->threads);
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static bool journal_has(const struct journal *j, addr_t addr)
+{
+	for (size_t i = 0; i < j->nranges; i++)
+		if (j->ranges[i].addr == addr)
+			return true;
+	return false;
+}
+
+/* The journal says which ranges are really gone. */
+static struct uerr *forget_unmapped(struct rewrite *rw)
+{
+	cleanup(journal_deinit) struct journal j = {};
+	struct target *t = rw->t;
+	struct uerr *err = journal_read(rw->journal, &j);
+	size_t n = 0;
+
+	if (err)
+		return err;
+	vec_foreach(a, &t->arenas) {
+		if (a->retired && !journal_has(&j, a->addr)) {
+			vec_free(&a->maps);
+			vec_free(&a->progs);
+			continue;
+		}
+		t->arenas.data[n++] = *a;
+	}
+	t->arenas.n = n;
+	n = 0;
+	vec_foreach(m, &t->mappings)
+		if (!m->retired || journal_has(&j, m->addr))
+			t->mappings.data[n++] = *m;
+	t->mappings.n = n;
+	if (t->installed && !journal_has(&j, t->threads_addr) && !journal_has(&j, t->private_addr))
+		t->installed = false;
+	return NULL;
+}
+
+static bool arenas_use(const struct target *t, const struct mapping *m, const struct state *s)
+{
+	const struct loaded *o = m->claims ? state_object(s, m->map) : NULL;
+
+	if (m->claims && !o) /* unloaded: whose programs were its is not known any more */
+		return t->arenas.n;
+	vec_foreach(a, &t->arenas) {
+		if (o && a->progs.n)
+			for (size_t i = 0; i < o->obj->nprogs; i++)
+				if (arena_has_program(a, o->progs[i].id))
+					return true;
+		vec_foreach(am, &a->maps)
+			if (!m->claims && am->map == m->map)
+				return true;
+	}
+	return false;
+}
+
+static struct uerr *begin(struct rewrite *rw)
+{
+	struct inject_opts io = {
+		.pid = rw->t->pid,
+		.journal = rw->journal,
+		.uid = rw->opts->uid,
+		.gid = rw->opts->gid,
+	};
+
+	return inject_begin(&io, &rw->in);
+}
+
+static struct uerr *commit(struct rewrite *rw, struct stop *stop)
+{
+	struct inject_stats stats = {};
+	struct uerr *err = inject_commit(rw->in, &stats);
+
+	if (err)
+		return err;
+	stop->pid = rw->t->pid;
+	memcpy(stop->comm, rw->t->comm, sizeof(stop->comm));
+	stop->threads = stats.nthreads;
+	stop->stopped_ns += stats.stopped_ns;
+	stop->moved += stats.moved;
+	rw->t->nthreads = stats.nthreads;
+	rw->t->stops += stats.stops;
+	rw->t->stopped_ns += stats.stopped_ns;
+	return NULL;
+}
+
+/*
+ * Data goes in a transaction of its own, when no code that could touch it is
+ * left: a thread about to enter a trampoline is seen by nobody but the check of
+ * the code that it stands in.
+ */
+static struct uerr *unmap_data(struct rewrite *rw, struct stop *stop)
+{
+	struct target *t = rw->t;
+	bool all = !t->arenas.n && t->installed;
+	u32 n = 0;
+	struct uerr *err;
+
+	vec_foreach(m, &t->mappings) {
+		m->retired = !arenas_use(t, m, rw->s);
+		n += m->retired;
+	}
+	if (!n && !all)
+		return NULL;
+	err = begin(rw);
+	vec_foreach(m, &t->mappings)
+		if (!err && m->retired)
+			err = inject_unmap(rw->in, m->addr, m->size, false, NULL, NULL);
+	if (!err && all)
+		err = inject_unmap(rw->in, t->threads_addr, t->threads->size, false, NULL, NULL);
+	if (!err && all)
+		err = inject_unmap(rw->in, t->private_addr, PAGE, false, NULL, NULL);
+	if (!err)
+		err = commit(rw, stop);
+	inject_end(rw->in);
+	rw->in = NULL;
+	return err ? err : forget_unmapped(rw);
+}
+
+static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
+{
+	struct uerr *err = make_groups(rw);
+
+	for (size_t i = 0; !err && i < rw->groups.n; i++)
+		err = choose_arena(rw, &rw->groups.data[i]);
+	if (!err)
+		err = want_mappings(rw);
+	if (!err)
+		err = want_base(rw);
+	if (!err)
+		err = begin(rw);
+	if (!err)
+		err = place_all(rw);
+	if (!err)
+		err = change_windows(rw);
+	if (!err)
+		err = unmap_empty_arenas(rw);
+	if (!err)
+		err = commit(rw, stop);
+	inject_end(rw->in);
+	rw->in = NULL;
+	return err ? err : forget_unmapped(rw);
+}
+
+static void rewrite_deinit(struct rewrite *rw)
+{
+	vec_foreach(g, &rw->groups)
+		vec_free(&g->programs);
+	vec_foreach(v, &rw->views)
+		munmap(v->local, v->size);
+	vec_foreach(fd, &rw->fds)
+		close(*fd);
+	vec_free(&rw->groups);
+	vec_free(&rw->ranges);
+	vec_free(&rw->new_maps);
+	vec_free(&rw->views);
+	vec_free(&rw->fresh);
+	vec_free(&rw->fds);
+	free(rw->journal);
+}
+
+static bool has_empty_arena(const struct target *t)
+{
+	vec_foreach(a, &t->arenas)
+		if (!a->live)
+			return true;
+	return false;
+}
+
+/* A journal that says nothing is no use to anybody. */
+static void tidy_journal(const char *path)
+{
+	cleanup(journal_deinit) struct journal j = {};
+	cleanup_uerr struct uerr *err = journal_read(path, &j);
+
+	if (!err && !j.nranges && !j.nsites)
+		unlink(path);
+}
+
+static struct uerr *run(const struct rewrite_opts *opts, struct target *t, change_vec *changes, struct stop *stop)
+{
+	cleanup(rewrite_deinit) struct rewrite rw = {
+		.opts = opts,
+		.s = opts->d->state,
+		.t = t,
+		.changes = changes,
+		.journal = target_journal(opts->d->cfg.state_dir, t->pid),
+	};
+	cleanup_uerr struct uerr *data_err = NULL;
+	struct uerr *err = NULL;
+
+	if (!rw.journal)
+		return uerr_nomem();
+	if (changes->n || has_empty_arena(t))
+		err = change_code(&rw, stop);
+	if (!err) /* what cannot be unmapped now is tried again later: no reason to fail */
+		data_err = unmap_data(&rw, stop);
+	tidy_journal(rw.journal);
+	stop->retired = target_retired(t);
+	return err;
+}
+
+/*
+ * Under another user's rights. Taking them is for good, and the journals are
+ * ours, so each transaction has a process of its own.
+ */
+
+static void run_and_send(const struct rewrite_opts *opts, struct target *t, change_vec *changes, int fd)
+{
+	struct stop stop = {};
+	struct uerr *err = run(opts, t, changes, &stop);
+	struct packer p = {};
+	size_t done = 0;
+
+	pack_u8(&p, err != NULL);
+	if (err)
+		pack_err(&p, err);
+	else
+		target_pack(t, &p);
+	pack_bytes(&p, &stop, sizeof(stop));
+	while (!p.failed && done < p.n) {
+		ssize_t k = write(fd, p.data + done, p.n - done);
+
+		if (k < 0 && errno != EINTR)
+			_exit(1);
+		done += k > 0 ? k : 0;
+	}
+	_exit(p.failed);
+}
+
+static struct uerr *take_answer(struct packer *bytes, struct target *t, struct stop *stop)
+{
+	struct unpacker u = { bytes->data, bytes->data + bytes->n, bytes->failed || !bytes->n };
+	struct target *changed;
+	struct uerr *err;
+
+	if (u.failed)
+		return uerr_new(UERR_FAILED, "process %d: the helper that took its owner's rights died", t->pid);
+	if (unpack_u8(&u))
+		return unpack_err(&u);
+	err = target_unpack(&u, &changed);
+	if (err)
+		return err;
+	unpack_bytes(&u, stop, sizeof(*stop));
+	target_replace(t, changed);
+	return NULL;
+}
+
+static struct uerr *run_apart(const struct rewrite_opts *opts, struct target *t, change_vec *changes,
+			      struct stop *stop)
+{
+	struct packer bytes = {};
+	char buf[65536];
+	struct uerr *err;
+	int fds[2];
+	ssize_t k;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return uerr_errno(errno, "making a pipe");
+	pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(fds[0]);
+		run_and_send(opts, t, changes, fds[1]);
+	}
+	close(fds[1]);
+	while (pid > 0 && ((k = read(fds[0], buf, sizeof(buf))) > 0 || (k < 0 && errno == EINTR)))
+		if (k > 0)
+			pack_bytes(&bytes, buf, k);
+	close(fds[0]);
+	if (pid < 0)
+		return uerr_errno(errno, "starting a helper");
+	waitpid(pid, NULL, 0);
+	err = take_answer(&bytes, t, stop);
+	packer_deinit(&bytes);
+	return err;
+}
+
+struct uerr *rewrite_run(const struct rewrite_opts *opts, struct target *t, change_vec *changes, struct stop *stop)
+{
+	bool apart = geteuid() == 0 && opts->uid != (uid_t)-1 && opts->uid != 0;
+
+	return apart ? run_apart(opts, t, changes, stop) : run(opts, t, changes, stop);
+}

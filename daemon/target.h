@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One process and what lies in it: arenas with code, shared maps, patched
+ * windows, and the calls that each hook point makes. The daemon holds the
+ * truth; a worker changes its own forked copy while it works and hands the
+ * whole target back as bytes. What is here mirrors the journal, which is for
+ * whoever comes after a crash.
+ *
+ *	link ──▶ site (a function in this process) ──▶ call (a hook point of a window)
+ *	                 │ site_data                          │ program code
+ *	                 └──────────────▶ arena ◀─────────────┘ trampoline
+ */
+#pragma once
+#include <sys/types.h>
+
+#include "base/target_abi.h"
+#include "base/vec.h"
+#include "daemon/pack.h"
+#include "injector/plan.h"
+
+/* The records of a target's threads, and its trace ring: a memfd that the
+ * daemon makes, so that both outlive the target. Fork children share it with
+ * their parent, hence the count. */
+struct threads {
+	u32 refs;
+	u32 no;      /* the target number in owner ids */
+	int fd;
+	u64 size;
+	struct thread_table *table;
+	void *ring;  /* struct trace_ring, after the table */
+	u64 ring_off;
+	u64 cursor;  /* of trace_ring_next() */
+	u64 lost;    /* lines overwritten before anybody took them */
+};
+
+struct uerr *threads_create(u32 no, struct threads **ret) UERR_MUST_CHECK;
+struct threads *threads_ref(struct threads *t);
+void threads_unref(struct threads *t); /* NULL is fine */
+/* Hits that could not run, over all records. */
+u64 threads_missed(const struct threads *t);
+/* True while any hit has begun and not ended. */
+bool threads_entered(const struct threads *t);
+struct thread_rec *threads_rec(const struct threads *t, u32 i);
+
+/* Where a map (or an object's claims) is mapped in the target. */
+struct mapping {
+	u32 map;       /* map id, or object id of claims */
+	bool claims;
+	bool retired;  /* somebody may still be inside a program that uses it */
+	addr_t addr;
+	u64 size;
+};
+
+struct arena_map {
+	u32 map;
+	addr_t desc;
+};
+
+struct arena_prog {
+	u32 program;
+	addr_t entry;
+	u32 size;
+	u32 clobbers;
+};
+
+/* A code arena is complete in itself: runtime, constants, programs, and then
+ * trampolines and site constants until it is full. It goes when the last of
+ * these has gone. */
+struct arena {
+	addr_t addr;
+	u64 size, used;
+	u64 inode;
+	u32 live;      /* trampolines and site constants in use */
+	bool retired;  /* nothing in it is used; unmapped as soon as nobody is inside */
+	bool full;     /* nothing may be added: shared with a fork parent */
+	addr_t env;
+	VEC(struct arena_map) maps;
+	VEC(struct arena_prog) progs;
+};
+
+/* A module as it is named in places. */
+struct target_module {
+	char *name, *path;
+	addr_t bias;
+	addr_t lo, hi; /* all its mappings */
+	u64 dev, ino;
+};
+
+/* A window that holds a jump to a trampoline. */
+struct patched {
+	struct window win; /* link addresses; bytes of the file */
+	u32 module;        /* index in modules */
+	u64 file_off;
+	addr_t tramp;
+	addr_t arena;      /* of the trampoline */
+};
+
+/* What a hook point calls. Sorted (target_sort); the calls of one point
+ * run in the order of their sites. */
+struct call {
+	addr_t point;      /* link address of the instruction */
+	u32 module;
+	bool exit;
+	u32 link, program;
+	u32 site;          /* its key */
+};
+
+/* A place of a link: one function in this process. */
+struct site {
+	u32 key;           /* grows; sites are sorted by it */
+	u32 link;
+	u32 module;
+	bool exit;
+	u8 tactic;         /* enum site_tactic */
+	u16 bytes;         /* displaced */
+	addr_t func;       /* link address of the function */
+	addr_t at;         /* link address of the first hook point */
+	u64 cookie;
+	addr_t site_data;  /* 0: not yet */
+	addr_t arena;      /* that holds site_data */
+	char *symbol;      /* a SPEC: ":main", "libc:malloc+0x4" */
+};
+
+struct target {
+	u32 no;
+	pid_t pid;
+	uid_t uid;
+	u64 starttime;
+	char comm[16];
+	char *path;
+	char since[32];
+	struct threads *threads;
+	bool installed;    /* threads, private page and environment are there */
+	s64 tid_off, rseq_off;
+	addr_t clock;      /* __vdso_clock_gettime */
+	addr_t main_stack_lo, main_stack_hi;
+	addr_t threads_addr, private_addr;
+	u32 last_site;
+	u32 nthreads;      /* at the last stop */
+	u32 stops;
+	u64 stopped_ns;
+	VEC(struct target_module) modules;
+	VEC(struct mapping) mappings;
+	VEC(struct arena) arenas;
+	VEC(struct patched) windows;
+	VEC(struct call) calls;
+	VEC(struct site) sites;
+
+	/* the daemon's alone */
+	int pidfd;
+	void *source;      /* of the event loop */
+	bool leftover;     /* something was left there by a worker that died */
+	u64 next_retry_ns; /* of retired ranges … */
+	u32 retries;       /* … and how often that was in vain */
+};
+
+struct uerr *target_create(u32 no, pid_t pid, struct target **ret) UERR_MUST_CHECK;
+void target_destroy(struct target *t); /* NULL is fine */
+
+/* "STATE/targets/PID.journal"; malloc'd */
+char *target_journal(const char *state_dir, pid_t pid);
+
+/* Nothing of ours is in it. */
+bool target_is_clean(const struct target *t);
+u32 target_count_sites(const struct target *t, u32 link);
+bool target_has_link(const struct target *t, u32 link);
+u32 target_retired(const struct target *t);
+u64 target_mapped_bytes(const struct target *t);
+u64 target_map_bytes(const struct target *t);
+struct arena *target_arena(const struct target *t, addr_t addr);
+struct mapping *target_mapping(const struct target *t, u32 map, bool claims);
+
+/* The index of a module, added when it is new; UINT32_MAX when out of memory. */
+u32 target_module_index(struct target *t, const struct target_module *m);
+
+/* Puts calls and windows in order, after some were added. */
+void target_sort(struct target *t);
+struct site *target_site(const struct target *t, u32 key);
+/* The calls of a hook point, NCALLS of them. */
+const struct call *target_calls(const struct target *t, u32 module, addr_t point, bool exit, size_t *ncalls);
+/* The first window that overlaps [addr, addr + len) of a module, or NULL. */
+struct patched *target_window(const struct target *t, u32 module, addr_t addr, u32 len);
+
+/* A copy for the fork child PID, which has the same mappings and patches. */
+struct uerr *target_clone(const struct target *t, pid_t pid, struct target **ret) UERR_MUST_CHECK;
+
+/* T becomes what CHANGED is, and keeps what is the daemon's alone. CHANGED is
+ * destroyed. */
+void target_replace(struct target *t, struct target *changed);
+
+/* Everything but what is the daemon's alone. unpack sets a target up from
+ * zeros; its `threads` stays NULL. */
+void target_pack(const struct target *t, struct packer *p);
+struct uerr *target_unpack(struct unpacker *u, struct target **ret) UERR_MUST_CHECK;

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/* State as JSON; see view.h. */
+#include "daemon/view.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "daemon/procinfo.h"
+
+static void add_id(cJSON *array, u32 id)
+{
+	cJSON_AddItemToArray(array, cJSON_CreateNumber(id));
+}
+
+static void add_u64(cJSON *obj, const char *name, u64 v)
+{
+	cJSON_AddItemToObject(obj, name, protocol_u64(v));
+}
+
+/* A C string that a target chose: JSON must be UTF-8. */
+static void add_text(cJSON *obj, const char *name, const char *s)
+{
+	char clean[512];
+	size_t n = 0;
+
+	for (; *s && n < sizeof(clean) - 1; s++)
+		clean[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
+	clean[n] = 0;
+	cJSON_AddStringToObject(obj, name, clean);
+}
+
+cJSON *view_strings(char *const *s, size_t n)
+{
+	cJSON *array = cJSON_CreateArray();
+
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(array, cJSON_CreateString(s[i]));
+	return array;
+}
+
+cJSON *view_object(const struct daemon *d, const struct loaded *o)
+{
+	cJSON *r = cJSON_CreateObject(), *ids;
+
+	cJSON_AddNumberToObject(r, "id", o->id);
+	add_text(r, "name", o->name);
+	ids = cJSON_AddArrayToObject(r, "programs");
+	for (size_t i = 0; i < o->obj->nprogs; i++)
+		add_id(ids, o->progs[i].id);
+	ids = cJSON_AddArrayToObject(r, "maps");
+	for (size_t i = 0; i < o->obj->nmaps; i++)
+		add_id(ids, o->maps[i].id);
+	ids = cJSON_AddArrayToObject(r, "links");
+	vec_foreach(l, &d->state->links)
+		if ((*l)->object == o->id)
+			add_id(ids, (*l)->id);
+	cJSON_AddStringToObject(r, "loaded", o->since);
+	cJSON_AddBoolToObject(r, "ephemeral", o->client != 0);
+	return r;
+}
+
+/* The maps that a program's instructions name. */
+static void add_map_ids(cJSON *ids, const struct program *p)
+{
+	for (size_t m = 0; m < p->owner->obj->nmaps; m++) {
+		for (u32 i = 0; i < p->prog->ninsns; i++) {
+			const struct bpf_insn *in = &p->prog->insns[i];
+
+			if (in->code == (BPF_LD | BPF_IMM | BPF_DW) && (in->src_reg == 5 || in->src_reg == 6) &&
+			    (u32)in->imm == m) {
+				add_id(ids, p->owner->maps[m].id);
+				break;
+			}
+		}
+	}
+}
+
+cJSON *view_program(const struct daemon *d, const struct program *p)
+{
+	cJSON *r = cJSON_CreateObject(), *ids;
+
+	cJSON_AddNumberToObject(r, "id", p->id);
+	add_text(r, "name", p->prog->name);
+	add_text(r, "section", p->prog->section);
+	cJSON_AddNumberToObject(r, "object", p->owner->id);
+	cJSON_AddNumberToObject(r, "insns", p->prog->ninsns);
+	cJSON_AddNumberToObject(r, "jited_bytes", p->jited_bytes);
+	cJSON_AddNumberToObject(r, "stack_depth", p->prog->info.stack_depth);
+	add_map_ids(cJSON_AddArrayToObject(r, "maps"), p);
+	ids = cJSON_AddArrayToObject(r, "links");
+	vec_foreach(l, &d->state->links)
+		if ((*l)->program == p->id)
+			add_id(ids, (*l)->id);
+	return r;
+}
+
+static const char *map_type_name(u32 type)
+{
+	switch (type) {
+	case UMAP_HASH:
+		return "hash";
+	case UMAP_ARRAY:
+		return "array";
+	case UMAP_PERCPU_HASH:
+		return "percpu_hash";
+	case UMAP_PERCPU_ARRAY:
+		return "percpu_array";
+	}
+	return "unknown";
+}
+
+static void add_type(cJSON *r, const char *name, const struct map *m, u32 type_id)
+{
+	cleanup_free char *text = type_id ? btf_type_name(m->owner->obj, type_id) : NULL;
+
+	add_text(r, name, text ? text : "");
+}
+
+cJSON *view_map(const struct map *m)
+{
+	const struct object_map *om = &m->owner->obj->maps[m->index];
+	cJSON *r = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(r, "id", m->id);
+	add_text(r, "name", m->name);
+	cJSON_AddStringToObject(r, "type", map_type_name(m->umap.type));
+	cJSON_AddNumberToObject(r, "key_size", m->umap.key_size);
+	cJSON_AddNumberToObject(r, "value_size", m->umap.value_size);
+	cJSON_AddNumberToObject(r, "max_entries", m->umap.max_entries);
+	cJSON_AddNumberToObject(r, "flags", m->umap.map_flags);
+	add_type(r, "key_type", m, om->btf_key_type_id);
+	add_type(r, "value_type", m, om->btf_value_type_id);
+	cJSON_AddNumberToObject(r, "object", m->owner->id);
+	cJSON_AddBoolToObject(r, "frozen", m->readonly);
+	add_u64(r, "bytes", m->umap.size);
+	return r;
+}
+
+cJSON *view_programs(const struct daemon *d, const struct loaded *o)
+{
+	cJSON *a = cJSON_CreateArray();
+
+	for (size_t i = 0; i < o->obj->nprogs; i++)
+		cJSON_AddItemToArray(a, view_program(d, &o->progs[i]));
+	return a;
+}
+
+cJSON *view_maps(const struct loaded *o)
+{
+	cJSON *a = cJSON_CreateArray();
+
+	for (size_t i = 0; i < o->obj->nmaps; i++)
+		cJSON_AddItemToArray(a, view_map(&o->maps[i]));
+	return a;
+}
+
+cJSON *view_link(const struct daemon *d, const struct link *l)
+{
+	cJSON *r = cJSON_CreateObject(), *ids;
+	u32 nsites = 0;
+
+	cJSON_AddNumberToObject(r, "id", l->id);
+	cJSON_AddNumberToObject(r, "program", l->program);
+	cJSON_AddNumberToObject(r, "object", l->object);
+	cJSON_AddStringToObject(r, "probe", l->exit ? "uretprobe" : "uprobe");
+	cJSON_AddItemToObject(r, "specs", view_strings(l->specs, l->nspecs));
+	ids = cJSON_AddArrayToObject(r, "pids");
+	vec_foreach(t, &l->targets)
+		add_id(ids, t->pid);
+	vec_foreach(t, &d->state->targets)
+		nsites += target_count_sites(*t, l->id);
+	cJSON_AddNumberToObject(r, "nsites", nsites);
+	cJSON_AddBoolToObject(r, "ephemeral", l->client != 0);
+	cJSON_AddStringToObject(r, "created", l->since);
+	return r;
+}
+
+cJSON *view_site(const struct target *t, const struct site *s)
+{
+	const struct target_module *m = &t->modules.data[s->module];
+	cJSON *r = cJSON_CreateObject();
+	u64 off = s->at - s->func;
+
+	cJSON_AddNumberToObject(r, "pid", t->pid);
+	add_text(r, "comm", t->comm);
+	add_text(r, "module", m->name);
+	add_text(r, "path", m->path);
+	add_text(r, "symbol", s->symbol);
+	cJSON_AddItemToObject(r, "address", protocol_addr(m->bias + s->at));
+	cJSON_AddItemToObject(r, "offset", protocol_addr(s->exit ? 0 : off));
+	cJSON_AddStringToObject(r, "probe", s->exit ? "uretprobe" : "uprobe");
+	cJSON_AddStringToObject(r, "tactic", site_tactic_name(s->tactic));
+	cJSON_AddNumberToObject(r, "bytes", s->bytes);
+	add_u64(r, "cookie", s->cookie);
+	return r;
+}
+
+/* Do the mappings of PID hold our inode? Then it is a fork child with the same
+ * probes, and no other program by now. */
+static bool maps_inode(pid_t pid, u64 inode)
+{
+	cleanup_fclose FILE *f = NULL;
+	cleanup_free char *line = NULL;
+	size_t cap = 0;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	while (f && getline(&line, &cap, f) > 0) {
+		unsigned long long ino;
+
+		if (sscanf(line, "%*x-%*x %*s %*x %*s %llu", &ino) == 1 && ino == inode)
+			return true;
+	}
+	return false;
+}
+
+static cJSON *view_children(const struct daemon *d, const struct target *t)
+{
+	cJSON *array = cJSON_CreateArray();
+	pid_vec children = {};
+
+	if (t->arenas.n)
+		procinfo_children(t->pid, &children);
+	vec_foreach(pid, &children)
+		if (!state_target(d->state, *pid) && maps_inode(*pid, t->arenas.data[0].inode))
+			add_id(array, *pid);
+	vec_free(&children);
+	return array;
+}
+
+cJSON *view_target(const struct daemon *d, const struct target *t)
+{
+	cJSON *r = cJSON_CreateObject(), *ids;
+	struct procinfo pi;
+	struct uerr *err = procinfo_read(t->pid, &pi);
+
+	cJSON_AddNumberToObject(r, "pid", t->pid);
+	add_text(r, "comm", err ? t->comm : pi.comm);
+	add_text(r, "path", t->path);
+	ids = cJSON_AddArrayToObject(r, "links");
+	vec_foreach(l, &d->state->links)
+		if (link_has_pid(*l, t->pid))
+			add_id(ids, (*l)->id);
+	cJSON_AddNumberToObject(r, "nsites", t->sites.n);
+	cJSON_AddNumberToObject(r, "threads", err ? 0 : pi.nthreads);
+	cJSON_AddNumberToObject(r, "mapped_bytes", target_mapped_bytes(t));
+	add_u64(r, "map_bytes", target_map_bytes(t));
+	cJSON_AddNumberToObject(r, "retired", target_retired(t));
+	cJSON_AddItemToObject(r, "children", view_children(d, t));
+	cJSON_AddNumberToObject(r, "stops", t->stops);
+	add_u64(r, "stopped_ns", t->stopped_ns);
+	cJSON_AddStringToObject(r, "since", t->since);
+	uerr_free(err);
+	return r;
+}
+
+cJSON *view_stop(const struct stop *s)
+{
+	cJSON *r = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(r, "pid", s->pid);
+	add_text(r, "comm", s->comm);
+	cJSON_AddNumberToObject(r, "threads", s->threads);
+	add_u64(r, "stopped_ns", s->stopped_ns);
+	cJSON_AddNumberToObject(r, "moved", s->moved);
+	cJSON_AddNumberToObject(r, "retired", s->retired);
+	return r;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* State as the JSON types of io.uprobed.varlink. */
+#pragma once
+#include <cjson/cJSON.h>
+
+#include "daemon/server.h"
+#include "daemon/target.h"
+
+cJSON *view_object(const struct daemon *d, const struct loaded *o);
+cJSON *view_program(const struct daemon *d, const struct program *p);
+cJSON *view_map(const struct map *m);
+cJSON *view_link(const struct daemon *d, const struct link *l);
+cJSON *view_site(const struct target *t, const struct site *s);
+cJSON *view_target(const struct daemon *d, const struct target *t);
+
+/* Programs and maps of one object, as arrays. */
+cJSON *view_programs(const struct daemon *d, const struct loaded *o);
+cJSON *view_maps(const struct loaded *o);
+
+/* One process's part of an attach or detach. */
+struct stop {
+	pid_t pid;
+	char comm[16];
+	u32 threads;
+	u64 stopped_ns;
+	u32 moved, retired;
+};
+cJSON *view_stop(const struct stop *s);
+cJSON *view_strings(char *const *s, size_t n);
