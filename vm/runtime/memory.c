@@ -77,12 +77,18 @@ static bool in_segment(u64 addr, u64 size, u64 prot, const struct hook_frame *fr
 	return false;
 }
 
-/* Whether the range may be touched without asking the kernel. */
-static inline bool touchable(u64 addr, u64 size, u64 prot, const struct hook_frame *frame)
+/* In the page of the stack pointer: the case that costs next to nothing. */
+static inline bool in_stack_page(u64 addr, u64 size)
 {
 	u64 sp = stack_pointer();
 
-	return inside(addr, size, sp, (sp | (PAGE - 1)) + 1) || on_stack(addr, size, sp, frame) ||
+	return inside(addr, size, sp, (sp | (PAGE - 1)) + 1);
+}
+
+/* Whether the range may be touched without asking the kernel. */
+static inline bool touchable(u64 addr, u64 size, u64 prot, const struct hook_frame *frame)
+{
+	return in_stack_page(addr, size) || on_stack(addr, size, stack_pointer(), frame) ||
 	       in_segment(addr, size, prot, frame);
 }
 
@@ -136,12 +142,20 @@ static __attribute__((noinline)) long read_slow(void *dst, u64 addr, u64 size, c
 	return -EFAULT;
 }
 
+static __attribute__((noinline)) long read_elsewhere(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
+{
+	if (!touchable(addr, size, PROT_READ_BIT, frame))
+		return read_slow(dst, addr, size, frame);
+	copy_fast(dst, (const void *)addr, size);
+	return 0;
+}
+
 long rt_read(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
 	if (!size)
 		return 0;
-	if (!touchable(addr, size, PROT_READ_BIT, frame))
-		return read_slow(dst, addr, size, frame);
+	if (!in_stack_page(addr, size))
+		return read_elsewhere(dst, addr, size, frame);
 	copy_fast(dst, (const void *)addr, size);
 	return 0;
 }
