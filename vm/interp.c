@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vm/jit.h"
 #include "vm/opcodes.h"
 #include "vm/program.h"
 #include "vm/runtime.h"
@@ -315,31 +316,6 @@ op_LD_FUNC: /* no helper takes a callback */
 	ATOMICS(64)
 }
 
-/* The per-CPU copy that this run works on, as the JIT's prologue takes it. */
-static u64 slot_claim(const struct hook_frame *frame)
-{
-	const struct site_data *site = (const struct site_data *)(uintptr_t)frame->site;
-	const struct target_env *env;
-	u32 rec_index;
-	void *rseq;
-
-	if (!site || !site->claims)
-		return 0;
-	env = (const struct target_env *)(uintptr_t)site->env;
-	rec_index = (frame->rec - env->threads - THREAD_RECS_OFF) / sizeof(struct thread_rec);
-	rseq = env->rseq_off ? (u8 *)__builtin_thread_pointer() + env->rseq_off : NULL;
-	return umap_claim((struct umap_claims *)(uintptr_t)site->claims, env->ncpus,
-			  OWNER_ID(env->target_no, rec_index), rseq);
-}
-
-static void slot_release(const struct hook_frame *frame, u64 slot)
-{
-	const struct site_data *site = (const struct site_data *)(uintptr_t)frame->site;
-
-	if (site && site->claims)
-		umap_release((struct umap_claims *)(uintptr_t)site->claims, slot);
-}
-
 long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, u64 r1, u64 r2,
 		struct hook_frame *frame, u64 max_insns, u64 *r0)
 {
@@ -352,9 +328,8 @@ long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps
 		runtime_self_frame(frame);
 	}
 	if (p->info.uses_percpu) {
-		frame->slot = slot_claim(frame);
-		if (frame->slot == HOOK_NO_SLOT) { /* the run is skipped, as in a target */
-			((struct thread_rec *)(uintptr_t)frame->rec)->missed++;
+		/* as compiled code does: without a free copy the run is skipped and counted */
+		if (runtime_helper(VM_RT_CLAIM)(0, 0, 0, 0, 0, frame) == HOOK_NO_SLOT) {
 			*r0 = 0;
 			return 0;
 		}
@@ -365,10 +340,8 @@ long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps
 	m.r[2] = r2;
 	m.r[10] = (uintptr_t)(m.stack + sizeof(m.stack));
 	ret = run(&m, p, maps, nmaps, frame, max_insns);
-	if (p->info.uses_percpu) {
-		slot_release(frame, frame->slot);
-		frame->slot = HOOK_NO_SLOT;
-	}
+	if (p->info.uses_percpu)
+		runtime_helper(VM_RT_RELEASE)(0, 0, 0, 0, 0, frame);
 	if (!ret)
 		*r0 = m.r[0];
 	return ret;
