@@ -206,8 +206,9 @@ static size_t short_len(const char *base)
 	dash = memrchr(base, '-', len);
 	if (!so || !dash || dash == base)
 		return len;
-	digits = strspn(dash + 1, "0123456789.");
-	if (digits == len - (dash + 1 - base) && memchr(dash + 1, '.', digits))
+	/* "2.31", of which the dot of ".so" would be a part too */
+	digits = base + len - (dash + 1);
+	if (strspn(dash + 1, "0123456789.") >= digits && memchr(dash + 1, '.', digits))
 		len = dash - base;
 	return len;
 }
