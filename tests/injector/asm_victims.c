@@ -63,7 +63,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_endbr) "endbr64\n lea 9(%rdi), %rax\n ret\n" END(v_endbr)
     BEGIN(v_rax) "add $1, %rax\n ret\n" END(v_rax)
     BEGIN(v_chained) "lea 1(%r10,%r11), %rax\n ret\n" END(v_chained)
-    BEGIN(v_split) "test %r9, %r9\n jle v_split_cold\n lea 4(%rdi), %rax\n1: ret\n" END(v_split)
+    BEGIN(v_split) "test %r9, %r9\n jle v_split_cold\n lea 4(%rdi), %rax\n1: ret\n nop\n nop\n nop\n nop\n" END(v_split)
     BEGIN(v_split_cold) "lea 6(%rdi), %rax\n cmp $3, %rsi\n ja 1b\n ret\n" END(v_split_cold)
     BEGIN(v_never) "push %rax\n sub $24, %rsp\n call v_leaf\n ud2\n" END(v_never)
     BEGIN(v_trap) "int3\n mov $1, %eax\n ret\n" END(v_trap)

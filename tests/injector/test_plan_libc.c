@@ -272,7 +272,13 @@ static void prepare_changes(addr_t bias)
 		ck_assert(!memcmp(changes[i].at, merged[i].bytes, merged[i].len));
 		window_patch_bytes(&merged[i], bias, (addr_t)arena + used, changes[i].bytes);
 		used += ALIGN_UP(t.size, 16);
+		trampoline_deinit(&t);
 	}
+	for (size_t i = 0; i < code->nfuncs; i++)
+		func_plan_deinit(&plans[i]);
+	free(plans);
+	free(windows);
+	free(merged);
 	ck_assert_int_eq(mprotect(arena, size, PROT_READ | PROT_EXEC), 0);
 }
 
@@ -394,6 +400,7 @@ START_TEST(patched_libc_works)
 		entries += table.recs[i].entries;
 		leaves += table.recs[i].leaves;
 	}
+	free(changes);
 	ck_assert_uint_gt(entries, 10000);
 	ck_assert_uint_eq(entries, leaves);
 }
