@@ -67,6 +67,7 @@ START_TEST(tiny_code)
 	ck_assert_uint_eq(mark_at(code, text + TINY_BY_RELA), CODE_MARK_RELOC);
 	ck_assert_uint_eq(mark_at(code, text + TINY_BY_RELR), CODE_MARK_RELOC);
 	ck_assert_uint_eq(mark_at(code, text + TINY_BY_RELR + 1), CODE_MARK_RELOC);
+	ck_assert_uint_eq(mark_at(code, text + TINY_BY_RELR + 2), CODE_MARK_RELOC);
 	/* A plain word means nothing where addresses are not yet known … */
 	ck_assert_uint_eq(mark_at(code, text + TINY_BY_DATA), 0);
 	done(im);

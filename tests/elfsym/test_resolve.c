@@ -146,6 +146,23 @@ START_TEST(a_library_opened_later)
 }
 END_TEST
 
+/* Before the first call the slot leads to the PLT, which is not what was chosen. */
+START_TEST(a_slot_that_is_not_bound)
+{
+	struct resolve_result r;
+
+	setenv("VICTIM_LAZY", "1", 1);
+	begin(VICTIM_PIE, VICTIM_LIB);
+	ck_fails(resolve("elf_victim_lib:victim_pick", &r), UERR_CANNOT_PROBE, "no pointer in process");
+	/* A pattern passes over it. */
+	ck_ok(resolve("elf_victim_lib:victim_*", &r));
+	for (size_t i = 0; i < r.n; i++)
+		ck_assert_str_ne(r.places[i].name, "elf_victim_lib:victim_pick");
+	resolve_result_deinit(&r);
+	end();
+}
+END_TEST
+
 START_TEST(globs)
 {
 	struct resolve_result r;
@@ -168,7 +185,7 @@ START_TEST(globs)
 		ck_assert_str_ne(r.places[i].name, ":victim_add");
 	resolve_result_deinit(&r);
 	ck_ok(resolve(":ns::*", &r));
-	ck_assert_uint_eq(r.n, 3);
+	ck_assert_uint_eq(r.n, 4);
 	resolve_result_deinit(&r);
 	ck_ok(resolve("libc:mem*", &r));
 	ck_assert_uint_gt(r.n, 10);
@@ -374,6 +391,32 @@ START_TEST(names_of_libraries)
 }
 END_TEST
 
+/* Text whose first page is not mapped (or not with the rest). */
+START_TEST(a_mapping_from_the_middle)
+{
+	const struct elf_sym *s[2];
+	struct modules own;
+	struct image *im;
+	bool found = false;
+	addr_t at;
+	u64 off;
+	int fd = open(LIBC, O_RDONLY | O_CLOEXEC);
+
+	ck_ok(image_open(LIBC, &im));
+	ck_assert_uint_ge(image_find(im, "qsort", s, 2), 1);
+	ck_assert(image_addr_to_off(im, s[0]->addr, &off));
+	at = (addr_t)mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, ALIGN_DOWN(off, PAGE));
+	close(fd);
+	ck_ok(modules_read(getpid(), &own));
+	for (size_t i = 0; i < own.n; i++)
+		found |= own.mods[i].image == im && own.mods[i].bias + s[0]->addr == at + off % PAGE;
+	ck_assert(found);
+	modules_deinit(&own);
+	image_unref(im);
+	image_cache_drop();
+}
+END_TEST
+
 START_TEST(nobody_there)
 {
 	pid_t pid = fork();
@@ -456,6 +499,7 @@ int main(void)
 	tcase_add_loop_test(tc, libc_functions, 0, 2);
 	tcase_add_loop_test(tc, libc_ifuncs, 0, 2);
 	tcase_add_test(tc, a_library_opened_later);
+	tcase_add_test(tc, a_slot_that_is_not_bound);
 	tcase_add_test(tc, globs);
 	tcase_add_test(tc, names_are_specs_again);
 	tcase_add_test(tc, what_helps_when_it_fails);
@@ -463,6 +507,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_deleted_program, 0, 2);
 	tcase_add_test(tc, modules_as_the_maps_show_them);
 	tcase_add_test(tc, a_file_mapped_twice);
+	tcase_add_test(tc, a_mapping_from_the_middle);
 	tcase_add_loop_test(tc, names_of_libraries, 0, ARRAY_SIZE(name_rows));
 	tcase_add_test(tc, nobody_there);
 	tcase_add_test(tc, not_permitted);

@@ -187,6 +187,9 @@ START_TEST(overloads)
 	ck_assert_uint_lt(s[0]->addr, s[1]->addr);
 	ck_assert_uint_eq(image_find(im, "::ns::f", s, 4), 2);
 	ck_assert_uint_eq(image_find(im, "ns::A::run", s, 4), 1);
+	/* Two names of one constructor are one place. */
+	ck_assert_uint_eq(image_find(im, "_ZN2ns1AC2Ev", s, 4), 1);
+	ck_assert_uint_eq(image_find(im, "ns::A::A", s, 4), 1);
 	ck_assert_uint_eq(image_find(im, "f", s, 4), 0);
 	ck_assert_uint_eq(image_find(im, "ns::g", s, 4), 0);
 	/* More than fit are counted, not written. */

@@ -31,9 +31,9 @@ struct tiny_elf {
 	} note;
 	Elf64_Sym dynsym[2];
 	Elf64_Rela rela[1];
-	u64 relr[2];
+	u64 relr[3];
 	u8 text[64];
-	u64 data[8];
+	u64 data[72];
 	Elf64_Sym symtab[5];
 	char strtab[64];
 	char shstrtab[80];
@@ -127,7 +127,9 @@ static inline void tiny_make(struct tiny_elf *t)
 	t->rela[0] = (Elf64_Rela){ TINY_OFF(data), ELF64_R_INFO(0, R_X86_64_RELATIVE), TINY_OFF(text) + TINY_BY_RELA };
 	t->relr[0] = TINY_OFF(data) + 8;
 	t->relr[1] = 1 | 2; /* and the word behind that */
+	t->relr[2] = 1 | 2; /* and the 63rd behind that one */
 	t->data[1] = TINY_OFF(text) + TINY_BY_RELR;
 	t->data[2] = TINY_OFF(text) + TINY_BY_RELR + 1;
+	t->data[65] = TINY_OFF(text) + TINY_BY_RELR + 2;
 	t->data[3] = TINY_OFF(text) + TINY_BY_DATA;
 }

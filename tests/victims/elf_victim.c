@@ -29,6 +29,13 @@ KEEP int overload_int(int a) __asm__("_ZN2ns1fEi");
 KEEP int overload_str(const char *s) __asm__("_ZN2ns1fEPKc");
 KEEP int other_name(void) __asm__("_ZN2ns1A3runEv");
 
+KEEP void construct(void) __asm__("_ZN2ns1AC1Ev");
+void construct(void)
+{
+	__asm__ volatile("");
+}
+void construct_base(void) __asm__("_ZN2ns1AC2Ev") __attribute__((alias("_ZN2ns1AC1Ev")));
+
 int overload_int(int a)
 {
 	return a + 1;
@@ -111,7 +118,7 @@ int main(int argc, char **argv)
 	say("libc:memcpy", dlsym(RTLD_DEFAULT, "memcpy"));
 	say("libc:strlen", dlsym(RTLD_DEFAULT, "strlen"));
 	if (argc > 1) {
-		void *lib = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+		void *lib = dlopen(argv[1], (getenv("VICTIM_LAZY") ? RTLD_LAZY : RTLD_NOW) | RTLD_LOCAL);
 
 		if (!lib)
 			return 2;
