@@ -150,6 +150,43 @@ START_TEST(damage_is_named)
 }
 END_TEST
 
+/* Sections that do not overlap in memory can still be the same bytes many times. */
+START_TEST(sections_share_no_bytes)
+{
+	struct tiny_elf t;
+	struct image *im;
+	int fd;
+
+	tiny_make(&t);
+	t.sh[TINY_DATA].sh_offset = 0;
+	t.sh[TINY_DATA].sh_size = sizeof(t);
+	fd = memfd_of(&t, sizeof(t));
+	ck_fails(image_open_fd(fd, "tiny", &im), UERR_FAILED, "share bytes");
+	close(fd);
+}
+END_TEST
+
+/* A page of the file can be mapped as code and as data: an offset means the code. */
+START_TEST(code_wins_an_offset)
+{
+	struct tiny_elf t;
+	struct image *im;
+	addr_t addr;
+	int fd;
+
+	tiny_make(&t);
+	t.ph[1].p_offset = TINY_OFF(text);
+	t.ph[1].p_vaddr = 4 * PAGE + TINY_OFF(text);
+	fd = memfd_of(&t, sizeof(t));
+	ck_ok(image_open_fd(fd, "tiny", &im));
+	ck_assert(image_off_to_addr(im, TINY_OFF(text) + 1, &addr) && addr == TINY_OFF(text) + 1);
+	ck_assert(image_off_to_addr(im, TINY_OFF(data) + 1, &addr) && addr == 4 * PAGE + TINY_OFF(data) + 1);
+	image_unref(im);
+	image_cache_drop();
+	close(fd);
+}
+END_TEST
+
 START_TEST(symbols_that_lie_are_dropped)
 {
 	struct tiny_elf t;
@@ -328,6 +365,7 @@ START_TEST(cache_sees_a_new_version)
 
 	tiny_make(&t);
 	fd = memfd_of(&t, sizeof(t));
+	ck_assert_int_eq(futimens(fd, (struct timespec[]){ { 1, 0 }, { 1, 0 } }), 0);
 	ck_ok(image_open_fd(fd, "tiny", &a));
 	ck_assert_int_eq(futimens(fd, (struct timespec[]){ { 1, 0 }, { 1, 1 } }), 0);
 	ck_ok(image_open_fd(fd, "tiny", &b));
@@ -409,6 +447,8 @@ int main(void)
 	tcase_add_test(tc, tiny_is_understood);
 	tcase_add_test(tc, bss_reads_as_zeros);
 	tcase_add_loop_test(tc, damage_is_named, 0, ARRAY_SIZE(damages));
+	tcase_add_test(tc, sections_share_no_bytes);
+	tcase_add_test(tc, code_wins_an_offset);
 	tcase_add_test(tc, symbols_that_lie_are_dropped);
 	tcase_add_test(tc, strings_need_no_end);
 	tcase_add_test(tc, tiny_of_every_length);

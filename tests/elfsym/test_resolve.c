@@ -190,6 +190,7 @@ START_TEST(globs)
 	ck_ok(resolve("libc:mem*", &r));
 	ck_assert_uint_gt(r.n, 10);
 	resolve_result_deinit(&r);
+	ck_fails(resolve(":victim_piece.cold", &r), UERR_CANNOT_PROBE, "a piece that the compiler cut out");
 	ck_fails(resolve(":nothing_*", &r), UERR_NO_SYMBOL, "elf_victim_pie has no function like 'nothing_*'");
 	ck_fails(resolve(":victim_*+1", &r), UERR_USAGE, "takes no offset");
 	end();

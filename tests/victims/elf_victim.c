@@ -36,6 +36,13 @@ void construct(void)
 }
 void construct_base(void) __asm__("_ZN2ns1AC2Ev") __attribute__((alias("_ZN2ns1AC1Ev")));
 
+/* Named like what a compiler cuts out of a function. */
+KEEP void piece(void) __asm__("victim_piece.cold");
+void piece(void)
+{
+	__asm__ volatile("");
+}
+
 int overload_int(int a)
 {
 	return a + 1;
