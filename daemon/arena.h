@@ -8,8 +8,8 @@
  *	     ├ for each program used: its machine code
  *	     └ site constants and trampolines, until it is full
  *
- * so that nothing in it points into another arena but constants of places that
- * were there before, and it can go when its own trampolines and constants have.
+ * so that nothing in it points into another arena, and it can go when no window
+ * jumps to its trampolines any more.
  */
 #pragma once
 #include "daemon/state.h"

@@ -21,8 +21,7 @@ static bool is_in(const u32 *links, size_t n, u32 link)
 	return false;
 }
 
-/* The sites and calls of LINKS leave the target; what lay in arenas for them is
- * counted off. */
+/* The sites and calls of LINKS leave the target. */
 static void forget(struct target *t, const u32 *links, size_t nlinks)
 {
 	size_t n = 0;
@@ -33,15 +32,10 @@ static void forget(struct target *t, const u32 *links, size_t nlinks)
 	t->calls.n = n;
 	n = 0;
 	vec_foreach(s, &t->sites) {
-		struct arena *a = target_arena(t, s->arena);
-
-		if (!is_in(links, nlinks, s->link)) {
+		if (is_in(links, nlinks, s->link))
+			free(s->symbol);
+		else
 			t->sites.data[n++] = *s;
-			continue;
-		}
-		if (a && s->site_data)
-			a->live--;
-		free(s->symbol);
 	}
 	t->sites.n = n;
 }

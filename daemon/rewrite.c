@@ -132,8 +132,7 @@ static bool group_add_window(struct rewrite *rw, struct group *g, const struct c
 						       w->points[i].exit, &n);
 
 		for (size_t k = 0; k < n; k++) {
-			if (!target_site(rw->t, call[k].site)->site_data)
-				g->need += ARENA_SITE_SIZE;
+			g->need += ARENA_SITE_SIZE;
 			if (!group_add_program(g, call[k].program))
 				return false;
 		}
@@ -394,6 +393,8 @@ static void *view_local(struct rewrite *rw, addr_t arena)
 	return NULL;
 }
 
+/* A trampoline's constants lie in its own arena, so that arenas can go in any
+ * order. */
 static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *local, const struct program *p,
 				  const struct call *c)
 {
@@ -409,13 +410,12 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 		.link = c->link,
 	};
 
-	if (site->site_data)
+	if (site->arena == a->addr)
 		return NULL;
 	site->site_data = arena_alloc(a, sizeof(sd));
 	if (!site->site_data)
 		return uerr_new(UERR_FAILED, "the code arena is full");
 	site->arena = a->addr;
-	a->live++;
 	memcpy(arena_local(a, local, site->site_data), &sd, sizeof(sd));
 	return NULL;
 }
@@ -604,6 +604,31 @@ static bool entered(void *arg)
 	return threads_entered(arg);
 }
 
+static struct uerr *unmap_mappings(struct rewrite *rw, bool base)
+{
+	struct target *t = rw->t;
+	struct uerr *err = NULL;
+
+	vec_foreach(m, &t->mappings)
+		if (!err && m->retired)
+			err = inject_unmap(rw->in, m->addr, m->size, false, NULL, NULL);
+	if (!err && base)
+		err = inject_unmap(rw->in, t->threads_addr, t->threads->size, false, NULL, NULL);
+	if (!err && base)
+		err = inject_unmap(rw->in, t->private_addr, PAGE, false, NULL, NULL);
+	return err;
+}
+
+static bool all_arenas_empty(const struct target *t)
+{
+	vec_foreach(a, &t->arenas)
+		if (a->live)
+			return false;
+	return true;
+}
+
+/* When the last code goes, data goes with it; the injector takes code first,
+ * and data only if no code stays. */
 static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 {
 	vec_foreach(a, &rw->t->arenas) {
@@ -616,7 +641,11 @@ static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 		if (err)
 			return err;
 	}
-	return NULL;
+	if (!all_arenas_empty(rw->t))
+		return NULL;
+	vec_foreach(m, &rw->t->mappings)
+		m->retired = true;
+	return unmap_mappings(rw, rw->t->installed);
 }
 
 static bool journal_has(const struct journal *j, addr_t addr)
@@ -639,6 +668,9 @@ static struct uerr *forget_unmapped(struct rewrite *rw)
 		return err;
 	vec_foreach(a, &t->arenas) {
 		if (a->retired && !journal_has(&j, a->addr)) {
+			vec_foreach(s, &t->sites)
+				if (s->arena == a->addr)
+					s->arena = 0;
 			vec_free(&a->maps);
 			vec_free(&a->progs);
 			continue;
@@ -704,32 +736,26 @@ static struct uerr *commit(struct rewrite *rw, struct stop *stop)
 	return NULL;
 }
 
-/*
- * Data goes in a transaction of its own, when no code that could touch it is
- * left: a thread about to enter a trampoline is seen by nobody but the check of
- * the code that it stands in.
- */
+/* Maps of objects that no arena serves any more, while others stay: in a
+ * transaction of its own, when the arenas that used them have really gone. A
+ * thread that is about to enter a trampoline is seen by nobody but the check of
+ * the code that it stands in. */
 static struct uerr *unmap_data(struct rewrite *rw, struct stop *stop)
 {
 	struct target *t = rw->t;
-	bool all = !t->arenas.n && t->installed;
-	u32 n = 0;
+	bool base = !t->arenas.n && t->installed;
+	u32 n = base;
 	struct uerr *err;
 
 	vec_foreach(m, &t->mappings) {
 		m->retired = !arenas_use(t, m, rw->s);
 		n += m->retired;
 	}
-	if (!n && !all)
+	if (!n)
 		return NULL;
 	err = begin(rw);
-	vec_foreach(m, &t->mappings)
-		if (!err && m->retired)
-			err = inject_unmap(rw->in, m->addr, m->size, false, NULL, NULL);
-	if (!err && all)
-		err = inject_unmap(rw->in, t->threads_addr, t->threads->size, false, NULL, NULL);
-	if (!err && all)
-		err = inject_unmap(rw->in, t->private_addr, PAGE, false, NULL, NULL);
+	if (!err)
+		err = unmap_mappings(rw, base);
 	if (!err)
 		err = commit(rw, stop);
 	inject_end(rw->in);

@@ -70,7 +70,7 @@ struct arena {
 	addr_t addr;
 	u64 size, used;
 	u64 inode;
-	u32 live;      /* trampolines and site constants in use */
+	u32 live;      /* trampolines that windows jump to */
 	bool retired;  /* nothing in it is used; unmapped as soon as nobody is inside */
 	bool full;     /* nothing may be added: shared with a fork parent */
 	addr_t env;
@@ -117,7 +117,7 @@ struct site {
 	addr_t at;         /* link address of the first hook point */
 	u64 cookie;
 	addr_t site_data;  /* 0: not yet */
-	addr_t arena;      /* that holds site_data */
+	addr_t arena;      /* that holds the latest site_data; 0 none */
 	char *symbol;      /* a SPEC: ":main", "libc:malloc+0x4" */
 };
 
