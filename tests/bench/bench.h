@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The benchmark's parts: bench.c runs, victim.c is probed, env_*.c puts the
+ * programs on it in three ways, report.c writes what came out.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/uerr.h"
+
+#define BENCH_MAX_RUNS 32
+
+struct bench_row {
+	const char *name;
+	const char *entry, *exit; /* programs, "" none */
+	unsigned ops;             /* map or memory operations a call, 0: a plain probe */
+	double published_kernel, published_bpftime; /* ns a call, another machine */
+};
+
+/* The rows of rows.h. */
+extern const struct bench_row bench_rows[];
+extern const size_t bench_nrows;
+
+struct bench_result {
+	double ns[BENCH_MAX_RUNS]; /* per call of the function */
+	unsigned runs;
+	uint64_t calls; /* in a run */
+	char reason[512]; /* why it was not measured; "" when it was */
+};
+
+enum bench_env { ENV_KERNEL, ENV_USERSPACE, ENV_EMBEDDED, N_ENVS };
+extern const char *const bench_env_names[N_ENVS];
+
+/* The probed process. */
+struct victim {
+	pid_t pid;
+	int in, out; /* its stdin, its stdout */
+	const char *path;
+};
+struct uerr *victim_start(const char *path, unsigned threads, struct victim *ret) UERR_MUST_CHECK;
+void victim_stop(struct victim *v);
+/* Nanoseconds that CALLS calls of row ROW took. */
+struct uerr *victim_run(struct victim *v, const char *row, uint64_t calls, uint64_t *ret) UERR_MUST_CHECK;
+
+/* An environment puts a row's programs on the victim and takes them off. */
+struct bench_env_ops {
+	struct uerr *(*attach)(const struct bench_row *row, struct victim *v);
+	void (*detach)(void);
+};
+
+/* Real uprobes of this kernel, through libbpf. */
+extern const struct bench_env_ops env_kernel;
+void env_kernel_init(const char *object_path);
+
+/* A uprobed of its own on a private socket. */
+extern const struct bench_env_ops env_userspace;
+struct uerr *env_userspace_start(const char *uprobed, const char *object_path) UERR_MUST_CHECK;
+void env_userspace_stop(void);
+
+/* How long targets stand still, and what it costs in memory. */
+struct bench_attach {
+	double stop_us_1[BENCH_MAX_RUNS], stop_us_100[BENCH_MAX_RUNS]; /* attach, one probe */
+	unsigned runs;
+	uint64_t daemon_rss_bytes;
+	uint64_t mapped_bytes; /* in a target with ten probes, beside its maps */
+	char reason[512];
+};
+void env_userspace_measure_attach(const char *victim_path, unsigned runs, struct bench_attach *ret);
+
+/* libbpfvm in this process: ns for CALLS runs of a row's programs, or of the
+ * program "embed" for the row of that name. */
+struct uerr *env_embedded_open(const char *object_path) UERR_MUST_CHECK;
+void env_embedded_close(void);
+struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint64_t *ret) UERR_MUST_CHECK;
+
+struct bench_report {
+	struct bench_result plain, pad; /* the uninstrumented call, and the lower bound */
+	struct bench_result (*results)[N_ENVS]; /* [bench_nrows] */
+	struct bench_result embed;
+	struct bench_attach attach;
+	unsigned runs;
+	double seconds; /* in all */
+};
+
+/* Writes DIR/bench.md and DIR/bench.json, and prints the Markdown on stdout. */
+struct uerr *report_write(const struct bench_report *r, const char *dir) UERR_MUST_CHECK;
+
+uint64_t bench_now_ns(void);
+double bench_avg(const struct bench_result *r);

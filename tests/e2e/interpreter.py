@@ -1,0 +1,107 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""python3 running a script: exact counts of what the script did, and the
+script's output is the same with and without probes."""
+
+import json
+
+import subprocess
+
+from harness import Sandbox, Untouched, need_root, run, total
+
+PYTHON = "/usr/bin/python3"
+
+# Works in rounds that its stdin asks for: each calls divmod and getppid a known
+# number of times and prints a digest of real work.
+SCRIPT = """
+import sys, os, json, re, hashlib, threading, zlib
+def work(n):
+    h = hashlib.sha256()
+    for i in range(n):
+        q, r = divmod(i * 7919, 97)
+        os.getppid()
+        h.update(json.dumps({"q": q, "r": r, "s": re.sub("[0-9]", "x", str(i))}).encode())
+    h.update(zlib.compress(b"uprobed" * 1000))
+    return h.hexdigest()
+print("ready", flush=True)
+for line in sys.stdin:
+    n, threads = map(int, line.split())
+    out = [None] * threads
+    def one(k): out[k] = work(n)
+    ts = [threading.Thread(target=one, args=(k,)) for k in range(threads)]
+    [t.start() for t in ts]
+    [t.join() for t in ts]
+    print(hashlib.sha256("".join(out).encode()).hexdigest(), flush=True)
+"""
+
+
+class Script:
+    def __init__(self, box):
+        need_root()
+        self.p = box.start(PYTHON, "-c", SCRIPT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self.p.pid
+        assert self.p.stdout.readline() == "ready\n"
+
+    def round(self, n, threads):
+        self.p.stdin.write("%d %d\n" % (n, threads))
+        self.p.stdin.flush()
+        return self.p.stdout.readline().strip()
+
+
+def test_counts_and_output():
+    with Sandbox() as box:
+        s = Script(box)
+        plain = s.round(2000, 3)
+        with Untouched(s.pid):
+            count = box.ctl_start("count", ":PyNumber_Divmod", "libc:getppid", "-p", s.pid, "--json")
+            count.wait_attached()
+            assert s.round(2000, 3) == plain
+            doc = json.loads(count.interrupt())
+        assert total(doc, "PyNumber_Divmod") == 6000, doc["counts"]
+        assert total(doc, "getppid") == 6000, doc["counts"]
+        assert doc["missed"] == 0
+        assert s.round(2000, 3) == plain
+
+
+def test_whole_interpreter():
+    """Every function of the interpreter that can be probed, at once."""
+    with Sandbox() as box:
+        s = Script(box)
+        plain = s.round(500, 2)
+        with Untouched(s.pid):
+            count = box.ctl_start("count", ":*", "-p", s.pid, "--json")
+            count.wait_attached()
+            assert s.round(500, 2) == plain
+            doc = json.loads(count.interrupt())
+        assert total(doc, "PyNumber_Divmod") == 1000, [c for c in doc["counts"] if "Divmod" in c["symbol"]]
+        assert s.round(500, 2) == plain
+
+
+def test_latency_in_threads():
+    with Sandbox() as box:
+        s = Script(box)
+        plain = s.round(1000, 4)
+        with Untouched(s.pid):
+            latency = box.ctl_start("latency", "libc:getppid", "-p", s.pid, "--json")
+            latency.wait_attached()
+            assert s.round(1000, 4) == plain
+            doc = json.loads(latency.interrupt())
+        (h,) = doc["latencies"]
+        assert h["histogram"]["count"] == 4000, h["histogram"]["count"]
+
+
+def test_attach_and_detach_while_it_works():
+    with Sandbox() as box:
+        s = Script(box)
+        plain = s.round(3000, 2)
+        with Untouched(s.pid):
+            s.p.stdin.write("3000 2\n" * 6)
+            s.p.stdin.flush()
+            for _ in range(10):
+                box.ctl_json("count", "libc:mal*", "libc:free", ":PyDict_*", "-p", s.pid, "--for", "50ms")
+            for _ in range(6):
+                assert s.p.stdout.readline().strip() == plain
+
+
+if __name__ == "__main__":
+    run()

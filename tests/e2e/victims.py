@@ -1,0 +1,282 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Our own small programs, each with one way of making a probe go wrong."""
+
+import json
+import os
+import re
+import subprocess
+
+from harness import VICTIMS, Sandbox, Untouched, foreign_mappings, need_root, run, total, wait_for
+
+
+class Victim:
+    def __init__(self, box, name, *args):
+        need_root()
+        self.p = box.start(os.path.join(VICTIMS, name), *map(str, args), stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, text=True)
+        self.pid = self.p.pid
+        assert self.p.stdout.readline() == "ready\n", name + " did not start"
+
+    def ask(self, line):
+        self.p.stdin.write(line + "\n")
+        self.p.stdin.flush()
+        answer = self.p.stdout.readline().strip()
+        assert answer, "the victim died: %s" % self.p.poll()
+        return answer
+
+    def alive(self):
+        return self.p.poll() is None
+
+
+def bpf(name):
+    return os.path.join(VICTIMS, name + ".bpf.o")
+
+
+def counters(box):
+    """calls.bpf.c: (entries, exits)."""
+    doc = box.ctl_json("map", "dump", "counts")
+    per = {int(e["key"]): sum(int(v["value"]) for v in e["values"]) for e in doc["elements"]}
+    return per[0], per[1]
+
+
+def links(doc):
+    return [str(l["id"]) for l in doc["links"]]
+
+
+def test_hammered_by_threads():
+    """Eight threads on the site: nothing lost between attach's reply and detach."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_hammer", 8)
+        with Untouched(v.pid):
+            v.ask("pause")
+            count = box.ctl_start("count", ":hammered", "-p", v.pid, "--json")
+            count.wait_attached()
+            before = int(v.ask("count"))
+            v.ask("go")
+            wait_for(lambda: int(v.ask("count")) > before + 3000000, "a few million calls")
+            v.ask("pause")
+            after = int(v.ask("count"))
+            doc = json.loads(count.interrupt())
+            assert total(doc) == after - before, (total(doc), after - before)
+            assert doc["missed"] == 0
+            v.ask("go")
+
+
+def test_attached_and_detached_again_and_again():
+    """A thousand attaches while threads hammer the site: the victim checks
+    every result itself and dies of a wrong one."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_hammer", 8)
+        box.ctl("load", bpf("calls"))
+        script = os.path.join(os.path.dirname(__file__), "again.py")
+        with Untouched(v.pid):
+            r = subprocess.run(["/usr/bin/python3", script, box.socket, str(v.pid), "hammered", "1000"],
+                               capture_output=True, text=True, timeout=240)
+            assert r.returncode == 0, r.stdout + r.stderr + box.daemon_log()
+            assert v.alive()
+            a = int(v.ask("count"))
+            wait_for(lambda: int(v.ask("count")) > a, "it goes on")
+
+
+def test_parked_in_the_patched_bytes():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_parked", 8)
+        moved = 0
+        with Untouched(v.pid):
+            box.ctl("load", bpf("calls"))
+            for _ in range(30):
+                doc = box.ctl_json("attach", "on_entry", ":parked", "-p", v.pid)
+                moved += sum(s["moved"] for s in doc["stops"])
+                a = int(v.ask("count"))
+                wait_for(lambda: int(v.ask("count")) > a + 1000, "threads go on through the trampoline")
+                for link in links(doc):
+                    box.ctl("detach", link)
+        assert moved > 0, "no thread was ever found inside the window"
+
+
+def sigtop(mode):
+    with Sandbox() as box:
+        v = Victim(box, "e2e_sigtop", mode)
+        box.ctl("load", bpf("slow"))
+        with Untouched(v.pid):
+            doc = box.ctl_json("attach", "slow", ":probed", "-p", v.pid)
+            a = int(v.ask("count"))
+            wait_for(lambda: int(v.ask("count")) > a + 3, "the program runs")
+            v.ask("signal")  # on top of the program, which runs nearly all the time
+            for link in links(doc):
+                box.ctl("detach", link)
+            assert foreign_mappings(v.pid), "code was unmapped under a handler that will return into it"
+            assert v.ask("leave") == "left"
+            a = int(v.ask("count"))
+            wait_for(lambda: int(v.ask("count")) > a + 3, "it goes on")
+        assert v.alive()
+
+
+def test_signal_handler_on_top_of_a_program():
+    sigtop("same")
+
+
+def test_signal_handler_on_its_own_stack():
+    sigtop("altstack")
+
+
+def test_shapes():
+    """Entry and exit of awkward functions: results right, counts exact."""
+    shapes = ["two_returns", "loop_to_start", "in_two_registers", "floating", "eight", "variadic"]
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            latency = box.ctl_start("latency", *[":" + s for s in shapes], "-p", v.pid, "--json")
+            latency.wait_attached()
+            for s in shapes:
+                assert v.ask("%s 777" % s) == "777", s
+            doc = json.loads(latency.interrupt())
+        got = {l["symbol"]: l["histogram"]["count"] for l in doc["latencies"]}
+        for s in shapes:
+            assert got.get(s) == 777, (s, got)
+
+
+def test_entry_counts_of_a_loop_to_the_start():
+    """A jump to the first instruction is a jump to the probed instruction: it
+    is counted, as the kernel's uprobes count it."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            count = box.ctl_start("count", ":loop_to_start", "-p", v.pid, "--json")
+            count.wait_attached()
+            assert v.ask("loop_to_start 100") == "100"
+            doc = json.loads(count.interrupt())
+        assert total(doc) == 100 * 101 // 2, doc["counts"]
+
+
+def test_recursion():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("calls"))
+            a = box.ctl_json("attach", "on_entry", ":fib", "-p", v.pid)
+            b = box.ctl_json("attach", "on_exit", ":fib", "-p", v.pid)
+            assert v.ask("fib 20") == "6765"
+            for link in links(a) + links(b):
+                box.ctl("detach", link)
+            entries, exits = counters(box)
+            assert entries == exits == 21891, (entries, exits)
+            results = {int(e["key"]): int(e["value"]) for e in box.ctl_json("map", "dump", "results")["elements"]}
+            assert results[6765] == 1 and results[4181] == 1 and results[1] > 1000, results
+            assert sum(results.values()) == 21891
+
+
+def test_tail_call_refuses_the_exit():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            r = box.ctl("latency", ":tail_caller", "-p", v.pid, "--for", "1s", check=False)
+            assert r.returncode == 8, (r.returncode, r.stderr)
+            assert "tail_target" in r.stderr and "Nothing was touched" in r.stderr, r.stderr
+            r = box.ctl("symbols", ":tail_caller", "-p", v.pid)
+            assert re.search(r":tail_caller\s+\d+\s+jump\s+tail\s+.*tail_target", r.stdout), r.stdout
+            count = box.ctl_start("count", ":tail_caller", ":tail_target", "-p", v.pid, "--json")
+            count.wait_attached()
+            assert v.ask("tail_caller 500") == "500"
+            doc = json.loads(count.interrupt())
+            assert total(doc, "tail_caller") == 500 and total(doc, "tail_target") == 500
+
+
+def test_jumped_into_is_refused():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            r = box.ctl("count", ":jumped_into", "-p", v.pid, "--for", "1s", check=False)
+            assert r.returncode == 8, (r.returncode, r.stderr)
+            assert v.ask("jumped_into 50") == "50"
+
+
+def test_fork_with_probes_in_place():
+    """Children inherit the probes, are counted, and end well."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            count = box.ctl_start("count", ":in_child", "-p", v.pid, "--json")
+            count.wait_attached()
+            assert v.ask("with_children 20") == "20"
+            doc = json.loads(count.interrupt())
+        assert total(doc) == 2000, doc["counts"]
+
+
+def test_lasting_child_is_unpatched_too():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        count = box.ctl_start("count", ":in_child", "-p", v.pid, "--json")
+        count.wait_attached()
+        child = int(v.ask("lasting_child 1"))
+        assert foreign_mappings(child)
+        doc = json.loads(count.interrupt())
+        assert total(doc) > 0
+        for pid in (v.pid, child):
+            with Untouched(pid):
+                assert not foreign_mappings(pid), "process %d keeps our mappings" % pid
+        assert os.path.exists("/proc/%d" % child)
+
+
+def test_arguments_and_helpers():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("calls"))
+            doc = box.ctl_json("attach", "on_args", ":eight", "-p", v.pid)
+            log = box.ctl_start("prog", "tracelog")
+            assert v.ask("eight 9") == "9"
+
+            def logged():
+                with open(log.out_path) as f:
+                    return f.read().count("eight(1, 2)")
+            wait_for(lambda: logged() == 9, "nine lines in the trace log")
+            log.interrupt()
+            (e,) = box.ctl_json("map", "dump", "last")["elements"]
+            for link in links(doc):
+                box.ctl("detach", link)
+        value = e["value"]
+        assert [int(a) for a in value["args"]] == [1, 2, 3, 4, 5, 6], value
+        assert int(value["pid"]) == v.pid and int(value["tid"]) == v.pid, value
+        assert value["comm"] == "e2e_shapes", value
+        nm = subprocess.run(["nm", os.path.join(VICTIMS, "e2e_shapes")], capture_output=True, text=True).stdout
+        low = int(re.search(r"^([0-9a-f]+) T eight$", nm, re.M).group(1), 16)
+        assert int(value["func_ip"]) & 0xfff == low & 0xfff, value
+
+
+def test_one_object_in_several_processes():
+    """One object's maps are shared by all its targets."""
+    with Sandbox() as box:
+        vs = [Victim(box, "e2e_shapes") for _ in range(3)]
+        box.ctl("load", bpf("calls"))
+        attached = []
+        for v in vs:
+            attached += links(box.ctl_json("attach", "on_entry", ":two_returns", "-p", v.pid))
+        for v in vs:
+            assert v.ask("two_returns 1000") == "1000"
+        assert counters(box)[0] == 3000
+        box.ctl("detach", attached[0])
+        assert vs[0].ask("two_returns 1000") == "1000"
+        assert vs[1].ask("two_returns 1000") == "1000"
+        assert counters(box)[0] == 4000
+        box.ctl("unload", "calls")
+        for v in vs:
+            with Untouched(v.pid):
+                assert not foreign_mappings(v.pid)
+
+
+def test_killed_target_leaves_the_maps():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        box.ctl("load", bpf("calls"))
+        box.ctl("attach", "on_entry", ":two_returns", "-p", v.pid)
+        assert v.ask("two_returns 1000") == "1000"
+        v.p.kill()
+        v.p.wait()
+        assert counters(box)[0] == 1000
+        wait_for(lambda: box.ctl_json("link", "list")["links"] == [], "the link ends with its process")
+
+
+if __name__ == "__main__":
+    run()

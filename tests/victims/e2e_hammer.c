@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads that call one function without a pause, check its result, and count
+ * their calls. "count" prints the sum; "pause" makes them stand still (reply
+ * when all do), "go" lets them run. argv[1]: how many threads.
+ */
+#include <pthread.h>
+#include <sched.h>
+
+#include "e2e_victim.h"
+
+struct counter {
+	uint64_t calls;
+	char pad[56];
+};
+static struct counter *counters;
+static int nthreads;
+static int paused, standing;
+
+PROBED uint64_t hammered(uint64_t x);
+PROBED uint64_t hammered(uint64_t x)
+{
+	return x * 2654435761u + 12345;
+}
+
+static void *hammer(void *arg)
+{
+	struct counter *c = arg;
+
+	for (uint64_t i = 0;; i++) {
+		if (hammered(i) != i * 2654435761u + 12345)
+			abort();
+		__atomic_store_n(&c->calls, i + 1, __ATOMIC_RELAXED);
+		if (__atomic_load_n(&paused, __ATOMIC_ACQUIRE)) {
+			__atomic_add_fetch(&standing, 1, __ATOMIC_ACQ_REL);
+			while (__atomic_load_n(&paused, __ATOMIC_ACQUIRE))
+				usleep(500);
+			__atomic_sub_fetch(&standing, 1, __ATOMIC_ACQ_REL);
+		}
+	}
+	return NULL;
+}
+
+static uint64_t sum(void)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < nthreads; i++)
+		n += __atomic_load_n(&counters[i].calls, __ATOMIC_RELAXED);
+	return n;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t t;
+
+	nthreads = argc > 1 ? atoi(argv[1]) : 4;
+	counters = calloc((size_t)nthreads, sizeof(*counters));
+	for (int i = 0; i < nthreads; i++)
+		if (pthread_create(&t, NULL, hammer, &counters[i]))
+			return 1;
+	victim_ready();
+	for (;;) {
+		char *command = victim_command();
+
+		if (!strcmp(command, "pause")) {
+			__atomic_store_n(&paused, 1, __ATOMIC_RELEASE);
+			while (__atomic_load_n(&standing, __ATOMIC_ACQUIRE) != nthreads)
+				usleep(100);
+			say("paused");
+		} else if (!strcmp(command, "go")) {
+			__atomic_store_n(&paused, 0, __ATOMIC_RELEASE);
+			while (__atomic_load_n(&standing, __ATOMIC_ACQUIRE) != 0)
+				usleep(100);
+			say("going");
+		} else {
+			printf("%llu\n", (unsigned long long)sum());
+			fflush(stdout);
+		}
+	}
+}
