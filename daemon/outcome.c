@@ -168,8 +168,11 @@ static struct target *apply_one(struct daemon *d, struct target *t)
 
 void outcome_apply(struct daemon *d, struct outcome *o)
 {
+	/* Parents stay until their children have found them. */
+	vec_foreach(it, &o->targets)
+		*it = apply_one(d, *it);
 	vec_foreach(it, &o->targets) {
-		struct target *t = apply_one(d, *it);
+		struct target *t = *it;
 
 		if (!t)
 			continue;

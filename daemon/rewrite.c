@@ -657,15 +657,14 @@ static bool journal_has(const struct journal *j, addr_t addr)
 }
 
 /* The journal says which ranges are really gone. */
-static struct uerr *forget_unmapped(struct rewrite *rw)
+static void forget_unmapped(struct target *t, const char *journal)
 {
 	cleanup(journal_deinit) struct journal j = {};
-	struct target *t = rw->t;
-	struct uerr *err = journal_read(rw->journal, &j);
+	cleanup_uerr struct uerr *err = journal_read(journal, &j);
 	size_t n = 0;
 
-	if (err)
-		return err;
+	if (err) /* what is retired stays so, and is tried again */
+		return;
 	vec_foreach(a, &t->arenas) {
 		if (a->retired && !journal_has(&j, a->addr)) {
 			vec_foreach(s, &t->sites)
@@ -685,7 +684,6 @@ static struct uerr *forget_unmapped(struct rewrite *rw)
 	t->mappings.n = n;
 	if (t->installed && !journal_has(&j, t->threads_addr) && !journal_has(&j, t->private_addr))
 		t->installed = false;
-	return NULL;
 }
 
 static bool arenas_use(const struct target *t, const struct mapping *m, const struct state *s)
@@ -740,27 +738,28 @@ static struct uerr *commit(struct rewrite *rw, struct stop *stop)
  * transaction of its own, when the arenas that used them have really gone. A
  * thread that is about to enter a trampoline is seen by nobody but the check of
  * the code that it stands in. */
-static struct uerr *unmap_data(struct rewrite *rw, struct stop *stop)
+static bool find_unused_data(struct target *t, const struct state *s)
 {
-	struct target *t = rw->t;
-	bool base = !t->arenas.n && t->installed;
-	u32 n = base;
-	struct uerr *err;
+	bool any = !t->arenas.n && t->installed;
 
 	vec_foreach(m, &t->mappings) {
-		m->retired = !arenas_use(t, m, rw->s);
-		n += m->retired;
+		m->retired = !arenas_use(t, m, s);
+		any = any || m->retired;
 	}
-	if (!n)
-		return NULL;
-	err = begin(rw);
+	return any;
+}
+
+static struct uerr *unmap_data(struct rewrite *rw, struct stop *stop)
+{
+	struct uerr *err = begin(rw);
+
 	if (!err)
-		err = unmap_mappings(rw, base);
+		err = unmap_mappings(rw, !rw->t->arenas.n && rw->t->installed);
 	if (!err)
 		err = commit(rw, stop);
 	inject_end(rw->in);
 	rw->in = NULL;
-	return err ? err : forget_unmapped(rw);
+	return err;
 }
 
 static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
@@ -785,7 +784,7 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 		err = commit(rw, stop);
 	inject_end(rw->in);
 	rw->in = NULL;
-	return err ? err : forget_unmapped(rw);
+	return err;
 }
 
 static void rewrite_deinit(struct rewrite *rw)
@@ -823,7 +822,11 @@ static void tidy_journal(const char *path)
 		unlink(path);
 }
 
-static struct uerr *run(const struct rewrite_opts *opts, struct target *t, change_vec *changes, struct stop *stop)
+/* One transaction. */
+typedef struct uerr *step_fn(struct rewrite *rw, struct stop *stop);
+
+static struct uerr *run(const struct rewrite_opts *opts, struct target *t, change_vec *changes, step_fn *step,
+			struct stop *stop)
 {
 	cleanup(rewrite_deinit) struct rewrite rw = {
 		.opts = opts,
@@ -832,18 +835,8 @@ static struct uerr *run(const struct rewrite_opts *opts, struct target *t, chang
 		.changes = changes,
 		.journal = target_journal(opts->d->cfg.state_dir, t->pid),
 	};
-	cleanup_uerr struct uerr *data_err = NULL;
-	struct uerr *err = NULL;
 
-	if (!rw.journal)
-		return uerr_nomem();
-	if (changes->n || has_empty_arena(t))
-		err = change_code(&rw, stop);
-	if (!err) /* what cannot be unmapped now is tried again later: no reason to fail */
-		data_err = unmap_data(&rw, stop);
-	tidy_journal(rw.journal);
-	stop->retired = target_retired(t);
-	return err;
+	return rw.journal ? step(&rw, stop) : uerr_nomem();
 }
 
 /*
@@ -851,10 +844,11 @@ static struct uerr *run(const struct rewrite_opts *opts, struct target *t, chang
  * ours, so each transaction has a process of its own.
  */
 
-static void run_and_send(const struct rewrite_opts *opts, struct target *t, change_vec *changes, int fd)
+static void run_and_send(const struct rewrite_opts *opts, struct target *t, change_vec *changes, step_fn *step,
+			 struct stop *so_far, int fd)
 {
-	struct stop stop = {};
-	struct uerr *err = run(opts, t, changes, &stop);
+	struct stop stop = *so_far;
+	struct uerr *err = run(opts, t, changes, step, &stop);
 	struct packer p = {};
 	size_t done = 0;
 
@@ -892,7 +886,7 @@ static struct uerr *take_answer(struct packer *bytes, struct target *t, struct s
 	return NULL;
 }
 
-static struct uerr *run_apart(const struct rewrite_opts *opts, struct target *t, change_vec *changes,
+static struct uerr *run_apart(const struct rewrite_opts *opts, struct target *t, change_vec *changes, step_fn *step,
 			      struct stop *stop)
 {
 	struct packer bytes = {};
@@ -908,7 +902,7 @@ static struct uerr *run_apart(const struct rewrite_opts *opts, struct target *t,
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(fds[0]);
-		run_and_send(opts, t, changes, fds[1]);
+		run_and_send(opts, t, changes, step, stop, fds[1]);
 	}
 	close(fds[1]);
 	while (pid > 0 && ((k = read(fds[0], buf, sizeof(buf))) > 0 || (k < 0 && errno == EINTR)))
@@ -923,9 +917,31 @@ static struct uerr *run_apart(const struct rewrite_opts *opts, struct target *t,
 	return err;
 }
 
-struct uerr *rewrite_run(const struct rewrite_opts *opts, struct target *t, change_vec *changes, struct stop *stop)
+static struct uerr *run_step(const struct rewrite_opts *opts, struct target *t, change_vec *changes, step_fn *step,
+			     const char *journal, struct stop *stop)
 {
 	bool apart = geteuid() == 0 && opts->uid != (uid_t)-1 && opts->uid != 0;
+	struct uerr *err = apart ? run_apart(opts, t, changes, step, stop) : run(opts, t, changes, step, stop);
 
-	return apart ? run_apart(opts, t, changes, stop) : run(opts, t, changes, stop);
+	if (!err)
+		forget_unmapped(t, journal);
+	return err;
+}
+
+struct uerr *rewrite_run(const struct rewrite_opts *opts, struct target *t, change_vec *changes, struct stop *stop)
+{
+	cleanup_free char *journal = target_journal(opts->d->cfg.state_dir, t->pid);
+	cleanup_uerr struct uerr *data_err = NULL;
+	struct uerr *err = NULL;
+
+	if (!journal)
+		return uerr_nomem();
+	if (changes->n || has_empty_arena(t))
+		err = run_step(opts, t, changes, change_code, journal, stop);
+	/* what cannot be unmapped now is tried again later: no reason to fail */
+	if (!err && find_unused_data(t, opts->d->state))
+		data_err = run_step(opts, t, changes, unmap_data, journal, stop);
+	tidy_journal(journal);
+	stop->retired = target_retired(t);
+	return err;
 }
