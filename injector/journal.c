@@ -288,6 +288,17 @@ static void site_from(const struct event *e, struct journal_site *ret)
 	memcpy(ret->new_bytes, p.bytes + p.len, p.len);
 }
 
+/* A jump that was led elsewhere: what undoing has to bring back is still what
+ * stood there before the first. */
+static void site_again(const struct event *e, bool there, struct journal_site *s)
+{
+	struct journal_site first = *s;
+
+	site_from(e, s);
+	if (there && first.len == s->len)
+		memcpy(s->old_bytes, first.old_bytes, s->len);
+}
+
 static bool fold_ranges(struct parsed *p, struct journal *j)
 {
 	j->ranges = calloc(p->ranges.n + 1, sizeof(*j->ranges));
@@ -331,7 +342,7 @@ static bool fold_sites(struct parsed *p, struct journal *j)
 			const struct event *e = &p->sites.data[i];
 
 			if (e->type == J_SITE)
-				site_from(e, &s);
+				site_again(e, there, &s);
 			if (e->type == J_SITE_ACTIVE)
 				s.active = true;
 			there = e->type == J_SITE || (there && e->type != J_SITE_GONE);
