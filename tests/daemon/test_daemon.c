@@ -482,9 +482,14 @@ START_TEST(what_a_killed_daemon_left_is_undone_by_the_next)
 {
 	struct victim v = start_victim();
 	int fd = connect_daemon();
+	size_t n, nafter;
+	char *before, *after;
 
 	make_calls(&v, 1);
+	before = read_text(v.pid, &n);
 	call_good(fd, "io.uprobed.Load", load_params());
+	call_good(fd, "io.uprobed.Attach", attach_params(v.pid, BOTH, false));
+	/* the same windows again: their jumps are led to new trampolines */
 	call_good(fd, "io.uprobed.Attach", attach_params(v.pid, BOTH, false));
 	close(fd);
 	kill(daemon_pid, SIGKILL);
@@ -500,6 +505,11 @@ START_TEST(what_a_killed_daemon_left_is_undone_by_the_next)
 	close(connect_daemon());
 	wait_until_clean(v.pid);
 	make_calls(&v, 3);
+	after = read_text(v.pid, &nafter);
+	ck_assert_uint_eq(n, nafter);
+	ck_assert_int_eq(memcmp(before, after, n), 0);
+	free(before);
+	free(after);
 	stop_victim(&v);
 }
 END_TEST
