@@ -11,6 +11,7 @@
 #include "daemon/section.h"
 #include "daemon/select.h"
 #include "elfsym/resolve.h"
+#include "vm/object_internal.h"
 
 #define MAP_SIZES_MAX 64u
 
@@ -108,37 +109,81 @@ static void attach_loaded(struct request *req, struct loaded *l)
 	reply_load(req, l, "loaded, not attached: no section says where ('bpfctl attach')");
 }
 
-static struct uerr *load(struct request *req, struct loaded **ret)
+/* Parsing a hostile object may take long: not in the daemon. */
+static struct uerr *load_work(struct job *job, struct packer *result)
 {
+	const struct request *req = job->req;
 	struct object_map_size sizes[MAP_SIZES_MAX];
-	struct load_opts opts = {
-		.name = param_str(req, "name"),
-		.sizes = sizes,
-		.uid = req->peer.uid,
-		.client = param_bool(req, "ephemeral") ? req->client_id : 0,
-	};
+	struct object_opts opts = { .name = param_str(req, "name"), .sizes = sizes };
 	cleanup_free void *bytes = NULL;
-	size_t size = 0;
+	cleanup_free u8 *packed = NULL;
+	struct object *obj;
+	size_t size = 0, n;
 	struct uerr *err = parse_sizes(req, sizes, &opts.nsizes);
 
 	if (!err)
 		err = protocol_base64_decode(param_str(req, "object"), &bytes, &size);
-	if (!err && req->d->stopping)
-		err = uerr_new(UERR_FAILED, "the daemon is stopping");
-	return err ? err : loaded_create(req->d->state, bytes, size, &opts, ret);
+	if (!err)
+		err = object_open_isolated(bytes, size, &opts, &obj);
+	if (err)
+		return err;
+	packed = object_pack(obj, NULL, &n);
+	object_free(obj);
+	if (!packed)
+		return uerr_nomem();
+	pack_bytes(result, packed, n);
+	return NULL;
 }
 
-void cmd_load(struct request *req)
+static struct uerr *take_object(struct request *req, const struct unpacker *u, struct loaded **ret)
 {
-	struct loaded *l;
-	struct uerr *err = load(req, &l);
+	struct load_opts opts = {
+		.name = param_str(req, "name"),
+		.uid = req->peer.uid,
+		.client = param_bool(req, "ephemeral") ? req->client_id : 0,
+	};
+	struct object *obj;
+	struct uerr *err = object_unpack(u->p, u->end - u->p, &obj);
 
+	return err ? err : loaded_create(req->d->state, obj, &opts, ret);
+}
+
+static void load_done(struct job *job, struct uerr *err, struct unpacker *result)
+{
+	struct request *req = job->req;
+	struct loaded *l;
+
+	if (!err && req->client)
+		err = take_object(req, result, &l);
+	else if (!err)
+		err = uerr_new(UERR_FAILED, "the client is gone");
+	/* the request goes on without this job */
+	req->job = NULL;
+	job->req = NULL;
 	if (err)
 		request_fail(req, err);
 	else if (param_bool(req, "attach"))
 		attach_loaded(req, l);
 	else
 		reply_load(req, l, NULL);
+}
+
+void cmd_load(struct request *req)
+{
+	struct job *job;
+
+	if (req->d->stopping) {
+		request_fail(req, uerr_new(UERR_FAILED, "the daemon is stopping"));
+		return;
+	}
+	job = job_create(req->d, req, "loading");
+	if (!job) {
+		request_fail(req, uerr_nomem());
+		return;
+	}
+	job->work = load_work;
+	job->done = load_done;
+	job_submit(job);
 }
 
 /* ARG: the object's id. */

@@ -234,8 +234,10 @@ void job_submit(struct job *job)
 {
 	struct daemon *d = job->d;
 
-	if (job->req)
+	if (job->req) {
 		job->req->job = job;
+		job->req->later = true;
+	}
 	if (!vec_push(&d->jobs, job)) {
 		job->done(job, uerr_nomem(), NULL);
 		job_destroy(job);

@@ -126,33 +126,24 @@ struct uerr *program_jited_size(struct program *p, u32 *ret)
 	return NULL;
 }
 
-static struct uerr *load(struct state *s, struct loaded *l, const void *bytes, size_t size,
-			 const struct load_opts *opts)
-{
-	struct object_opts oo = { .name = opts->name, .sizes = opts->sizes, .nsizes = opts->nsizes };
-	struct uerr *err = object_open_isolated(bytes, size, &oo, &l->obj);
-
-	if (!err)
-		err = make_maps(s, l);
-	if (!err)
-		err = make_programs(s, l);
-	return err;
-}
-
-struct uerr *loaded_create(struct state *s, const void *bytes, size_t size, const struct load_opts *opts,
-			   struct loaded **ret)
+struct uerr *loaded_create(struct state *s, struct object *obj, const struct load_opts *opts, struct loaded **ret)
 {
 	struct loaded *l = calloc(1, sizeof(*l));
 	struct uerr *err;
 
-	if (!l)
+	if (!l) {
+		object_free(obj);
 		return uerr_nomem();
+	}
+	l->obj = obj;
 	l->claims_fd = -1;
 	l->uid = opts->uid;
 	l->client = opts->client;
 	time_text(l->since);
 	l->name = strdup(opts->name);
-	err = l->name ? load(s, l, bytes, size, opts) : uerr_nomem();
+	err = l->name ? make_maps(s, l) : uerr_nomem();
+	if (!err)
+		err = make_programs(s, l);
 	if (!err && !vec_push(&s->objects, l))
 		err = uerr_nomem();
 	if (err) {

@@ -430,7 +430,7 @@ static void after_reply(struct client *c, bool later)
 static void request_finish(struct request *req, cJSON *reply)
 {
 	struct client *c = req->client;
-	bool later = req->job || req->poll;
+	bool later = req->later || req->poll;
 
 	if (c && !req->oneway)
 		send_json(c, reply);

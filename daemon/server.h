@@ -29,6 +29,7 @@ struct request {
 	const char *method;   /* without the interface */
 	bool more, oneway;
 	struct job *job;      /* that works for it, or NULL */
+	bool later;           /* answered outside dispatch() */
 	/* called at housekeeping time while the request stays open, or NULL */
 	void (*poll)(struct request *req);
 	u64 data;             /* of whoever polls */
