@@ -10,8 +10,9 @@
  * structure is still empty. A static program, or one whose linker has no such
  * function, is held at its entry point.
  *
- * The breakpoint is a debug register, so that no text is touched; where those
- * cannot be had (some virtual machines), it is an int3.
+ * The breakpoint is an int3 (debug registers would touch no text, but there are
+ * virtual machines in which they are accepted and do nothing); its page is
+ * given back afterwards, so that the text is file-backed again.
  */
 #include "inject_priv.h"
 
@@ -22,7 +23,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -36,7 +39,7 @@ struct hold {
 	struct thread th;
 	addr_t brk;      /* the breakpoint */
 	addr_t r_debug;  /* 0: the first hit is the one */
-	bool hw;
+	bool pristine;   /* nothing but us has written to its page */
 	u8 saved;
 };
 
@@ -134,6 +137,8 @@ static bool choose_place(struct hold *h)
 			entry = aux[i].a_un.a_val;
 	}
 	find_hook(h, base);
+	/* A linker without the hook may have relocated the program's text. */
+	h->pristine = h->brk || !base;
 	if (!h->brk) {
 		h->brk = entry;
 		h->r_debug = 0;
@@ -143,30 +148,16 @@ static bool choose_place(struct hold *h)
 
 /* ------------------------------------------------------- the breakpoint */
 
-static int poke_debugreg(struct hold *h, int reg, u64 value)
-{
-	return (int)ptrace(PTRACE_POKEUSER, h->t.pid, offsetof(struct user, u_debugreg) + reg * sizeof(u64), value);
-}
-
 static bool set_break(struct hold *h)
 {
 	u8 int3 = 0xcc;
 
-	if (!poke_debugreg(h, 0, h->brk) && !poke_debugreg(h, 7, 1)) { /* local, execute, one byte */
-		h->hw = true;
-		return true;
-	}
 	return !remote_read(&h->t, h->brk, &h->saved, 1) && !remote_write(&h->t, h->brk, &int3, 1);
 }
 
 static void clear_break(struct hold *h)
 {
-	if (h->hw) {
-		poke_debugreg(h, 7, 0);
-		poke_debugreg(h, 0, 0);
-	} else {
-		remote_write(&h->t, h->brk, &h->saved, 1);
-	}
+	remote_write(&h->t, h->brk, &h->saved, 1);
 }
 
 static struct uerr *ended(struct hold *h, int status)
@@ -231,7 +222,7 @@ static bool at_break(struct hold *h, int status, struct user_regs_struct *regs)
 {
 	if (status >> 16 || WSTOPSIG(status) != SIGTRAP || ptrace(PTRACE_GETREGS, h->t.pid, 0, regs))
 		return false;
-	return regs->rip == h->brk + (h->hw ? 0 : 1);
+	return regs->rip == h->brk + 1;
 }
 
 static bool is_consistent(struct hold *h)
@@ -248,8 +239,6 @@ static struct uerr *step_over(struct hold *h, struct user_regs_struct *regs)
 	int status = 0, sig = 0;
 	u8 int3 = 0xcc;
 
-	if (h->hw)
-		return NULL; /* the kernel sets the resume flag */
 	clear_break(h);
 	regs->rip = h->brk;
 	ptrace(PTRACE_SETREGS, h->t.pid, 0, regs);
@@ -260,6 +249,47 @@ static struct uerr *step_over(struct hold *h, struct user_regs_struct *regs)
 		sig = status >> 16 || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
 	} while (status >> 16 || WSTOPSIG(status) != SIGTRAP);
 	remote_write(&h->t, h->brk, &int3, 1);
+	return NULL;
+}
+
+/* Has the program itself drop our copy of the page. Where it cannot, the page
+ * stays private: 4 KiB. */
+static struct uerr *drop_page(struct hold *h)
+{
+	struct target_maps maps = {};
+	struct gadgets g;
+	struct remote r;
+	struct uerr *err;
+	s64 got;
+
+	err = target_maps_read(h->t.pid, h->t.pid, &maps);
+	if (!err)
+		err = gadgets_find(&h->t, &maps, &g);
+	if (!err && !remote_unfit(&h->t, &maps, &h->th, true)) {
+		err = remote_begin(&r, &h->t, &h->th, &g);
+		if (!err)
+			err = REMOTE_CALL(&r, &got, SYS_madvise, ALIGN_DOWN(h->brk, PAGE), PAGE, MADV_DONTNEED);
+		remote_end(&r);
+	}
+	target_maps_deinit(&maps);
+	return err;
+}
+
+static struct uerr *give_page_back(struct hold *h)
+{
+	struct uerr *err;
+	int status, sig = 0;
+
+	/* From the breakpoint's signal to a stop without one: see tracee.h. */
+	do {
+		ptrace(PTRACE_INTERRUPT, h->t.pid, 0, 0);
+		err = run(h, PTRACE_CONT, sig, &status);
+		if (err)
+			return err;
+		sig = status >> 16 ? 0 : WSTOPSIG(status);
+	} while (status >> 16 != PTRACE_EVENT_STOP);
+	h->th.stopped = !ptrace(PTRACE_GETREGS, h->t.pid, 0, &h->th.regs);
+	uerr_free(drop_page(h));
 	return NULL;
 }
 
@@ -289,7 +319,7 @@ static struct uerr *await_break(struct hold *h)
 	clear_break(h);
 	regs.rip = h->brk;
 	ptrace(PTRACE_SETREGS, h->t.pid, 0, &regs);
-	return NULL;
+	return h->pristine ? give_page_back(h) : NULL;
 }
 
 static struct uerr *hold(struct hold *h, void (*ready)(void *arg), void *arg)
@@ -297,7 +327,7 @@ static struct uerr *hold(struct hold *h, void (*ready)(void *arg), void *arg)
 	char path[32];
 	struct uerr *err;
 
-	if (ptrace(PTRACE_SEIZE, h->t.pid, 0, PTRACE_O_TRACEEXEC))
+	if (ptrace(PTRACE_SEIZE, h->t.pid, 0, PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD))
 		return uerr_errno(errno, "process %d cannot be traced", h->t.pid);
 	h->th.seized = true;
 	ready(arg);
