@@ -74,8 +74,10 @@ static void journal_sites_done(struct injection *in, bool patched)
 	vec_foreach(p, &in->set.patches) {
 		if (patched && !p->restore)
 			journal_site_active(&in->journal, p->addr);
-		else if (patched || !p->restore)
+		else if (patched)
 			journal_site_gone(&in->journal, p->addr);
+		else if (!p->restore)
+			journal_site_reverted(&in->journal, p->addr);
 	}
 }
 

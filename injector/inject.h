@@ -150,6 +150,7 @@ struct journal_site {
 	addr_t addr;
 	u8 len;
 	u8 old_bytes[64], new_bytes[64];
+	u8 prev_bytes[64]; /* what stood there before new_bytes: an earlier jump, or old_bytes */
 	u64 file_dev, file_ino, file_off;
 	u32 link;
 	bool active;   /* false: was about to be written */
@@ -162,7 +163,10 @@ struct journal {
 	size_t nranges;
 	struct journal_site *sites;
 	size_t nsites;
+	u64 sockets[2]; /* inodes of a pair of sockets that a commit had made in the target, 0 none */
 };
+/* A file that is cut short anywhere is fine; one that ends before its first
+ * record gives an empty journal. */
 struct uerr *journal_read(const char *path, struct journal *ret) UERR_MUST_CHECK;
 void journal_deinit(struct journal *j);
 

@@ -14,7 +14,8 @@
 
 #include "base/cleanup.h"
 
-enum rec_type { J_HEAD = 1, J_RANGE, J_RANGE_GONE, J_RANGE_RETIRED, J_SITE, J_SITE_ACTIVE, J_SITE_GONE };
+enum rec_type { J_HEAD = 1, J_RANGE, J_RANGE_GONE, J_RANGE_RETIRED, J_SITE, J_SITE_ACTIVE, J_SITE_GONE,
+		J_SITE_REVERTED, J_SOCKETS };
 
 struct rec {
 	u32 len; /* of the payload */
@@ -138,6 +139,16 @@ void journal_site_gone(struct journal_writer *w, addr_t addr)
 	append_addr(w, J_SITE_GONE, addr);
 }
 
+void journal_site_reverted(struct journal_writer *w, addr_t addr)
+{
+	append_addr(w, J_SITE_REVERTED, addr);
+}
+
+void journal_sockets(struct journal_writer *w, const u64 inodes[2])
+{
+	append(w, J_SOCKETS, inodes, 2 * sizeof(*inodes));
+}
+
 static int write_all(int fd, const u8 *p, size_t n)
 {
 	while (n) {
@@ -187,6 +198,7 @@ struct parsed {
 	VEC(struct event) sites;
 	struct rec_head head;
 	bool has_head;
+	u64 sockets[2];
 	size_t valid; /* bytes that hold whole records */
 };
 
@@ -215,20 +227,29 @@ static bool payload_ok(u32 type, const u8 *p, u32 len)
 	case J_RANGE_RETIRED:
 	case J_SITE_ACTIVE:
 	case J_SITE_GONE:
+	case J_SITE_REVERTED:
 		return len == sizeof(u64);
+	case J_SOCKETS:
+		return len == 2 * sizeof(u64);
 	}
 	return false;
 }
 
 static bool parsed_add(struct parsed *out, const struct event *e)
 {
-	bool site = e->type == J_SITE || e->type == J_SITE_ACTIVE || e->type == J_SITE_GONE;
+	bool site = e->type == J_SITE || e->type == J_SITE_ACTIVE || e->type == J_SITE_GONE ||
+		    e->type == J_SITE_REVERTED;
 
 	if (e->type == J_HEAD) {
 		memcpy(&out->head, e->payload, sizeof(out->head));
 		out->head.boot_id[sizeof(out->head.boot_id) - 1] = 0;
 		out->has_head = true;
 		out->ranges.n = out->sites.n = 0;
+		out->sockets[0] = out->sockets[1] = 0;
+		return true;
+	}
+	if (e->type == J_SOCKETS) {
+		memcpy(out->sockets, e->payload, sizeof(out->sockets));
 		return true;
 	}
 	return site ? vec_push(&out->sites, *e) : vec_push(&out->ranges, *e);
@@ -295,8 +316,29 @@ static void site_again(const struct event *e, bool there, struct journal_site *s
 	struct journal_site first = *s;
 
 	site_from(e, s);
+	memcpy(s->prev_bytes, s->old_bytes, s->len);
 	if (there && first.len == s->len)
 		memcpy(s->old_bytes, first.old_bytes, s->len);
+}
+
+struct site_state {
+	struct journal_site s;
+	bool there;
+};
+
+static void site_event(const struct event *e, struct site_state *now, struct site_state *before)
+{
+	if (e->type == J_SITE) {
+		*before = *now;
+		site_again(e, now->there, &now->s);
+		now->there = true;
+	} else if (e->type == J_SITE_ACTIVE) {
+		now->s.active = true;
+	} else if (e->type == J_SITE_REVERTED) {
+		*now = *before;
+	} else {
+		now->there = false;
+	}
 }
 
 static bool fold_ranges(struct parsed *p, struct journal *j)
@@ -334,21 +376,13 @@ static bool fold_sites(struct parsed *p, struct journal *j)
 	if (p->sites.n)
 		qsort(p->sites.data, p->sites.n, sizeof(*p->sites.data), by_addr);
 	for (size_t i = 0; i < p->sites.n;) {
-		struct journal_site s = {};
+		struct site_state now = {}, before = {};
 		addr_t addr = p->sites.data[i].addr;
-		bool there = false;
 
-		for (; i < p->sites.n && p->sites.data[i].addr == addr; i++) {
-			const struct event *e = &p->sites.data[i];
-
-			if (e->type == J_SITE)
-				site_again(e, there, &s);
-			if (e->type == J_SITE_ACTIVE)
-				s.active = true;
-			there = e->type == J_SITE || (there && e->type != J_SITE_GONE);
-		}
-		if (there)
-			j->sites[j->nsites++] = s;
+		for (; i < p->sites.n && p->sites.data[i].addr == addr; i++)
+			site_event(&p->sites.data[i], &now, &before);
+		if (now.there)
+			j->sites[j->nsites++] = now.s;
 	}
 	return true;
 }
@@ -384,7 +418,8 @@ static struct uerr *slurp(int fd, u8 **data, size_t *len)
 
 static struct uerr *fold(struct parsed *p, struct journal *ret)
 {
-	struct journal j = { .pid = (pid_t)p->head.pid, .starttime = p->head.starttime };
+	struct journal j = { .pid = (pid_t)p->head.pid, .starttime = p->head.starttime,
+			     .sockets = { p->sockets[0], p->sockets[1] } };
 
 	memcpy(j.boot_id, p->head.boot_id, sizeof(j.boot_id));
 	if (!fold_ranges(p, &j) || !fold_sites(p, &j)) {
@@ -410,7 +445,8 @@ struct uerr *journal_read(const char *path, struct journal *ret)
 		return uerr_prefix(err, "%s", path);
 	if (!parse(data, len, &p))
 		return uerr_nomem();
-	if (p.has_head)
+	/* Cut short in its first record: nothing has happened yet. */
+	if (p.has_head || len < sizeof(struct rec) + sizeof(struct rec_head))
 		err = fold(&p, ret);
 	else
 		err = uerr_new(UERR_FAILED, "%s is no journal", path);
@@ -440,10 +476,21 @@ static void append_head(struct journal_writer *w, pid_t pid, u64 starttime)
 static void append_journal(struct journal_writer *w, const struct journal *j)
 {
 	append_head(w, j->pid, j->starttime);
+	if (j->sockets[0])
+		journal_sockets(w, j->sockets);
 	for (size_t i = 0; i < j->nranges; i++)
 		journal_range(w, &j->ranges[i]);
 	for (size_t i = 0; i < j->nsites; i++) {
-		journal_site(w, &j->sites[i]);
+		const struct journal_site *s = &j->sites[i];
+		struct journal_site first = *s, last = *s;
+
+		/* A jump that is being led elsewhere is two records. */
+		if (memcmp(s->prev_bytes, s->old_bytes, s->len)) {
+			memcpy(first.new_bytes, s->prev_bytes, s->len);
+			memcpy(last.old_bytes, s->prev_bytes, s->len);
+			journal_site(w, &first);
+		}
+		journal_site(w, &last);
 		if (j->sites[i].active)
 			journal_site_active(w, j->sites[i].addr);
 	}

@@ -28,6 +28,8 @@ void journal_range_retired(struct journal_writer *w, addr_t addr);
 void journal_site(struct journal_writer *w, const struct journal_site *s);   /* about to be */
 void journal_site_active(struct journal_writer *w, addr_t addr);
 void journal_site_gone(struct journal_writer *w, addr_t addr);
+void journal_site_reverted(struct journal_writer *w, addr_t addr); /* the last "about to" did not happen */
+void journal_sockets(struct journal_writer *w, const u64 inodes[2]); /* 0, 0: gone again */
 struct uerr *journal_flush(struct journal_writer *w) UERR_MUST_CHECK;
 
 /* This boot's id; "" when it cannot be read. */

@@ -75,6 +75,8 @@ static bool clip(const struct near_request *rq, addr_t ga, addr_t gb, addr_t *lo
 {
 	addr_t first = LOWEST, last = HIGHEST - rq->size;
 
+	if (rq->size > HIGHEST || (rq->near && rq->size > REACH))
+		return false;
 	if (rq->near) {
 		if (rq->near_end > REACH && rq->near_end - REACH > first)
 			first = rq->near_end - REACH;

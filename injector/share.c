@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "injector/remote_mem.h"
@@ -212,6 +214,30 @@ static struct uerr *pass_all(struct injection *in, struct remote *r, int ours, s
 	return err;
 }
 
+static u64 socket_inode(struct injection *in, int remote_fd)
+{
+	char path[64], link[64];
+	u64 inode = 0;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", in->t.pid, tracee_live_tid(&in->t), remote_fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	link[n < 0 ? 0 : n] = 0;
+	return sscanf(link, "socket:[%lu]", &inode) == 1 ? inode : 0;
+}
+
+/* From here on, whoever comes after us can find and close them. Between the
+ * pair's making and this record there are a few microseconds (docs/limits.md). */
+static struct uerr *journal_pair(struct injection *in, const int pair[2])
+{
+	u64 inodes[2] = { socket_inode(in, pair[0]), socket_inode(in, pair[1]) };
+
+	if (in->journal.fd < 0)
+		return NULL;
+	journal_sockets(&in->journal, inodes);
+	return journal_flush(&in->journal);
+}
+
 struct uerr *share_map_all(struct injection *in, struct remote *r)
 {
 	cleanup_close int ours = -1;
@@ -226,9 +252,14 @@ struct uerr *share_map_all(struct injection *in, struct remote *r)
 		return refused(in, got, "socketpair");
 	if (remote_read(&in->t, r->scratch, pair, sizeof(pair)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
-	err = fetch_fd(in, pair[1], &ours);
+	err = journal_pair(in, pair);
+	if (!err)
+		err = fetch_fd(in, pair[1], &ours);
 	err = first_error(err, remote_close(r, pair[1]));
 	if (!err)
 		err = pass_all(in, r, ours, pair[0]);
-	return first_error(err, remote_close(r, pair[0]));
+	err = first_error(err, remote_close(r, pair[0]));
+	/* Written with what the commit says afterwards. */
+	journal_sockets(&in->journal, (const u64[2]){});
+	return err;
 }

@@ -72,7 +72,7 @@ static struct uerr *undo_site(struct injection *in, const struct journal_site *s
 		journal_site_gone(&in->journal, s->addr);
 		return NULL;
 	}
-	if (memcmp(have, s->new_bytes, s->len) && !is_mixture(s, have)) {
+	if (memcmp(have, s->new_bytes, s->len) && memcmp(have, s->prev_bytes, s->len) && !is_mixture(s, have)) {
 		if (!left->n++)
 			left->first = s->addr;
 		return NULL;
@@ -141,12 +141,13 @@ static struct uerr *undo_ranges(struct injection *in, const struct journal *j, c
 
 /* ---------------------------------------------------------- descriptors */
 
-/* Does descriptor ENTRY of the target refer to memory of ours? A worker that
- * died in its window leaves such behind. */
+/* Does descriptor ENTRY of the target refer to memory or a socket of ours? A
+ * worker that died in its window leaves such behind. */
 static bool fd_is_ours(int dir, const char *entry, const struct journal *j)
 {
 	char link[64];
 	struct stat st;
+	u64 inode = 0;
 	ssize_t n = readlinkat(dir, entry, link, sizeof(link) - 1);
 
 	if (n < 0)
@@ -154,6 +155,8 @@ static bool fd_is_ours(int dir, const char *entry, const struct journal *j)
 	link[n] = 0;
 	if (!strcmp(link, "/memfd:" MEMFD_NAME " (deleted)"))
 		return true;
+	if (sscanf(link, "socket:[%lu]", &inode) == 1)
+		return inode && (inode == j->sockets[0] || inode == j->sockets[1]);
 	if (strncmp(link, "/memfd:", 7) || fstatat(dir, entry, &st, 0))
 		return false;
 	for (size_t i = 0; i < j->nranges; i++)
@@ -210,6 +213,8 @@ static struct uerr *undo(struct injection *in, const struct journal *j, bool (*e
 	struct uerr *err;
 
 	err = close_our_fds(in, j);
+	if (!err && j->sockets[0])
+		journal_sockets(&in->journal, (const u64[2]){});
 	for (size_t i = 0; i < j->nsites && !err; i++)
 		err = undo_site(in, &j->sites[i], &left);
 	if (!err)
@@ -234,6 +239,10 @@ struct uerr *inject_undo(const struct inject_opts *opts, const struct journal *j
 	struct injection *in;
 	struct uerr *err;
 
+	if (ret)
+		*ret = stats;
+	if (!j->nranges && !j->nsites && !j->sockets[0])
+		return NULL;
 	err = same_life(opts, j);
 	if (err)
 		return err;
