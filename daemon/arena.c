@@ -30,6 +30,7 @@ void arena_start(struct arena *a, void *local, const struct target_env *env)
 
 	memcpy(local, blob->bytes, blob->size);
 	a->used = blob->size;
+	a->top = a->size;
 	a->env = arena_alloc(a, sizeof(*env));
 	memcpy(arena_local(a, local, a->env), env, sizeof(*env));
 }
@@ -38,10 +39,19 @@ addr_t arena_alloc(struct arena *a, u64 size)
 {
 	u64 off = ALIGN_UP(a->used, 16ul);
 
-	if (off + size > a->size)
+	if (off + size > a->top)
 		return 0;
 	a->used = off + size;
 	return a->addr + off;
+}
+
+addr_t arena_alloc_constants(struct arena *a, u64 size)
+{
+	size = ALIGN_UP(size, 16ul);
+	if (a->used + size > a->top)
+		return 0;
+	a->top -= size;
+	return a->addr + a->top;
 }
 
 static const struct arena_prog *find_program(const struct arena *a, u32 program)

@@ -6,7 +6,12 @@
  *	     ├ struct target_env
  *	     ├ for each map used: struct umap, base as the target has it
  *	     ├ for each program used: its machine code
- *	     └ site constants and trampolines, until it is full
+ *	code ├ trampolines, upwards
+ *	 top └ site constants, downwards, until they meet
+ *
+ * A stack word that points between `code` and `used` is somebody's way back
+ * into a trampoline; elsewhere it counts only while the thread records say that
+ * somebody is inside.
  *
  * so that nothing in it points into another arena, and it can go when no window
  * jumps to its trampolines any more.
@@ -28,8 +33,10 @@ u64 arena_window_size(const struct window *w, size_t ncalls);
 /* Starts arena A, whose memory is LOCAL here. */
 void arena_start(struct arena *a, void *local, const struct target_env *env);
 
-/* SIZE bytes at a multiple of 16; 0 when it is full. */
+/* SIZE bytes at a multiple of 16; 0 when it is full. The second is for data
+ * that no program refers to. */
 addr_t arena_alloc(struct arena *a, u64 size);
+addr_t arena_alloc_constants(struct arena *a, u64 size);
 static inline void *arena_local(const struct arena *a, void *local, addr_t addr)
 {
 	return (char *)local + (addr - a->addr);

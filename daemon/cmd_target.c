@@ -81,13 +81,6 @@ static const struct window *entry_window(const struct func_plan *plan, addr_t at
 	return NULL;
 }
 
-static const char *exit_name(const struct func_plan *plan)
-{
-	if (plan->exit == SITE_NONE && plan->exit_reason && strstr(plan->exit_reason, "ends by jumping"))
-		return "tail";
-	return site_tactic_name(plan->exit);
-}
-
 static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
 {
 	const struct window *w = entry_window(plan, r->link_addr);
@@ -105,9 +98,9 @@ static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func
 	cJSON_AddNumberToObject(o, "insns", w ? w->ninsns : 0);
 	cJSON_AddNumberToObject(o, "rets", plan->nrets);
 	cJSON_AddStringToObject(o, "entry", site_tactic_name(plan->entry));
-	cJSON_AddStringToObject(o, "exit", exit_name(plan));
-	cJSON_AddStringToObject(o, "entry_reason", plan->entry == SITE_NONE && entry_reason ? entry_reason : "");
-	cJSON_AddStringToObject(o, "exit_reason", plan->exit == SITE_NONE && exit_reason ? exit_reason : "");
+	cJSON_AddStringToObject(o, "exit", site_tactic_name(plan->exit));
+	cJSON_AddStringToObject(o, "entry_reason", entry_reason ? entry_reason : "");
+	cJSON_AddStringToObject(o, "exit_reason", exit_reason ? exit_reason : "");
 	cJSON_AddStringToObject(o, "note", r->note);
 	return o;
 }

@@ -89,10 +89,10 @@ static struct uerr *wanted_sides(const struct wanted_group *g, const struct spec
 /* Why the plan does not give what is wanted, or NULL. */
 static const char *plan_refusal(const struct func_plan *plan, u32 sides)
 {
-	if ((sides & PLAN_ENTRY) && plan->entry == SITE_NONE)
-		return plan->entry_reason ? plan->entry_reason : "its entry cannot be patched";
-	if ((sides & PLAN_EXIT) && plan->exit == SITE_NONE)
-		return plan->exit_reason ? plan->exit_reason : "its exit cannot be patched";
+	if ((sides & PLAN_ENTRY) && plan->entry_reason)
+		return plan->entry_reason;
+	if ((sides & PLAN_EXIT) && plan->exit_reason)
+		return plan->exit_reason;
 	return NULL;
 }
 

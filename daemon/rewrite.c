@@ -197,7 +197,7 @@ static void *map_arena(const struct target *t, const struct arena *a)
 
 static bool arena_serves(const struct arena *a, const struct group *g)
 {
-	if (a->retired || a->full || !reaches(g->lo, g->hi, a->addr, a->size) || a->used + g->need + 64 > a->size)
+	if (a->retired || a->full || !reaches(g->lo, g->hi, a->addr, a->size) || a->used + g->need + 64 > a->top)
 		return false;
 	vec_foreach(p, &g->programs)
 		if (!arena_has_program(a, *p))
@@ -346,12 +346,20 @@ static struct uerr *install_arena(struct rewrite *rw, struct group *g, const str
 {
 	struct inject_range *r = &rw->ranges.data[g->range];
 	struct arena a = { .addr = r->addr, .size = r->size, .inode = r->inode };
+	struct arena_prog ap;
+	struct uerr *err = NULL;
 
 	if (!vec_push(&rw->views, (struct view_of){ r->addr, r->local, r->size }))
 		return uerr_nomem();
 	arena_start(&a, r->local, env);
+	vec_foreach(p, &g->programs)
+		if (!err)
+			err = arena_program(&a, r->local, rw->t, state_program(rw->s, *p), &ap);
+	a.code = a.used;
 	g->arena = a.addr;
-	return vec_push(&rw->t->arenas, a) ? NULL : uerr_nomem();
+	if (!vec_push(&rw->t->arenas, a) && !err)
+		err = uerr_nomem();
+	return err;
 }
 
 static struct uerr *place_all(struct rewrite *rw)
@@ -412,7 +420,7 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 
 	if (site->arena == a->addr)
 		return NULL;
-	site->site_data = arena_alloc(a, sizeof(sd));
+	site->site_data = arena_alloc_constants(a, sizeof(sd));
 	if (!site->site_data)
 		return uerr_new(UERR_FAILED, "the code arena is full");
 	site->arena = a->addr;
@@ -637,7 +645,8 @@ static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 		if (a->live)
 			continue;
 		a->retired = true;
-		err = inject_unmap(rw->in, a->addr, a->size, true, entered, rw->t->threads);
+		err = inject_unmap_counted(rw->in, a->addr, a->size, a->addr + a->code, a->addr + a->used, entered,
+					   rw->t->threads);
 		if (err)
 			return err;
 	}

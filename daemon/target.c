@@ -379,6 +379,8 @@ static void pack_arena(const struct arena *a, struct packer *p)
 	pack_u64(p, a->addr);
 	pack_u64(p, a->size);
 	pack_u64(p, a->used);
+	pack_u64(p, a->code);
+	pack_u64(p, a->top);
 	pack_u64(p, a->inode);
 	pack_u32(p, a->live);
 	pack_u8(p, a->retired);
@@ -465,6 +467,8 @@ static void unpack_arena(struct unpacker *u, struct target *t)
 	a.addr = unpack_u64(u);
 	a.size = unpack_u64(u);
 	a.used = unpack_u64(u);
+	a.code = unpack_u64(u);
+	a.top = unpack_u64(u);
 	a.inode = unpack_u64(u);
 	a.live = unpack_u32(u);
 	a.retired = unpack_u8(u);

@@ -69,6 +69,8 @@ struct arena_prog {
 struct arena {
 	addr_t addr;
 	u64 size, used;
+	u64 code;      /* offset of the first trampoline; programs lie before it */
+	u64 top;       /* offset of the site constants, which grow downwards */
 	u64 inode;
 	u32 live;      /* trampolines that windows jump to */
 	bool retired;  /* nothing in it is used; unmapped as soon as nobody is inside */

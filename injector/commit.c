@@ -151,7 +151,7 @@ static size_t mark_empty(struct injection *in, bool *empty)
 		empty[i] = false;
 		if (u->done || !u->is_code)
 			continue;
-		empty[i] = !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u->addr, u->size);
+		empty[i] = !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u);
 		code_left |= !empty[i];
 		n += empty[i];
 	}

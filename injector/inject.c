@@ -320,9 +320,22 @@ struct uerr *inject_patch(struct injection *in, const struct patch *p)
 struct uerr *inject_unmap(struct injection *in, addr_t addr, u64 size, bool is_code, bool (*entered)(void *arg),
 			  void *arg)
 {
-	struct unmap_req u = { .addr = addr, .size = size, .is_code = is_code, .entered = entered, .arg = arg };
+	struct unmap_req u = { .addr = addr, .size = size, .is_code = is_code, .lo = addr, .hi = addr + size,
+			       .entered = entered, .arg = arg };
 
 	if (!size || (addr | size) % PAGE)
 		return uerr_new(UERR_USAGE, "no range at 0x%lx", addr);
 	return vec_push(&in->unmaps, u) ? NULL : uerr_nomem();
+}
+
+struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, addr_t lo, addr_t hi,
+				  bool (*entered)(void *arg), void *arg)
+{
+	struct uerr *err = inject_unmap(in, addr, size, true, entered, arg);
+
+	if (!err) {
+		in->unmaps.data[in->unmaps.n - 1].lo = lo;
+		in->unmaps.data[in->unmaps.n - 1].hi = hi;
+	}
+	return err;
 }

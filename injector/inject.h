@@ -119,6 +119,12 @@ struct uerr *inject_patch(struct injection *in, const struct patch *p) UERR_MUST
 struct uerr *inject_unmap(struct injection *in, addr_t addr, u64 size, bool is_code,
 			  bool (*entered)(void *arg), void *arg) UERR_MUST_CHECK;
 
+/* The same for code of which only [lo, hi) can be run while ENTERED says no
+ * (trampolines before and behind their counters): a word on a stack that points
+ * elsewhere into the range is then a stale one, and does not keep it mapped. */
+struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, addr_t lo, addr_t hi,
+				  bool (*entered)(void *arg), void *arg) UERR_MUST_CHECK;
+
 struct inject_stats {
 	u64 stopped_ns;      /* all threads stood still */
 	u32 nthreads;

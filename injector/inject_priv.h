@@ -41,6 +41,7 @@ struct unmap_req {
 	addr_t addr;
 	u64 size;
 	bool is_code;
+	addr_t lo, hi; /* what a stack word must point to, to matter */
 	bool (*entered)(void *arg);
 	void *arg;
 	bool done;
@@ -116,4 +117,4 @@ void patch_give_back(struct injection *in, struct remote *r);
 void patch_set_deinit(struct patch_set *set);
 
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
-bool quiesce_is_empty(struct injection *in, addr_t addr, u64 size);
+bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);

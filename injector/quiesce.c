@@ -6,8 +6,10 @@
  * the stack only, as has a function that a program called. So every word of
  * each thread's stack, from below the red zone to the end of the mapping that
  * holds it, is compared; a stale word that looks like an address of ours makes
- * the range look busy, and it stays mapped a little longer. What swapped to
- * another stack altogether (a coroutine) is counted by the caller's own test.
+ * the range look busy, and it stays mapped a little longer. Where the caller
+ * counts who is inside, only words that point to what runs outside of the
+ * counters matter (inject_unmap_counted). What swapped to another stack
+ * altogether (a coroutine) is counted by the caller's own test.
  */
 #include "inject_priv.h"
 
@@ -76,9 +78,9 @@ static bool rseq_in(struct injection *in, const struct thread *th, const struct 
 	return !remote_read(&in->t, cs, desc, sizeof(desc)) && (in_range(r, desc[1]) || in_range(r, desc[3]));
 }
 
-bool quiesce_is_empty(struct injection *in, addr_t addr, u64 size)
+bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
 {
-	struct range r = { addr, addr + size };
+	struct range r = { u->addr, u->addr + u->size }, words = { u->lo, u->hi };
 	cleanup_free u64 *buf = malloc(CHUNK);
 
 	if (!buf)
@@ -87,7 +89,7 @@ bool quiesce_is_empty(struct injection *in, addr_t addr, u64 size)
 		if (th->gone || !th->stopped)
 			continue;
 		if (in_range(&r, th->regs.rip) || in_range(&r, th->regs.rsp) || rseq_in(in, th, &r) ||
-		    stack_has(in, th, &r, buf))
+		    stack_has(in, th, &words, buf))
 			return false;
 	}
 	return true;

@@ -336,6 +336,29 @@ static bool only_padding(const struct code_range *r, addr_t lo, addr_t hi)
 	return true;
 }
 
+/* Is [lo, hi) a procedure linkage table, which has neither symbols nor, often,
+ * an FDE: nothing but pushes of numbers, jumps, and padding? */
+static bool only_linkage(const struct code_range *r, addr_t lo, addr_t hi)
+{
+	static const u8 endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
+	struct insn in;
+
+	while (lo < hi) {
+		size_t off = lo - r->addr;
+		const u8 *p = r->bytes + off;
+		bool push;
+
+		if (!insn_decode(p, r->size - off, lo, &in) || lo + in.len > hi)
+			return false;
+		push = p[0] == 0x68 || (p[0] == 0xff && p[1] == 0x35);
+		if (!push && in.kind != INSN_JMP && in.kind != INSN_JMP_IND && !insn_is_padding(&in) &&
+		    (in.len != sizeof(endbr64) || memcmp(p, endbr64, sizeof(endbr64)) != 0))
+			return false;
+		lo += in.len;
+	}
+	return true;
+}
+
 static void sweep_gap(struct textscan *scan, const struct code_range *r, addr_t lo, addr_t hi)
 {
 	const struct table_scope any = { .any = true };
@@ -343,7 +366,8 @@ static void sweep_gap(struct textscan *scan, const struct code_range *r, addr_t 
 	if (lo >= hi || only_padding(r, lo, hi))
 		return;
 	sweep(scan, r, lo, hi, &any);
-	guess_all(scan, lo, hi);
+	if (!only_linkage(r, lo, hi))
+		guess_all(scan, lo, hi);
 }
 
 /* Sweeps FUNC within R, starting anew at every symbol inside it, and returns
@@ -406,7 +430,7 @@ static void scan_all(struct textscan *scan)
 /* ---- the cache ---- */
 
 #define SCAN_MAGIC "uprbscan"
-#define SCAN_VERSION 1u
+#define SCAN_VERSION 2u
 
 struct scan_file {
 	char magic[8];

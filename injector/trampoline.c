@@ -19,7 +19,7 @@
  *	incq entries(%rdi)
  *	lea  site, %rsi; mov %rsi, site(%rsp)
  *	lea  regs(%rsp), %rdi; xor %esi, %esi; mov %rsp, %rdx
- *	call fn                        … for each program
+ *	call fn; movq $0, -8(%rsp)     … for each program
  *	mov  rec(%rsp), %rdi
  *	incq leaves(%rdi)
  *	mov  regs.reg(%rsp), %reg      what was clobbered
@@ -30,6 +30,10 @@
  * above the frame: some assembly returns a result in them, and lahf/seto cost a
  * tenth of a nanosecond. The stack is aligned for the call in both places: rsp
  * is 8 below a multiple of 16, and so are 200 and 216.
+ *
+ * The return address of a call is wiped off the stack: it would lie there, below
+ * what lives, until something else is written, and look as if somebody were to
+ * come back here.
  *
  * Between `leaves` and the jump back a thread is still in this code with the
  * counters equal; whoever unmaps it looks at instruction pointers too.
@@ -175,6 +179,7 @@ static void emit_program(struct emit *e, const struct hook_call *call)
 	put_lit(e, 0x31, 0xf6); /* xor %esi, %esi */
 	put_mov(e, DX, SP);
 	put_call(e, call->fn);
+	put_store_imm(e, SP, -8, 0);
 }
 
 static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_env *env)
@@ -203,6 +208,7 @@ static void emit_slow(struct emit *e, const struct hook_code *h, const struct tr
 	store_regs(e, extra);
 	put_addr(e, DI, env->env);
 	put_call(e, env->rec_slow);
+	put_store_imm(e, SP, -8, 0);
 	put_mov(e, DI, AX);
 	load_regs(e, extra);
 	put_jmp(e, e->addr + h->go);
@@ -353,8 +359,8 @@ void trampoline_deinit(struct trampoline *t)
 
 /* The longest forms: every register stored and loaded with 32-bit offsets
  * (8 bytes each), all fields, far addresses. */
-#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 256)
-#define CALL_MAX 64
+#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 272)
+#define CALL_MAX 80
 
 size_t trampoline_size_bound(const struct window *w, size_t ncalls)
 {

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,46 +79,42 @@ static struct uerr *load_object(const char *path)
 	return call("Load", params, &reply);
 }
 
-static struct uerr *wait_ready(int fd)
+/* Connects as soon as the daemon listens. */
+static struct uerr *connect_daemon(const struct sockaddr_un *addr)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	char c;
-
-	if (poll(&p, 1, 10000) <= 0 || read(fd, &c, 1) != 1)
-		return uerr_new(UERR_FAILED, "uprobed did not start");
-	return NULL;
+	for (int i = 0; i < 2000; i++) {
+		sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (sock < 0)
+			return uerr_errno(errno, "socket");
+		if (!connect(sock, (const struct sockaddr *)addr, sizeof(*addr)))
+			return NULL;
+		close(sock);
+		sock = -1;
+		if (waitpid(daemon_pid, NULL, WNOHANG) == daemon_pid)
+			break;
+		usleep(5000);
+	}
+	return uerr_new(UERR_FAILED, "uprobed did not start");
 }
 
 struct uerr *env_userspace_start(const char *uprobed, const char *object_path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	char ready_fd[16], state[sizeof(state_dir)];
 	struct uerr *err;
-	int ready[2];
 
 	if (!mkdtemp(state_dir))
 		return uerr_errno(errno, "%s", state_dir);
 	have_dir = true;
-	memcpy(state, state_dir, sizeof(state));
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/socket", state);
-	if (pipe(ready))
-		return uerr_errno(errno, "pipe");
-	snprintf(ready_fd, sizeof(ready_fd), "%d", ready[1]);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/socket", state_dir);
 	daemon_pid = fork();
 	if (daemon_pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
-		close(ready[0]);
-		execl(uprobed, uprobed, "--socket", addr.sun_path, "--ready-fd", ready_fd, (char *)NULL);
+		execl(uprobed, uprobed, "--socket", addr.sun_path, (char *)NULL);
 		_exit(127);
 	}
-	close(ready[1]);
-	err = wait_ready(ready[0]);
-	close(ready[0]);
+	err = connect_daemon(&addr);
 	if (err)
 		return uerr_prefix(err, "%s", uprobed);
-	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (sock < 0 || connect(sock, (struct sockaddr *)&addr, sizeof(addr)))
-		return uerr_errno(errno, "%s", addr.sun_path);
 	return load_object(object_path);
 }
 

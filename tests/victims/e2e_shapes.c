@@ -13,7 +13,14 @@
 PROBED uint64_t fib(uint64_t n);
 PROBED uint64_t fib(uint64_t n)
 {
-	return n < 2 ? n : fib(n - 1) + fib(n - 2);
+	uint64_t a, b;
+
+	if (n < 2)
+		return n;
+	a = fib(n - 1);
+	b = fib(n - 2);
+	__asm__("" : "+r"(a), "+r"(b)); /* or the compiler makes a loop of one of them */
+	return a + b;
 }
 
 PROBED uint64_t tail_target(uint64_t n);
