@@ -174,6 +174,8 @@ static struct uerr *interval(struct oneshot *os, void *arg)
 	return err;
 }
 
+static const struct oneshot_hooks hooks = { .interval = interval };
+
 static struct uerr *count_run(struct counting *c)
 {
 	struct uerr *err;
@@ -183,7 +185,7 @@ static struct uerr *count_run(struct counting *c)
 	if (!c->now || !c->before)
 		return uerr_nomem();
 	c->period_start = c->os.start_ns;
-	err = oneshot_run(&c->os, interval, c);
+	err = oneshot_run(&c->os, &hooks, c);
 	if (!err)
 		err = read_counts(c);
 	if (!err)

@@ -27,6 +27,7 @@ struct timing {
 	struct hist **now, **before;       /* by place; NULL: never called */
 	u64 period_start, missed_before;
 	u64 events[LATENCY_NEVENTS];
+	u64 unpaired;                      /* before the detach */
 	u64 ours;                          /* ns of each call; 0: not known */
 };
 
@@ -368,7 +369,7 @@ static struct uerr *interval(struct oneshot *os, void *arg)
 /* A return without its entry: the call had begun before the attach. */
 static void print_unpaired(const struct timing *t)
 {
-	u64 n = t->events[LATENCY_UNPAIRED], no_room = t->events[LATENCY_NO_ROOM];
+	u64 n = t->unpaired, no_room = t->events[LATENCY_NO_ROOM];
 	number_buf buf;
 
 	if (n > no_room && !opt_given(t->os.cli->o, OPT_QUIET))
@@ -406,13 +407,25 @@ static void timing_deinit(struct timing *t)
 	oneshot_deinit(&t->os);
 }
 
+/* Entries are detached before exits: from then on every return is unpaired. */
+static struct uerr *read_unpaired(struct oneshot *os, void *arg)
+{
+	struct timing *t = arg;
+	struct uerr *err = oneshot_map_read(os, "events", 8, take_event, t);
+
+	t->unpaired = t->events[LATENCY_UNPAIRED];
+	return err;
+}
+
+static const struct oneshot_hooks hooks = { .interval = interval, .before_detach = read_unpaired };
+
 /* Waits, detaches, reads. */
 static struct uerr *timing_run(struct timing *t)
 {
 	struct uerr *err = timing_init(t);
 
 	if (!err)
-		err = oneshot_run(&t->os, interval, t);
+		err = oneshot_run(&t->os, &hooks, t);
 	return err ? err : read_hists(t);
 }
 

@@ -74,7 +74,7 @@ static void print_refused(const cJSON *reply)
 		progress(false, "  %s refused: %s", json_str(item, "symbol"), json_str(item, "reason"));
 }
 
-/* "link 3  on_malloc uprobe libc:malloc  1 place". PROGRAM_NAME is for links of
+/* "link 3  on_malloc uprobe:libc:malloc  1 place". PROGRAM_NAME is for links of
  * programs that are not in PROGRAMS. */
 static void print_links(struct cli *cli, const cJSON *reply, const cJSON *programs, const char *program_name)
 {
@@ -87,7 +87,7 @@ static void print_links(struct cli *cli, const cJSON *reply, const cJSON *progra
 		cJSON_ArrayForEach(program, programs)
 			if (json_u64(program, "id") == json_u64(link, "program"))
 				name = json_str(program, "name");
-		out_printf(cli->out, "  link %d  %s %s", (int)json_u64(link, "id"), name, json_str(link, "probe"));
+		out_printf(cli->out, "  link %d  %s", (int)json_u64(link, "id"), name);
 		cJSON_ArrayForEach(spec, json_list(link, "specs"))
 			if (cJSON_IsString(spec))
 				out_printf(cli->out, " %s", spec->valuestring);

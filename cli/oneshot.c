@@ -446,7 +446,7 @@ struct uerr *oneshot_read_missed(struct oneshot *os)
 	return err;
 }
 
-struct uerr *oneshot_run(struct oneshot *os, struct uerr *(*interval)(struct oneshot *os, void *arg), void *arg)
+struct uerr *oneshot_run(struct oneshot *os, const struct oneshot_hooks *hooks, void *arg)
 {
 	enum wait_event event = WAIT_EXITED;
 	struct uerr *err = NULL;
@@ -455,7 +455,7 @@ struct uerr *oneshot_run(struct oneshot *os, struct uerr *(*interval)(struct one
 		if (os->wait.pids.n || os->child.pid)
 			err = wait_next(&os->wait, &event);
 		if (!err && event == WAIT_INTERVAL)
-			err = interval(os, arg);
+			err = hooks->interval(os, arg);
 	} while (!err && (event == WAIT_INTERVAL || (event == WAIT_EXITED && !os->child.pid && more_processes(os))));
 	if (!err && event == WAIT_LOST)
 		err = uerr_new(UERR_FAILED, "the daemon ended; what was counted went with it");
@@ -466,6 +466,8 @@ struct uerr *oneshot_run(struct oneshot *os, struct uerr *(*interval)(struct one
 	if (!os->child.pid)
 		wait_deinit(&os->wait);
 	err = oneshot_read_missed(os);
+	if (!err && hooks->before_detach)
+		err = hooks->before_detach(os, arg);
 	if (!err)
 		err = detach(os, event == WAIT_EXITED);
 	return err;

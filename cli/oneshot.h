@@ -52,10 +52,14 @@ struct oneshot {
  * it only tells, and OS->attached stays NULL. Deinit in any case. */
 struct uerr *oneshot_begin(struct oneshot *os, struct cli *cli, const struct tool *tool) UERR_MUST_CHECK;
 
-/* Waits until told otherwise; calls INTERVAL at the end of each --interval.
- * Then detaches: results are final. */
-struct uerr *oneshot_run(struct oneshot *os, struct uerr *(*interval)(struct oneshot *os, void *arg), void *arg)
-	UERR_MUST_CHECK;
+/* What a tool does meanwhile; either may be NULL. */
+struct oneshot_hooks {
+	struct uerr *(*interval)(struct oneshot *os, void *arg);      /* at the end of each --interval */
+	struct uerr *(*before_detach)(struct oneshot *os, void *arg);
+};
+
+/* Waits until told otherwise, then detaches: results are final. */
+struct uerr *oneshot_run(struct oneshot *os, const struct oneshot_hooks *hooks, void *arg) UERR_MUST_CHECK;
 
 /* Waits for CMD to end, once results are printed, and takes its exit status. */
 void oneshot_end(struct oneshot *os);

@@ -704,7 +704,7 @@ def cmd_with_other_commands():
     link = {"links": [{"id": 7, "program": 11, "probe": "uprobe", "specs": [":main"], "nsites": 1}], "sites": [],
             "refused": [], "stops": []}
     out, err, fake = run({"Attach": link, "Hold": hold}, ["attach", "prog", ":main", "--", "sh", "-c", "echo x; exit 3"],
-                         status=3, out="x\n", err="  link 7  prog uprobe :main  1 place\n")
+                         status=3, out="x\n", err="  link 7  prog :main  1 place\n")
     check("request", sorted(fake.called("Attach")[0]), ["programs", "specs", "target"])
     out, _, _ = run({"Symbols": {"symbols": SYMBOLS}, "Hold": hold}, ["symbols", ":x", "--", "sleep", "1000"], status=0)
     check("nothing on the command's stdout", out, "")
@@ -839,7 +839,7 @@ def load_and_detach():
             f.write(b"\x7fELF")
         _, _, fake = run({"Load": reply}, ["load", name, "-n", "redis-server"], err="redis-server 4125 stood still 0.6 ms.\n",
                          out="leak loaded as object 3\n  programs on_malloc\n  maps sizes\n"
-                             "  link 7  on_malloc uprobe libc:malloc  1 place\n")
+                             "  link 7  on_malloc libc:malloc  1 place\n")
         want = {"object": "f0VMRg==", "name": "leak", "target": {"names": ["redis-server"], "follow": True}, "attach": True,
                 "ephemeral": False, "log_level": 1}
         check("request", fake.called("Load"), [want])
