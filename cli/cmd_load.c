@@ -121,7 +121,7 @@ static void print_loaded(struct cli *cli, const cJSON *reply, bool dry_run)
 			progress(opt_given(cli->o, OPT_QUIET), "warning: %s", warning->valuestring);
 }
 
-static struct uerr *load_params(struct cli *cli, pid_t child, cJSON **ret)
+static struct uerr *load_params(struct cli *cli, pid_t child, bool attach, cJSON **ret)
 {
 	const char *path = cli->o->args.data[1];
 	bool dry_run = opt_given(cli->o, OPT_DRY_RUN);
@@ -142,10 +142,36 @@ static struct uerr *load_params(struct cli *cli, pid_t child, cJSON **ret)
 		return uerr_nomem();
 	cJSON_AddStringToObject(params, "object", object);
 	cJSON_AddStringToObject(params, "name", name);
-	cJSON_AddBoolToObject(params, "attach", !dry_run);
+	cJSON_AddBoolToObject(params, "attach", attach && !dry_run);
 	cJSON_AddBoolToObject(params, "ephemeral", dry_run);
 	cJSON_AddNumberToObject(params, "log_level", opt_given(cli->o, OPT_VERBOSE) ? 2 : 1);
 	*ret = steal_ptr(params);
+	return NULL;
+}
+
+static struct uerr *load_and_attach(struct cli *cli, pid_t child, cJSON **ret)
+{
+	return load_params(cli, child, true, ret);
+}
+
+/* Without a TARGET a section like "uprobe/libc:malloc" leaves open in which
+ * process: then the object is loaded, and attach can follow. WHY is the error
+ * of the first try, taken. */
+static struct uerr *load_only(struct cli *cli, struct uerr *why, cJSON **ret)
+{
+	cJSON *params, *warnings;
+	struct uerr *err = load_params(cli, 0, false, &params);
+
+	if (!err)
+		err = call_once(cli, "Load", params, ret);
+	if (err) {
+		uerr_free(why);
+		return err;
+	}
+	cJSON_DeleteItemFromObjectCaseSensitive(*ret, "warnings");
+	warnings = cJSON_AddArrayToObject(*ret, "warnings");
+	cJSON_AddItemToArray(warnings, cJSON_CreateString("not attached: no TARGET says in which process ('bpfctl attach')"));
+	uerr_free(why);
 	return NULL;
 }
 
@@ -174,8 +200,10 @@ struct uerr *cmd_load(struct cli *cli)
 {
 	cleanup_json cJSON *reply = NULL;
 	struct child child;
-	struct uerr *err = call_with_child(cli, "Load", load_params, &child, &reply);
+	struct uerr *err = call_with_child(cli, "Load", load_and_attach, &child, &reply);
 
+	if (err && err->code == UERR_USAGE && !(cli->o->given & (OPTS_TARGET | OPT_CMD)))
+		err = load_only(cli, err, &reply);
 	if (err)
 		return err;
 	if (opt_given(cli->o, OPT_JSON))
@@ -237,7 +265,7 @@ struct uerr *cmd_detach(struct cli *cli)
 		cJSON_AddBoolToObject(params, "all", true);
 	err = call_once(cli, "Detach", steal_ptr(params), &reply);
 	if (!err)
-		print_detached(cli, reply, "detached");
+		print_detached(cli, reply, cJSON_GetArraySize(json_list(reply, "detached")) ? "detached" : "no links");
 	return err;
 }
 

@@ -68,11 +68,14 @@ static void print_table(FILE *out, const cJSON *symbols)
 
 static void print_long(FILE *out, const cJSON *sym)
 {
+	number_buf insns, bytes;
+
 	out_printf(out, "%s   %" PRIu64 " bytes at %s, ", json_str(sym, "symbol"), json_u64(sym, "bytes"),
 		   json_str(sym, "address"));
 	if (can(sym, "entry", "entry_reason"))
-		out_printf(out, "entry %s (%d instructions, %d bytes), ", json_str(sym, "entry"),
-			   (int)json_u64(sym, "insns"), (int)json_u64(sym, "displaced"));
+		out_printf(out, "entry %s (%s, %s), ", json_str(sym, "entry"),
+			   count_format(json_u64(sym, "insns"), "instruction", "instructions", insns),
+			   count_format(json_u64(sym, "displaced"), "byte", "bytes", bytes));
 	else
 		out_printf(out, "no entry, ");
 	if (can(sym, "exit", "exit_reason"))

@@ -843,9 +843,16 @@ def load_and_detach():
         want = {"object": "f0VMRg==", "name": "leak", "target": {"names": ["redis-server"], "follow": True}, "attach": True,
                 "ephemeral": False, "log_level": 1}
         check("request", fake.called("Load"), [want])
+        usage = Error("usage", 2, "nothing was loaded: which process?")
+        only = dict(reply, links=[], stops=[])
+        _, _, fake = run({"Load": [usage, only]}, ["load", name], out="leak loaded as object 3\n  programs on_malloc\n  maps sizes\n",
+                         err="warning: not attached: no TARGET says in which process ('bpfctl attach')\n")
+        check("once with, once without", [p["attach"] for p in fake.called("Load")], [True, False])
+        run({"Load": usage}, ["load", name, "-p", "1"], status=2, err="bpfctl: nothing was loaded: which process?\n")
     run({}, ["load", "/no/such.bpf.o"], status=1, err="bpfctl: /no/such.bpf.o: No such file or directory\n")
     _, _, fake = run({"Detach": {"detached": [7], "stops": []}}, ["detach", "--all"], err="detached\n  link 7\n")
     check("request", fake.called("Detach"), [{"all": True}])
+    run({"Detach": {"detached": [], "stops": []}}, ["detach", "--all"], err="no links\n")
 
 
 @test
