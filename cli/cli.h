@@ -17,6 +17,7 @@ struct cli {
 	FILE *out;       /* results: stdout, -o FILE, or stderr when stdout is CMD's */
 	int status;      /* exit status when no error is returned */
 	int fail_status; /* exit status of an error; 0: the error's own code */
+	bool exec_failed; /* CMD itself could not be run */
 	const char *aftermath; /* sentence to add to an error, or NULL */
 };
 

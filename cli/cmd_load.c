@@ -196,6 +196,18 @@ static struct uerr *run_child(struct cli *cli, struct child *child)
 	return NULL;
 }
 
+/* The daemon knows the object's name, the user its file. */
+static struct uerr *rejected(struct cli *cli, struct uerr *err)
+{
+	const char *path = cli->o->args.data[1], *slash = strrchr(path, '/');
+
+	if (err->code != UERR_REJECTED)
+		return err;
+	if (!cli->aftermath)
+		cli->aftermath = "Nothing was loaded.";
+	return uerr_prefix(err, "%s", slash ? slash + 1 : path);
+}
+
 struct uerr *cmd_load(struct cli *cli)
 {
 	cleanup_json cJSON *reply = NULL;
@@ -205,7 +217,7 @@ struct uerr *cmd_load(struct cli *cli)
 	if (err && err->code == UERR_USAGE && !(cli->o->given & (OPTS_TARGET | OPT_CMD)))
 		err = load_only(cli, err, &reply);
 	if (err)
-		return err;
+		return rejected(cli, err);
 	if (opt_given(cli->o, OPT_JSON))
 		reply_print(cli, reply, "io.uprobed.load/1");
 	else

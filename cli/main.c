@@ -261,6 +261,8 @@ static struct uerr *run(struct cli *cli)
 		err = open_output(cli);
 	if (err)
 		return err;
+	if (o->cmd)
+		cli->fail_status = FAILED_BEFORE_CMD;
 	err = c->run(cli);
 	out_err = close_output(cli);
 	if (err)
@@ -282,7 +284,7 @@ int main(int argc, char **argv)
 		err = run(&cli);
 	status = cli.status;
 	if (err) {
-		status = cli.fail_status ? cli.fail_status : o.cmd ? FAILED_BEFORE_CMD : (int)err->code;
+		status = cli.fail_status ? cli.fail_status : (int)err->code;
 		error_print(err, status, cli.aftermath, opt_given(&o, OPT_JSON), opt_given(&o, OPT_VERBOSE));
 		uerr_free(err);
 	}

@@ -383,7 +383,7 @@ struct uerr *oneshot_begin(struct oneshot *os, struct cli *cli, const struct too
 	err = begin(os);
 	if (!err)
 		return NULL;
-	if (os->child.pid && !cli->fail_status)
+	if (os->child.pid && !cli->exec_failed)
 		cli->aftermath = "The command was not started.";
 	child_abandon(&os->child);
 	return err;

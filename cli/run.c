@@ -119,6 +119,7 @@ static struct uerr *exec_result(struct cli *cli, const struct child *child)
 	if (read(child->exec_fd, &e, sizeof(e)) != sizeof(e))
 		return NULL;
 	cli->fail_status = e == ENOENT ? 127 : 126;
+	cli->exec_failed = true;
 	if (e == ENOENT && !strchr(child->name, '/'))
 		return uerr_new(UERR_FAILED, "%s: command not found", child->name);
 	return uerr_new(UERR_FAILED, "%s: %s", child->name, strerror(e));
@@ -231,7 +232,7 @@ struct uerr *call_with_child(struct cli *cli, const char *method,
 	err = client_open(cli->o, &c);
 	if (!err)
 		err = call_held(cli, &c, method, make, child, ret);
-	if (err && child->pid && !cli->fail_status)
+	if (err && child->pid && !cli->exec_failed)
 		cli->aftermath = "The command was not started.";
 	if (err)
 		child_abandon(child);

@@ -12,7 +12,8 @@ from harness import Sandbox, Untouched, need_root, run, total
 PYTHON = "/usr/bin/python3"
 
 # Works in rounds that its stdin asks for: each calls divmod and getppid a known
-# number of times and prints a digest of real work.
+# number of times, encodes as many dictionaries (PyMapping_Items once each), and
+# prints a digest of real work.
 SCRIPT = """
 import sys, os, json, re, hashlib, threading, zlib
 def work(n):
@@ -53,11 +54,11 @@ def test_counts_and_output():
         s = Script(box)
         plain = s.round(2000, 3)
         with Untouched(s.pid):
-            count = box.ctl_start("count", ":PyNumber_Divmod", "libc:getppid", "-p", s.pid, "--json")
+            count = box.ctl_start("count", ":PyMapping_Items", "libc:getppid", "-p", s.pid, "--json")
             count.wait_attached()
             assert s.round(2000, 3) == plain
             doc = json.loads(count.interrupt())
-        assert total(doc, "PyNumber_Divmod") == 6000, doc["counts"]
+        assert total(doc, "PyMapping_Items") == 6000, doc["counts"]
         assert total(doc, "getppid") == 6000, doc["counts"]
         assert doc["missed"] == 0
         assert s.round(2000, 3) == plain
@@ -73,7 +74,7 @@ def test_whole_interpreter():
             count.wait_attached()
             assert s.round(500, 2) == plain
             doc = json.loads(count.interrupt())
-        assert total(doc, "PyNumber_Divmod") == 1000, [c for c in doc["counts"] if "Divmod" in c["symbol"]]
+        assert total(doc, "PyMapping_Items") == 1000, [c for c in doc["counts"] if "Mapping" in c["symbol"]]
         assert s.round(500, 2) == plain
 
 

@@ -2,7 +2,9 @@
 /*
  * Threads that call one function without a pause, check its result, and count
  * their calls. "count" prints the sum; "pause" makes them stand still (reply
- * when all do), "go" lets them run. argv[1]: how many threads.
+ * when all do), "go" lets them run. argv[1]: how many threads; argv[2]: after so
+ * many calls each rests for half a millisecond (0: never), so that more threads
+ * than CPUs do not keep the daemon from running.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -15,6 +17,7 @@ struct counter {
 };
 static struct counter *counters;
 static int nthreads;
+static uint64_t burst;
 static int paused, standing;
 
 PROBED uint64_t hammered(uint64_t x);
@@ -31,6 +34,8 @@ static void *hammer(void *arg)
 		if (hammered(i) != i * 2654435761u + 12345)
 			abort();
 		__atomic_store_n(&c->calls, i + 1, __ATOMIC_RELAXED);
+		if (burst && i % burst == 0)
+			usleep(500);
 		if (__atomic_load_n(&paused, __ATOMIC_ACQUIRE)) {
 			__atomic_add_fetch(&standing, 1, __ATOMIC_ACQ_REL);
 			while (__atomic_load_n(&paused, __ATOMIC_ACQUIRE))
@@ -55,6 +60,7 @@ int main(int argc, char **argv)
 	pthread_t t;
 
 	nthreads = argc > 1 ? atoi(argv[1]) : 4;
+	burst = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
 	counters = calloc((size_t)nthreads, sizeof(*counters));
 	for (int i = 0; i < nthreads; i++)
 		if (pthread_create(&t, NULL, hammer, &counters[i]))
