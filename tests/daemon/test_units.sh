@@ -3,7 +3,7 @@
 # systemd-analyze accepts the units. $1: the daemon's binary, which ExecStart
 # has to find; the rest: the units.
 command -v systemd-analyze >/dev/null || { echo "1..0 # SKIP systemd-analyze is not installed"; exit 0; }
-uprobed=$1
+uprobed=$(realpath "$1")
 shift
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
