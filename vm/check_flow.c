@@ -1124,7 +1124,7 @@ static struct uerr *follow_all(struct flow *f)
 		if (err)
 			return err;
 	}
-	if (f->ctx_spilled && f->any_load)
+	if (f->ctx_spilled && (f->any_load || f->c->nsubs > 1))
 		ctx_escapes(f);
 	f->c->info.leaf_pure = !f->impure;
 	return NULL;
