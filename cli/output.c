@@ -323,22 +323,30 @@ static void error_json(const struct uerr *err, int exit)
 	cJSON_Delete(root);
 }
 
-/* The end of the log, where the reason is; all of it when VERBOSE. */
-static void error_log(const char *log, bool verbose)
+/* Where the last lines of LOG begin. */
+static const char *log_end(const char *log)
 {
 	const char *p = log + strlen(log);
 	int lines = 0;
 
 	while (p > log && p[-1] == '\n')
 		p--;
-	for (; !verbose && p > log; p--)
+	for (; p > log; p--)
 		if (p[-1] == '\n' && ++lines == LOG_EXCERPT_LINES)
 			break;
-	if (verbose)
-		p = log;
-	out_printf(stderr, "%s%s", p, p[strlen(p) - (*p != 0)] == '\n' ? "" : "\n");
-	if (p > log)
-		out_printf(stderr, "the whole log: add -v\n");
+	return p;
+}
+
+/* All of the log when VERBOSE. Else what it has for a person, which ends at an
+ * empty line; else its end, where the reason is. */
+static void error_log(const char *log, bool verbose)
+{
+	const char *gap = strstr(log, "\n\n"), *p = verbose || gap ? log : log_end(log);
+	size_t n = !verbose && gap ? (size_t)(gap + 1 - log) : strlen(p);
+
+	out_printf(stderr, "%.*s%s", (int)n, p, n && p[n - 1] == '\n' ? "" : "\n");
+	if (n < strlen(log))
+		out_printf(stderr, "full log: add -v\n");
 }
 
 void error_print(const struct uerr *err, int exit, const char *aftermath, bool json, bool verbose)

@@ -514,8 +514,12 @@ def rejection():
     with tempfile.NamedTemporaryFile(suffix=".bpf.o") as f:
         first = f"bpfctl: {os.path.basename(f.name)}: {error['message']}. Nothing was loaded.\n"
         run({"Load": error}, ["load", f.name], status=6,
-            err=first + "".join(f"line {i}\n" for i in range(12, 20)) + "the whole log: add -v\n")
+            err=first + "".join(f"line {i}\n" for i in range(12, 20)) + "full log: add -v\n")
         run({"Load": error}, ["load", f.name, "-v"], status=6, err=first + log)
+        people = "  >  32   *n += 1;\n  try:    if (!n) return 0;\n"
+        error = Error("rejected", 6, error["message"], log=people + "\n" + log)
+        run({"Load": error}, ["load", f.name], status=6, err=first + people + "full log: add -v\n")
+        run({"Load": error}, ["load", f.name, "-v"], status=6, err=first + people + "\n" + log)
 
 
 @test

@@ -38,7 +38,7 @@ def test_exit_statuses_and_words():
             code, _, err = status_of(box, "latency", "libc:setjmp", "-p", v.pid, "--for", "1s")
             assert code == 8 and "returns twice" in err and "Nothing was touched" in err, (code, err)
             code, _, err = status_of(box, "load", bpf("unsafe"))
-            assert code == 6 and "bpf_skb_load_bytes" in err, (code, err)
+            assert code == 6 and "Nothing was loaded" in err, (code, err)
             code, _, err = status_of(box, "load", "/nonexistent.o")
             assert code == 1 and "/nonexistent.o" in err, (code, err)
             code, _, err = status_of(box, "load", "/bin/true")
@@ -140,7 +140,7 @@ def test_command_under_probes():
         assert r.returncode == 125 and r.stdout == "", (r.returncode, r.stdout)
         r = box.ctl("count", "libc:write", "--", "/bin/sh", "-c", "kill -TERM $$", check=False)
         assert r.returncode == 128 + 15, r.returncode
-        assert box.ctl("count", "libc:write", "--json", "--", "/bin/true", check=False).returncode in (2, 125)
+        assert box.ctl("count", "libc:write", "--json", "--", "/bin/true", check=False).returncode == 2
 
 
 def test_private_daemon():
