@@ -15,17 +15,22 @@ static char *message;
 
 static enum uerr_code parse(const char **args)
 {
+	static const char *argv[32];
 	struct uerr *err;
 	int n = 0;
 	enum uerr_code code = 0;
 
-	while (args[n])
+	/* o.cmd points into the vector, which must outlive the call as main()'s does */
+	while (args[n] && n < (int)ARRAY_SIZE(argv) - 1) {
+		argv[n] = args[n];
 		n++;
+	}
+	argv[n] = NULL;
 	opts_deinit(&o);
 	o = (struct opts){};
 	free(message);
 	message = NULL;
-	err = opts_parse(n, (char **)args, &o);
+	err = opts_parse(n, (char **)argv, &o);
 	if (err) {
 		code = err->code;
 		message = strdup(err->nnear ? err->near[0] : err->message);
