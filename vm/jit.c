@@ -35,6 +35,7 @@
  */
 #include "vm/jit.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -663,6 +664,12 @@ static void lookup_array(struct jit *j, const struct bpf_insn *insn, const struc
 		emit_land(e, out);
 }
 
+/* What deleting from an array always gives (umap_delete). */
+static s64 array_delete_result(const struct umap *m)
+{
+	return m->frozen ? -EPERM : -EINVAL;
+}
+
 /* Inlined: two loads from the frame. */
 static bool reads_site(u32 id)
 {
@@ -679,7 +686,12 @@ static void call_helper(struct jit *j, const struct bpf_insn *insn, u32 op)
 	u32 id = (u32)insn->imm;
 
 	if (j->array[j->i] != NO_MAP) {
-		lookup_array(j, insn, j->in->maps[j->array[j->i]].map);
+		const struct umap *m = j->in->maps[j->array[j->i]].map;
+
+		if (id == BPF_FUNC_map_delete_elem)
+			emit_mov_ri(&j->e, scratch(j, RAX), (u64)array_delete_result(m));
+		else
+			lookup_array(j, insn, m);
 	} else if (reads_site(id)) {
 		emit_load(&j->e, X86_64, false, scratch(j, RAX), R12, offsetof(struct hook_frame, site));
 		emit_load(&j->e, X86_64, false, RAX, RAX,
@@ -1048,10 +1060,12 @@ static struct uerr *split_funcs(struct jit *j)
 	return err;
 }
 
-/* Arrays whose lookup is a few instructions. */
-static bool inlinable(const struct umap *m)
+/* Arrays whose lookup is a few instructions; a delete is one. */
+static bool inlinable(u32 id, const struct umap *m)
 {
-	if (m->key_size != 4 || !m->max_entries || !m->elem_stride || m->elem_stride > INT32_MAX)
+	if (id == BPF_FUNC_map_delete_elem)
+		return m->type == UMAP_ARRAY || m->type == UMAP_PERCPU_ARRAY;
+	if (id != BPF_FUNC_map_lookup_elem || m->key_size != 4 || !m->max_entries || !m->elem_stride || m->elem_stride > INT32_MAX)
 		return false;
 	if (m->type == UMAP_ARRAY)
 		return true;
@@ -1059,8 +1073,9 @@ static bool inlinable(const struct umap *m)
 }
 
 /* Follows map addresses through the registers of straight code, to find lookups
- * in a known array; an address loaded for such a lookup alone is not loaded. */
-static void find_array_lookups(struct jit *j)
+ * in and deletes from a known array; an address loaded for such a call alone is
+ * not loaded. */
+static void find_array_calls(struct jit *j)
 {
 	s32 map[MAX_BPF_REG];
 	u32 from[MAX_BPF_REG]; /* the ld_imm64 behind it, while nobody has read it */
@@ -1075,8 +1090,8 @@ static void find_array_lookups(struct jit *j)
 		if (!i || (j->at[i] & (AT_TARGET | AT_FUNC)))
 			for (u32 r = 0; r < MAX_BPF_REG; r++)
 				map[r] = NO_MAP;
-		if (call && insn->imm == BPF_FUNC_map_lookup_elem && map[BPF_REG_1] != NO_MAP &&
-		    inlinable(j->in->maps[map[BPF_REG_1]].map)) {
+		if (call && map[BPF_REG_1] != NO_MAP &&
+		    inlinable((u32)insn->imm, j->in->maps[map[BPF_REG_1]].map)) {
 			j->array[i] = map[BPF_REG_1];
 			if (from[BPF_REG_1] != UINT32_MAX)
 				j->at[from[BPF_REG_1]] |= AT_SKIP;
@@ -1271,7 +1286,7 @@ struct uerr *jit_compile(const struct jit_input *in, struct jit_output *ret)
 		err = split_funcs(&j);
 	if (err)
 		return err;
-	find_array_lookups(&j);
+	find_array_calls(&j);
 	err = check_helpers(&j);
 	if (err)
 		return err;

@@ -2,6 +2,7 @@
 /* The JIT: against the interpreter on random programs, edge cases by table,
  * and what it reports about its code. */
 #include <check.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -272,8 +273,8 @@ START_TEST(hostile_programs_are_refused)
 }
 END_TEST
 
-/* Array lookups are inlined; everything else goes through the helpers. The
- * same program must see the same in both executions. */
+/* Array lookups and deletes are inlined; everything else goes through the
+ * helpers. The same program must see the same in both executions. */
 START_TEST(maps)
 {
 	static const struct bpf_insn lookup[] = {
@@ -281,6 +282,10 @@ START_TEST(maps)
 		MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -4), LD_MAP(R1, 0), CALL(BPF_FUNC_map_lookup_elem),
 		{ .code = BPF_JMP | BPF_JEQ | BPF_K, .dst_reg = R0, .off = 3 },
 		ALU64_REG(BPF_ADD, R6, R6), LDX_DW(R0, R0, 0), EXIT, MOV_IMM(R0, -1), EXIT,
+	};
+	static const struct bpf_insn delete[] = {
+		MOV_REG(R6, R1), { .code = BPF_STX | BPF_MEM | BPF_W, .dst_reg = FP, .src_reg = R6, .off = -4 },
+		MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -4), LD_MAP(R1, 0), CALL(BPF_FUNC_map_delete_elem), EXIT,
 	};
 	static const struct bpf_insn value[] = { LD_VALUE(R1, 0, 8), LDX_DW(R0, R1, 0), EXIT };
 	static const u32 types[] = { UMAP_ARRAY, UMAP_PERCPU_ARRAY, UMAP_HASH };
@@ -323,6 +328,19 @@ START_TEST(maps)
 		for (u32 s = 0; s < site.nclaims; s++)
 			ck_assert_uint_eq(claims->slot[s].owner, 0);
 		jit_code_destroy(&code);
+		for (u32 frozen = 0; frozen < 2; frozen++) {
+			u64 want = (u64)(s64)(frozen ? -EPERM : type == UMAP_HASH ? -ENOENT : -EINVAL), got;
+
+			m.frozen = frozen;
+			p = program(delete, ARRAY_SIZE(delete));
+			p.info.uses_percpu = type == UMAP_PERCPU_ARRAY;
+			ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
+			ck_assert_uint_eq(code.fn(11, 0, &frame), want);
+			ck_assert_int_eq(interp_run(&p, &vm, 1, 11, 0, &frame, 0, &got), 0);
+			ck_assert_uint_eq(got, want);
+			jit_code_destroy(&code);
+		}
+		m.frozen = 0;
 		if (type == UMAP_ARRAY && size >= 16) {
 			p = program(value, ARRAY_SIZE(value));
 			((u64 *)(m.base + m.data_off))[1] = 0x77;
