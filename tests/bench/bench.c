@@ -56,6 +56,24 @@ double bench_avg(const struct bench_result *r)
 	return r->runs ? sum / r->runs : 0;
 }
 
+struct uerr *bench_read_file(const char *path, void **ret, size_t *size)
+{
+	cleanup_fclose FILE *f = fopen(path, "rbe");
+	cleanup_free char *bytes = NULL;
+	long n;
+
+	if (!f || fseek(f, 0, SEEK_END) || (n = ftell(f)) < 0 || fseek(f, 0, SEEK_SET))
+		return uerr_errno(errno, "%s", path);
+	bytes = malloc((size_t)n + 1);
+	if (!bytes)
+		return uerr_nomem();
+	if (fread(bytes, 1, (size_t)n, f) != (size_t)n)
+		return uerr_errno(EIO, "%s", path);
+	*size = (size_t)n;
+	*ret = steal_ptr(bytes);
+	return NULL;
+}
+
 static struct uerr *victim_line(struct victim *v, char *line, size_t size)
 {
 	struct pollfd p = { .fd = v->out, .events = POLLIN };

@@ -88,5 +88,8 @@ struct bench_report {
 /* Writes DIR/bench.md and DIR/bench.json, and prints the Markdown on stdout. */
 struct uerr *report_write(const struct bench_report *r, const char *dir) UERR_MUST_CHECK;
 
+/* The file at PATH as a whole; *ret is malloc'd. */
+struct uerr *bench_read_file(const char *path, void **ret, size_t *size) UERR_MUST_CHECK;
+
 uint64_t bench_now_ns(void);
 double bench_avg(const struct bench_result *r);

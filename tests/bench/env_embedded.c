@@ -14,19 +14,14 @@ static struct bpfvm *vm;
 
 struct uerr *env_embedded_open(const char *object_path)
 {
-	cleanup_fclose FILE *f = fopen(object_path, "rbe");
-	cleanup_free char *bytes = NULL;
 	cleanup_free char *words = NULL;
-	long size;
+	cleanup_free void *bytes = NULL;
+	size_t size;
+	struct uerr *err = bench_read_file(object_path, &bytes, &size);
 
-	if (!f || fseek(f, 0, SEEK_END) || (size = ftell(f)) < 0 || fseek(f, 0, SEEK_SET))
-		return uerr_errno(errno, "%s", object_path);
-	bytes = malloc((size_t)size);
-	if (!bytes)
-		return uerr_nomem();
-	if (fread(bytes, 1, (size_t)size, f) != (size_t)size)
-		return uerr_errno(EIO, "%s", object_path);
-	vm = bpfvm_open(bytes, (size_t)size, "bench", &words);
+	if (err)
+		return err;
+	vm = bpfvm_open(bytes, size, "bench", &words);
 	if (!vm)
 		return uerr_new(UERR_FAILED, "libbpfvm: %s", words ? words : "no reason given");
 	return NULL;

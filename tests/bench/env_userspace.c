@@ -60,19 +60,16 @@ static struct uerr *call(const char *method, cJSON *params, cJSON **ret)
 
 static struct uerr *load_object(const char *path)
 {
-	cleanup_fclose FILE *f = fopen(path, "rbe");
 	cleanup_json cJSON *reply = NULL;
-	cleanup_free char *bytes = NULL;
+	cleanup_free void *bytes = NULL;
 	cleanup_free char *text = NULL;
 	cJSON *params;
-	long size;
+	size_t size;
+	struct uerr *err = bench_read_file(path, &bytes, &size);
 
-	if (!f || fseek(f, 0, SEEK_END) || (size = ftell(f)) < 0 || fseek(f, 0, SEEK_SET))
-		return uerr_errno(errno, "%s", path);
-	bytes = malloc((size_t)size);
-	if (!bytes || fread(bytes, 1, (size_t)size, f) != (size_t)size)
-		return uerr_new(UERR_FAILED, "%s: cannot be read", path);
-	text = protocol_base64(bytes, (size_t)size);
+	if (err)
+		return err;
+	text = protocol_base64(bytes, size);
 	params = cJSON_CreateObject();
 	cJSON_AddStringToObject(params, "object", text);
 	cJSON_AddStringToObject(params, "name", "bench");
