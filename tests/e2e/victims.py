@@ -241,7 +241,7 @@ def test_arguments_and_helpers():
         assert int(value["pid"]) == v.pid and int(value["tid"]) == v.pid, value
         assert value["comm"] == "e2e_shapes", value
         nm = subprocess.run(["nm", os.path.join(VICTIMS, "e2e_shapes")], capture_output=True, text=True).stdout
-        low = int(re.search(r"^([0-9a-f]+) T eight$", nm, re.M).group(1), 16)
+        low = int(re.search(r"^([0-9a-f]+) [TW] eight$", nm, re.M).group(1), 16)
         assert int(value["func_ip"]) & 0xfff == low & 0xfff, value
 
 
