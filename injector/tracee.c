@@ -219,11 +219,13 @@ static struct thread *thread_find(struct tracee *t, pid_t tid)
 
 static struct thread *thread_add(struct tracee *t, pid_t tgid, pid_t tid)
 {
-	struct thread th = { .tid = tid, .tgid = tgid };
+	struct thread *th = &t->threads.data[t->threads.n];
 
-	if (t->threads.n >= MAX_THREADS || !vec_push(&t->threads, th))
+	if (t->threads.n == t->threads.cap)
 		return NULL;
-	return &t->threads.data[t->threads.n - 1];
+	*th = (struct thread){ .tid = tid, .tgid = tgid };
+	t->threads.n++;
+	return th;
 }
 
 static long seize_options(const struct tracee *t)
@@ -480,8 +482,7 @@ static void new_child(struct tracee *t, struct thread *parent)
 		ptrace(PTRACE_DETACH, tid, 0, 0);
 }
 
-/* Takes one report of TH; true when it has come to its stop. Index instead of
- * pointer: new_child() may move the array. */
+/* Takes one report of threads[i]; true when it has come to its stop. */
 static bool take_report(struct tracee *t, size_t i, int status)
 {
 	struct thread *th = &t->threads.data[i];
@@ -778,6 +779,10 @@ void tracee_init(struct tracee *t, pid_t pid, u32 timeout_ms)
 {
 	*t = (struct tracee){ .pid = pid, .mem_fd = -1, .mem_forced = true, .timeout_ms = timeout_ms,
 			      .can_suspend = true, .sched_policy = -1 };
+	/* All of it at once, touched as needed: a thread that is born while one
+	 * is waited for joins the list, and whoever waits holds a pointer. */
+	t->threads.data = calloc(MAX_THREADS, sizeof(*t->threads.data));
+	t->threads.cap = t->threads.data ? MAX_THREADS : 0;
 	timer_start(t);
 }
 

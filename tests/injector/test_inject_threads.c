@@ -344,6 +344,28 @@ START_TEST(threads_being_born)
 }
 END_TEST
 
+/* Who waits for one thread's stop holds a pointer to it, while others join. */
+START_TEST(known_threads_do_not_move)
+{
+	struct victim v = victim_start("grow", 200);
+	struct thread *first;
+	struct tracee t;
+	void *in_the_way;
+
+	ok(tracee_open(&t, v.pid, 2000));
+	first = t.threads.data;
+	in_the_way = malloc(1); /* or a list that grows might do so in place */
+	VICTIM_WRITE(v.shared->go, 1);
+	victim_await(VICTIM_READ(v.shared->state) == 1);
+	ok(tracee_seize_all(&t));
+	ck_assert_uint_eq(t.threads.n, 200);
+	ck_assert_ptr_eq(t.threads.data, first);
+	free(in_the_way);
+	tracee_close(&t);
+	victim_kill(&v);
+}
+END_TEST
+
 START_TEST(dead_leader)
 {
 	struct victim v = victim_start("leaderless", 0);
@@ -408,6 +430,7 @@ int main(void)
 	tcase_add_test(tc, callers_own_test_is_heard);
 	tcase_add_test(tc, restarted_call_is_moved);
 	tcase_add_test(tc, threads_being_born);
+	tcase_add_test(tc, known_threads_do_not_move);
 	tcase_add_test(tc, dead_leader);
 	tcase_add_loop_test(tc, how_long_it_stands_still, 0, 3);
 	suite_add_tcase(s, tc);

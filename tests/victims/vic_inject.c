@@ -162,6 +162,23 @@ static int mode_sleep(void)
 	return 0;
 }
 
+/* The same, but they are not born before the test says `go`. */
+static int mode_grow(void)
+{
+	pthread_t thread;
+
+	shared->site = (u64)vic_site;
+	get_ready();
+	while (!VICTIM_READ(shared->go))
+		usleep(1000);
+	for (int i = 1; i < number; i++)
+		if (pthread_create(&thread, NULL, sleeper, NULL))
+			return 4;
+	VICTIM_WRITE(shared->state, 1);
+	wait_for_end();
+	return 0;
+}
+
 /* A thread that stands inside the window. */
 static int mode_park(void)
 {
@@ -513,6 +530,7 @@ static const struct {
 	int (*run)(void);
 } modes[] = {
 	{ "hammer", mode_hammer },	 { "churn", mode_churn },     { "sleep", mode_sleep },
+	{ "grow", mode_grow },
 	{ "park", mode_park },		 { "handler", mode_handler }, { "park_handler", mode_park_handler },
 	{ "restart", mode_restart },	 { "compute", mode_compute }, { "eintr", mode_eintr },
 	{ "seccomp", mode_seccomp },	 { "nofile", mode_nofile },   { "fork", mode_fork },
