@@ -72,7 +72,7 @@ def test_attached_and_detached_again_and_again():
         script = os.path.join(os.path.dirname(__file__), "again.py")
         with Untouched(v.pid):
             r = subprocess.run(["/usr/bin/python3", script, box.socket, str(v.pid), "hammered", "1000"],
-                               capture_output=True, text=True, timeout=240)
+                               capture_output=True, text=True, timeout=800)
             assert r.returncode == 0, r.stdout + r.stderr + box.daemon_log()
             assert v.alive()
             a = int(v.ask("count"))
