@@ -34,6 +34,8 @@ struct vm_prog_info {
 	u64 helpers[4];    /* bit set of helper ids */
 };
 
+struct vm_env; /* vm/env.h */
+
 struct vm_prog {
 	char name[64];          /* as BPF names it: function name */
 	char section[128];      /* "uprobe/libc:malloc" */
@@ -45,6 +47,7 @@ struct vm_prog {
 	                         * belong to the object's BTF. */
 	struct vm_prog_info info;
 	bool checked;           /* check_program() accepted it */
+	const struct vm_env *env; /* an embedder's ctx and helpers, or NULL: struct pt_regs and helpers.def */
 };
 
 /* Helpers: vm/helpers.def lists them once: X(id, name, nargs, flags). */
