@@ -25,6 +25,7 @@
 #include "vm/check_internal.h"
 #include "vm/core_relo.h"
 #include "vm/disasm.h"
+#include "vm/helpers.h"
 
 /* --- refusing --- */
 
@@ -150,13 +151,17 @@ static struct uerr *check_imm64(struct checker *c, u32 at)
 static struct uerr *check_call(struct checker *c, u32 at)
 {
 	const struct bpf_insn *insn = &c->p->insns[at];
-	const char *name = vm_helper_name(insn->imm);
+	const struct helper_info *helper = vm_helper_info(insn->imm);
 	s64 target = (s64)at + 1 + insn->imm;
 
 	if (c->op[at] == OP_CALL_HELPER) {
-		if (vm_helper_known(insn->imm) || insn->imm == CORE_POISON)
+		if (helper->present || insn->imm == CORE_POISON)
 			return NULL;
-		return check_refuse(c, at, NULL, NULL, "helper %s#%d is not there", name ? name : "unknown", insn->imm);
+		if (helper->name && !helper->known)
+			return check_refuse(c, at, NULL, NULL, "helper %s#%d is not for uprobe programs", helper->name,
+					    insn->imm);
+		return check_refuse(c, at, NULL, helper->instead, "helper %s#%d is not there",
+				    helper->name ? helper->name : "unknown", insn->imm);
 	}
 	if (target < 0 || target >= c->p->ninsns)
 		return check_refuse(c, at, NULL, NULL, "a call outside of the program");

@@ -948,18 +948,23 @@ static void forget_stack(struct flow *f, u32 nargs)
 		f->cur.slot[i] = any(maybe_ctx(&f->cur.slot[i]));
 }
 
-static void note_helper(struct flow *f, u32 id, u8 flags)
+static bool takes_map(const struct helper_info *info)
+{
+	return info->args[0] == ARG_MAP;
+}
+
+static void note_helper(struct flow *f, u32 id, const struct helper_info *helper)
 {
 	struct vm_prog_info *info = &f->c->info;
 	const struct val *map = &f->cur.reg[1];
 
-	u32 type = flags & HELPER_MAP && map->kind == V_MAP ? f->c->maps[map->map].map->type : 0;
+	u32 type = takes_map(helper) && map->kind == V_MAP ? f->c->maps[map->map].map->type : 0;
 
 	info->helpers[id / 64] |= 1ull << id % 64;
 	info->uses_percpu |= type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
 	/* the JIT has lookups in arrays in line */
 	info->uses_helpers |= id != BPF_FUNC_map_lookup_elem || (type != UMAP_ARRAY && type != UMAP_PERCPU_ARRAY);
-	f->impure |= !(flags & HELPER_PURE) || id == BPF_FUNC_map_update_elem || id == BPF_FUNC_map_delete_elem ||
+	f->impure |= !(helper->flags & HELPER_PURE) || id == BPF_FUNC_map_update_elem || id == BPF_FUNC_map_delete_elem ||
 		     id == BPF_FUNC_trace_printk;
 }
 
@@ -983,6 +988,7 @@ static struct uerr *do_helper(struct flow *f, const struct bpf_insn *insn)
 {
 	const struct helper_info *info = vm_helper_info(insn->imm);
 	const char *args = helper_args_of(insn->imm);
+	u32 nargs = helper_nargs(info);
 	const struct umap *map = NULL;
 	struct val r0 = fresh(f, 64);
 	struct uerr *err = NULL;
@@ -990,20 +996,20 @@ static struct uerr *do_helper(struct flow *f, const struct bpf_insn *insn)
 	if (insn->imm == CORE_POISON)
 		return check_refuse(f->c, f->pc, "unresolved CO-RE relocation",
 				    "ask with bpf_core_field_exists() before", "a type or field that is not there is used");
-	if (info->flags & HELPER_MAP && f->cur.reg[1].kind == V_MAP)
+	if (takes_map(info) && f->cur.reg[1].kind == V_MAP)
 		map = f->c->maps[f->cur.reg[1].map].map;
-	for (u32 i = 0; !err && (args ? !!args[i] : i < info->nargs); i++)
-		err = helper_arg(f, i + 1, args ? args[i] : info->flags & HELPER_MAP && !i ? 'm' : 'n', map);
+	for (u32 i = 0; !err && (args ? !!args[i] : i < nargs); i++)
+		err = helper_arg(f, i + 1, args ? args[i] : takes_map(info) && !i ? 'm' : 'n', map);
 	if (!err && map)
 		err = map_write_allowed(f, insn->imm, map);
 	if (err)
 		return err;
 	if (!args)
-		forget_stack(f, info->nargs);
-	for (u32 i = 1; i <= info->nargs; i++) /* beyond those listed, such as trace_printk's */
+		forget_stack(f, nargs);
+	for (u32 i = 1; i <= nargs; i++) /* beyond those listed, such as trace_printk's */
 		if (args && i > strlen(args) && maybe_ctx(&f->cur.reg[i]))
 			ctx_escapes(f);
-	note_helper(f, insn->imm, info->flags);
+	note_helper(f, insn->imm, info);
 	if (insn->imm == BPF_FUNC_map_lookup_elem)
 		r0 = (struct val){ .kind = V_VALUE_OR_NULL, .map = f->cur.reg[1].map, .id = f->pc + 1 };
 	end_call(f, r0);

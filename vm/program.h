@@ -50,9 +50,9 @@ struct vm_prog {
 	const struct vm_env *env; /* an embedder's ctx and helpers, or NULL: struct pt_regs and helpers.def */
 };
 
-/* Helpers: vm/helpers.def lists them once: X(id, name, nargs, flags). */
+/* Helpers: vm/helpers.def lists them once, with their prototypes. */
 const char *vm_helper_name(u32 id); /* "bpf_ktime_get_ns", or NULL: not there */
-bool vm_helper_known(u32 id);       /* implemented, may be called */
+bool vm_helper_known(u32 id);       /* implemented in the runtime, may be called */
 
 /* Judges a program: until the full verifier, structurally (known opcodes,
  * reserved fields zero, jumps inside, no unreachable end, known helpers, stack

@@ -38,7 +38,7 @@ u32 runtime_thread_rec_off(void)
 u32 runtime_helper_off(u32 id)
 {
 	static const u32 offs[HELPER_MAX_ID + 1] = {
-#define X(nr, name, nargs, flags) [nr] = BLOB_OFF_rt_##name,
+#define X(nr, name, ...) [nr] = BLOB_OFF_rt_##name,
 #include "vm/helpers.def"
 #undef X
 	};
@@ -53,7 +53,7 @@ u32 runtime_helper_off(u32 id)
 helper_fn runtime_helper(u32 id)
 {
 	static const helper_fn fns[HELPER_MAX_ID + 1] = {
-#define X(nr, name, nargs, flags) [nr] = rt_##name,
+#define X(nr, name, ...) [nr] = rt_##name,
 #include "vm/helpers.def"
 #undef X
 	};

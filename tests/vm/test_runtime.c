@@ -156,6 +156,37 @@ START_TEST(blob_is_complete)
 }
 END_TEST
 
+/* The table against the kernel's own list of names, and against itself. */
+START_TEST(prototypes_are_whole)
+{
+#define KERNEL_NAME(x) [BPF_FUNC_##x] = "bpf_" #x
+	static const char *const kernel_names[] = { __BPF_FUNC_MAPPER(KERNEL_NAME) };
+	u32 n = ARRAY_SIZE(kernel_names);
+
+	for (u32 id = 1; id < n; id++)
+		ck_assert_msg(vm_helper_name(id) && !strcmp(vm_helper_name(id), kernel_names[id]), "%u: %s", id,
+			      kernel_names[id]);
+	for (u32 id = 0; id < 300; id++) {
+		const struct helper_info *info = vm_helper_info(id);
+
+		ck_assert(!info->present || (info->known && !info->instead));
+		ck_assert(!info->known || info->name);
+		for (u32 i = 0; i < HELPER_NARGS; i++) { /* a size follows its memory */
+			u8 kind = info->args[i], before = i ? info->args[i - 1] : 0;
+			bool size = kind == ARG_SIZE || kind == ARG_SIZE0;
+			bool memory = before >= ARG_MEM && before <= ARG_MEM_UNINIT;
+
+			ck_assert_msg(size == memory, "%s, argument %u", info->name, i + 1);
+		}
+	}
+	ck_assert_uint_eq(helper_nargs(vm_helper_info(BPF_FUNC_ktime_get_ns)), 0);
+	ck_assert_uint_eq(helper_nargs(vm_helper_info(BPF_FUNC_map_update_elem)), 4);
+	ck_assert_str_eq(vm_helper_name(211), "bpf_cgrp_storage_delete");
+	ck_assert(!vm_helper_info(BPF_FUNC_skb_load_bytes)->known);
+	ck_assert(vm_helper_info(BPF_FUNC_ringbuf_reserve)->known);
+}
+END_TEST
+
 static u64 clock_ns(clockid_t clock)
 {
 	struct timespec ts;
@@ -857,6 +888,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, blob_is_complete);
+	tcase_add_test(tc, prototypes_are_whole);
 	tcase_add_loop_test(tc, clocks, NATIVE, WAYS);
 	tcase_add_loop_test(tc, identity, NATIVE, WAYS);
 	tcase_add_loop_test(tc, name, NATIVE, WAYS);

@@ -16,7 +16,7 @@
 /* A helper: five arguments of the program, then the frame. */
 #define RT_HELPER(name) u64 rt_##name(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)
 
-#define X(id, name, nargs, flags) RT_HELPER(name);
+#define X(id, name, ...) RT_HELPER(name);
 #include "vm/helpers.def"
 #undef X
 
