@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+/* Rounds, minima and means of the micro-programs (jit_bench.h). */
+#include "jit_bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+struct samples {
+	double ns[N_ENGINES][JIT_BENCH_MAX_ROUNDS];
+	u32 times[N_ENGINES];
+};
+
+static int compare_double(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* How often the program runs in a slice. */
+static struct uerr *calibrate(struct engines *e, size_t prog, enum engine engine, u64 slice_ns, u32 *ret)
+{
+	u32 times = 64;
+	u64 ns = 0;
+
+	for (;;) {
+		struct uerr *err = engines_run(e, prog, engine, times, &ns);
+
+		if (err)
+			return err;
+		if (ns >= slice_ns / 4 || times >= 1u << 28)
+			break;
+		times *= ns < slice_ns / 32 ? 8 : 2;
+	}
+	*ret = (u32)((double)times * (double)slice_ns / (double)(ns + 1)) + 1;
+	return NULL;
+}
+
+static struct uerr *one_round(struct engines *e, const size_t *progs, size_t n, struct samples *s, u32 round,
+			      u64 slice_ns)
+{
+	struct uerr *err = NULL;
+
+	for (size_t i = 0; i < n; i++)
+		for (u32 g = 0; g < N_ENGINES; g++) {
+			u64 ns = 0;
+
+			if (g == ENGINE_KERNEL && engines_kernel_reason(e))
+				continue;
+			if (!s[i].times[g])
+				err = calibrate(e, progs[i], g, slice_ns, &s[i].times[g]);
+			if (!err)
+				err = engines_run(e, progs[i], g, s[i].times[g], &ns);
+			if (err)
+				return err;
+			s[i].ns[g][round] = (double)ns / s[i].times[g];
+		}
+	return NULL;
+}
+
+static void summarize(struct engines *e, size_t prog, struct samples *s, u32 rounds, struct jit_bench_row *row)
+{
+	snprintf(row->name, sizeof(row->name), "%s", engines_prog_name(e, prog));
+	for (u32 g = 0; g < N_ENGINES; g++) {
+		qsort(s->ns[g], rounds, sizeof(double), compare_double);
+		row->ns[g] = s->ns[g][0];
+		if (row->ns[g] > 0)
+			row->spread[g] = (s->ns[g][rounds / 2] - row->ns[g]) / row->ns[g];
+	}
+	row->insns = engines_prog_insns(e, prog);
+	row->code_size = engines_code_size(e, prog);
+	row->kernel_code_size = engines_kernel_code_size(e, prog);
+}
+
+/* Takes `empty` out of the rows and off their times. */
+static void subtract_empty(struct jit_bench *b)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->nrows; i++)
+		if (!strcmp(b->rows[i].name, "empty"))
+			memcpy(b->empty_ns, b->rows[i].ns, sizeof(b->empty_ns));
+	for (size_t i = 0; i < b->nrows; i++) {
+		if (!strcmp(b->rows[i].name, "empty"))
+			continue;
+		for (u32 g = 0; g < N_ENGINES; g++)
+			b->rows[i].ns[g] = fmax(0, b->rows[i].ns[g] - b->empty_ns[g]);
+		b->rows[n++] = b->rows[i];
+	}
+	b->nrows = n;
+}
+
+static void means(struct jit_bench *b)
+{
+	double ratio = 0, interp = 0;
+
+	for (size_t i = 0; i < b->nrows; i++) {
+		const double *ns = b->rows[i].ns;
+
+		interp += log(ns[ENGINE_INTERP] / ns[ENGINE_JIT]);
+		if (*b->reason)
+			continue;
+		ratio += log(ns[ENGINE_JIT] / ns[ENGINE_KERNEL]);
+		b->worst = fmax(b->worst, ns[ENGINE_JIT] / ns[ENGINE_KERNEL]);
+	}
+	if (b->nrows)
+		b->interp = exp(interp / (double)b->nrows);
+	if (b->nrows && !*b->reason)
+		b->ratio = exp(ratio / (double)b->nrows);
+}
+
+static void engines_closep(struct engines **e)
+{
+	engines_close(*e);
+}
+
+struct uerr *jit_bench_run(const char *object_path, const char *only, u32 rounds, u64 slice_ns, struct jit_bench *ret)
+{
+	struct engines *e cleanup(engines_closep) = NULL;
+	cleanup_free struct samples *s = NULL;
+	cleanup_free size_t *progs = NULL;
+	struct uerr *err = engines_open(object_path, &e);
+	size_t n = 0;
+
+	*ret = (struct jit_bench){ .rounds = rounds };
+	if (err)
+		return err;
+	progs = calloc(engines_nprogs(e), sizeof(*progs));
+	s = calloc(engines_nprogs(e), sizeof(*s));
+	ret->rows = calloc(engines_nprogs(e), sizeof(*ret->rows));
+	if (!progs || !s || !ret->rows)
+		return uerr_nomem();
+	for (size_t i = 0; i < engines_nprogs(e); i++)
+		if (!only || strstr(engines_prog_name(e, i), only) || !strcmp(engines_prog_name(e, i), "empty"))
+			progs[n++] = i;
+	for (u32 r = 0; !err && r < rounds; r++)
+		err = one_round(e, progs, n, s, r, slice_ns);
+	for (size_t i = 0; !err && i < n; i++) {
+		u64 ns = 0;
+
+		summarize(e, progs[i], &s[i], rounds, &ret->rows[i]);
+		err = engines_compile(e, progs[i], 50, &ns);
+		ret->rows[i].compile_ns = (double)ns;
+	}
+	ret->nrows = n;
+	if (engines_kernel_reason(e))
+		snprintf(ret->reason, sizeof(ret->reason), "%s", engines_kernel_reason(e));
+	subtract_empty(ret);
+	means(ret);
+	return err;
+}
+
+void jit_bench_deinit(struct jit_bench *b)
+{
+	free(b->rows);
+	b->rows = NULL;
+}
+
+static void markdown_row(const struct jit_bench *b, const struct jit_bench_row *r, FILE *f)
+{
+	const double *ns = r->ns;
+
+	fprintf(f, "| %s | %u | %.1f | %.1f (%.0f %%) |", r->name, r->insns, ns[ENGINE_INTERP], ns[ENGINE_JIT],
+		100 * r->spread[ENGINE_JIT]);
+	if (*b->reason)
+		fprintf(f, " – | – |");
+	else
+		fprintf(f, " %.1f (%.0f %%) | %.2f |", ns[ENGINE_KERNEL], 100 * r->spread[ENGINE_KERNEL],
+			ns[ENGINE_JIT] / ns[ENGINE_KERNEL]);
+	fprintf(f, " %.1f | %u | %u | %.2f |\n", ns[ENGINE_INTERP] / ns[ENGINE_JIT], r->code_size, r->kernel_code_size,
+		r->compile_ns / r->insns);
+}
+
+void jit_bench_markdown(const struct jit_bench *b, FILE *f)
+{
+	fprintf(f,
+		"Nanoseconds a run, the minimum of %u rounds, in brackets how far the median lies above it. An empty "
+		"program's time (interpreter %.1f, JIT %.1f, kernel %.1f ns) is taken off each engine's figures. Ratio: "
+		"JIT / kernel's JIT, below 1 ours is faster.\n\n",
+		b->rounds, b->empty_ns[ENGINE_INTERP], b->empty_ns[ENGINE_JIT], b->empty_ns[ENGINE_KERNEL]);
+	fprintf(f, "| Program | Insns | Interpreter | JIT | Kernel's JIT | Ratio | Interpreter/JIT | Bytes | Kernel's | "
+		   "Compile ns/insn |\n|-|-|-|-|-|-|-|-|-|-|\n");
+	for (size_t i = 0; i < b->nrows; i++)
+		markdown_row(b, &b->rows[i], f);
+	if (*b->reason)
+		fprintf(f, "\nThe kernel's JIT was not measured: %s.\n", b->reason);
+	else
+		fprintf(f, "\nGeometric mean of the ratio: **%.3f**, largest %.2f.", b->ratio, b->worst);
+	fprintf(f, " Interpreter/JIT, geometric mean: %.1f.\n\n", b->interp);
+}
