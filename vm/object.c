@@ -591,6 +591,8 @@ void object_free(struct object *obj)
 		free(obj->progs[i].insns);
 		free(obj->progs[i].lines);
 		free(obj->progs[i].texts);
+		free(obj->progs[i].subprogs);
+		free(obj->progs[i].facts);
 		free((char *)obj->progs[i].file);
 	}
 	free(obj->maps);

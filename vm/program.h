@@ -11,6 +11,8 @@
 #include "base/uerr.h"
 #include "maps/umap.h"
 
+struct btf_index;
+
 /* linux/bpf.h of Debian 12 lacks what came with v4 */
 #ifndef BPF_MEMSX
 #define BPF_MEMSX 0x80
@@ -20,18 +22,52 @@
  * BPF_PSEUDO_MAP_IDX (src_reg 5, imm = index here) and BPF_PSEUDO_MAP_IDX_VALUE
  * (src_reg 6, next imm = offset into the value of entry 0). */
 struct vm_map {
-	const struct umap *map; /* geometry and id; base is where this process sees it */
+	const struct umap *map;      /* geometry and id; base is where this process sees it */
+	/* for the verifier; all may be missing */
+	const struct btf_index *btf; /* in which the types are: where a value has its bpf_spin_lock */
+	u32 key_type, value_type;
+	const void *frozen;          /* contents of .rodata, value_size bytes: what they say is known */
 };
 
-/* What check.c found out, for the trampoline and the JIT. */
+/* What verify_program() found out, for the trampoline and the JIT. After
+ * check_program() alone it is the worst that can be. */
 struct vm_prog_info {
-	u32 ctx_fields;    /* TARGET_REG_BIT mask of ctx fields that it may read */
-	u32 stack_depth;   /* bytes, over the deepest call chain */
-	u32 nsubprogs;     /* including the main one */
-	bool uses_percpu;  /* needs a claimed slot */
-	bool uses_helpers; /* calls any helper that is not inlined */
-	bool leaf_pure;    /* cannot write any memory but its stack */
-	u64 helpers[4];    /* bit set of helper ids */
+	u32 ctx_fields;     /* TARGET_REG_BIT mask of ctx fields that it may read */
+	u32 ctx_end;        /* one past the highest byte of ctx that it may access; 0: none */
+	u32 stack_depth;    /* bytes, over the deepest call chain */
+	u32 nsubprogs;      /* including the main one */
+	bool uses_percpu;   /* needs a claimed slot */
+	bool uses_helpers;  /* calls any helper that is not inlined */
+	bool leaf_pure;     /* cannot write any memory but its stack */
+	bool writes_memory; /* may write the target's own memory (not: stack, maps) */
+	bool can_sleep;     /* calls a helper that may sleep */
+	u64 helpers[4];     /* bit set of helper ids */
+};
+
+/* One function of a program. */
+struct vm_subprog {
+	u32 start;    /* its first instruction */
+	u32 stack;    /* bytes of stack that it uses at most: all accesses lie in [fp - stack, fp) */
+	u32 type_id;  /* BTF_KIND_FUNC in the object's BTF, 0 unknown */
+	bool global;  /* not static: verified on its own, from its prototype */
+	char name[64];
+};
+
+enum insn_fact_flags {
+	FACT_UNREACHED = 1,    /* no path leads here */
+	FACT_DEAD_STORE = 2,   /* the stack bytes it writes are never read */
+	FACT_SIZE = 4,         /* size holds */
+	FACT_ON_STACK = 8,     /* mem_off holds */
+	FACT_KEY_ON_STACK = 16 /* key_off holds */
+};
+
+/* What the verifier proved about one instruction, on every path. */
+struct insn_fact {
+	u8 flags;    /* enum insn_fact_flags */
+	u16 map;     /* helper call: 1 + index of the map in r1, or 0 */
+	u32 size;    /* helper call: the constant size argument */
+	s16 mem_off; /* helper call: where its memory argument (probe_read's destination …) lies, from fp */
+	s16 key_off; /* helper call: where a map key lies, from fp */
 };
 
 struct vm_env; /* vm/env.h */
@@ -46,7 +82,12 @@ struct vm_prog {
 	const char **texts;     /* source text of each instruction's line, NULL unknown; or NULL. The strings
 	                         * belong to the object's BTF. */
 	struct vm_prog_info info;
-	bool checked;           /* check_program() accepted it */
+	const struct btf_index *btf; /* that subprogs' type_id are of, or NULL; belongs to the object */
+	struct vm_subprog *subprogs; /* in order; from the loader as far as the object names them, from
+	                              * verify_program() all; or NULL */
+	u32 nsubprogs;
+	struct insn_fact *facts; /* for each instruction, by verify_program(); or NULL */
+	bool checked;           /* check_program() or verify_program() accepted it */
 	const struct vm_env *env; /* an embedder's ctx and helpers, or NULL: struct pt_regs and helpers.def */
 };
 
@@ -54,10 +95,12 @@ struct vm_prog {
 const char *vm_helper_name(u32 id); /* "bpf_ktime_get_ns", or NULL: not there */
 bool vm_helper_known(u32 id);       /* implemented in the runtime, may be called */
 
-/* Judges a program: until the full verifier, structurally (known opcodes,
- * reserved fields zero, jumps inside, no unreachable end, known helpers, stack
- * accesses by constant offset inside 512 bytes). Fills P->info and P->checked.
- * UERR_REJECTED names instruction, source line, rule, and what to try. */
+/* Judges a program by its shape alone: known opcodes, reserved fields zero, jumps
+ * inside, no run past an end, known helpers, no recursion. What it accepts can be
+ * compiled, but may not run on anybody's memory: that takes verify_program()
+ * (vm/verify.h), which begins with this. Fills P->info with the worst case, and
+ * P->checked. UERR_REJECTED names instruction, source line, rule, and what to
+ * try. */
 struct uerr *check_program(struct vm_prog *p, const struct vm_map *maps, size_t nmaps) UERR_MUST_CHECK;
 
 /* Runs P in this process with r1, r2 as given. MEM may be NULL. FRAME may be
