@@ -40,7 +40,7 @@ const char *vm_prog_helper_name(const struct vm_prog *p, u32 id)
 {
 	const struct env_helper *own = own_helper(p, id);
 
-	return own ? own->name : vm_helper_name(id);
+	return own ? own->info.name : vm_helper_name(id);
 }
 
 helper_fn vm_prog_helper_fn(const struct vm_prog *p, u32 id)

@@ -22,7 +22,6 @@ enum { ENV_CTX_READ = 1, ENV_CTX_WRITE = 2 };
 
 struct env_helper {
 	u32 id;
-	const char *name;
 	struct helper_info info;
 	helper_fn fn;
 };

@@ -71,11 +71,14 @@ helper_fn runtime_helper(u32 id)
 
 #define SELF_NRECS THREAD_RECS_DEFAULT
 
+/* Not allocated, so that no program can be without a record. */
+static u8 self_table[THREAD_TABLE_SIZE(SELF_NRECS)] __attribute__((aligned(4096)));
 static struct target_env self_env;
 static struct site_data self_site = { .env = (addr_t)&self_env };
 static pthread_once_t self_once = PTHREAD_ONCE_INIT;
 static pthread_key_t self_key;
-static __thread struct thread_rec *self_rec;
+/* initial-exec: one load instead of a call, also in a shared library. */
+static __thread struct thread_rec *self_rec __attribute__((tls_model("initial-exec")));
 
 /* glibc's registration of rseq (sys/rseq.h, since 2.35), where there is one. */
 extern const ptrdiff_t __rseq_offset __attribute__((weak));
@@ -150,11 +153,9 @@ static void after_fork(void)
 static void self_init(void)
 {
 	struct target_private *priv = pages(PAGE);
-	struct thread_table *table = pages(ALIGN_UP(THREAD_TABLE_SIZE(SELF_NRECS), PAGE));
+	struct thread_table *table = (struct thread_table *)self_table;
 	void *vdso = NULL;
 
-	if (!table) /* no thread could have a record; there is nothing to fall back to */
-		abort();
 	if (priv)
 		madvise(priv, PAGE, MADV_WIPEONFORK);
 	table->magic = THREAD_TABLE_MAGIC;
