@@ -32,7 +32,7 @@
 #include "vm/opcodes.h"
 #include "vm/program.h"
 
-#define MAX_INSNS INSN_MAX
+#define MAX_INSNS 65536
 #define MAX_MEM (1 << 20)
 #define BOUND 1000000000ull
 #define SECONDS 10
