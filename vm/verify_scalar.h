@@ -37,14 +37,15 @@ static inline bool scalar_is_const(const struct scalar *s)
 }
 
 /* dst = dst OP src, OP being BPF_ADD … BPF_ARSH, BPF_DIV and BPF_MOD with
- * IS_SIGNED; 32-bit operations zero the upper half. Division by zero as BPF has
- * it (0, or dst). */
+ * IS_SIGNED; 32-bit operations zero the upper half. Quotients, remainders and
+ * shifts by what is no constant are unknown, as in the kernel. DST may be SRC. */
 void scalar_alu(struct scalar *dst, u8 op, bool is_signed, bool w64, const struct scalar *src);
 void scalar_neg(struct scalar *dst, bool w64);
 
 /* The low BITS (8, 16, 32), sign- or zero-extended to 64, or to 32 when !W64. */
 void scalar_extend(struct scalar *s, unsigned bits, bool is_signed, bool w64);
-/* BPF_TO_BE, BPF_TO_LE and bswap of BITS (16, 32, 64); SWAP false: only cut off. */
+/* BPF_TO_BE, BPF_TO_LE and bswap of BITS (16, 32, 64); SWAP false: only cut off.
+ * The result is unknown, as in the kernel. */
 void scalar_bswap(struct scalar *s, unsigned bits, bool swap);
 
 /* Whether `if a OP b` is certainly taken (1), certainly not (0), unknown (-1).
@@ -59,6 +60,7 @@ bool scalar_contains(const struct scalar *old, const struct scalar *cur);
 /* S plus constant OFF is certainly a multiple of ALIGN (a power of two). */
 bool scalar_aligned(const struct scalar *s, s64 off, u32 align);
 
-/* "scalar(umax=255,var_off=(0x0; 0xff))" without the word, as the kernel's log
- * has it; "" for an unknown. */
+/* What the kernel's log has between the parentheses of "scalar(…)":
+ * "smin=0,smax=umax=255,var_off=(0x0; 0xff)"; "" for an unknown. Returns the
+ * length that it would have with room enough, as snprintf does. */
 size_t scalar_format(const struct scalar *s, char *ret, size_t size);
