@@ -59,19 +59,26 @@ static void cleanup_elfp(struct object_elf **elf)
 
 /* --- libbpf's words --- */
 
-/* libbpf has one print function for the whole process: while it is ours, this
- * lock is held. */
+/* libbpf has one print function for the whole process. While it is ours, this
+ * lock is held; what libbpf says on other threads, on behalf of a host that uses
+ * it as well, still goes where it went before. */
 static pthread_mutex_t print_lock = PTHREAD_MUTEX_INITIALIZER;
-static FILE *print_to;
+static libbpf_print_fn_t print_before;
+static __thread FILE *print_to; /* set on the thread that holds the lock */
+static __thread bool print_ours;
 
 void object_forked(void)
 {
 	pthread_mutex_init(&print_lock, NULL);
-	print_to = NULL;
+	print_ours = false;
 }
 
 static int print_catch(enum libbpf_print_level level, const char *fmt, va_list ap)
 {
+	libbpf_print_fn_t before = __atomic_load_n(&print_before, __ATOMIC_RELAXED);
+
+	if (!print_ours)
+		return before ? before(level, fmt, ap) : 0;
 	if (level != LIBBPF_WARN || !print_to)
 		return 0;
 	return vfprintf(print_to, fmt, ap);
@@ -81,7 +88,6 @@ struct words {
 	FILE *file;
 	char *text;
 	size_t size;
-	libbpf_print_fn_t before;
 };
 
 static void words_begin(struct words *w)
@@ -90,12 +96,17 @@ static void words_begin(struct words *w)
 	w->text = NULL;
 	w->file = open_memstream(&w->text, &w->size);
 	print_to = w->file;
-	w->before = libbpf_set_print(print_catch);
+	print_ours = true;
+	__atomic_store_n(&print_before, libbpf_set_print(print_catch), __ATOMIC_RELAXED);
 }
 
 static void words_end(struct words *w)
 {
-	libbpf_set_print(w->before);
+	libbpf_print_fn_t now = libbpf_set_print(print_before);
+
+	if (now != print_catch) /* the host has changed it meanwhile */
+		libbpf_set_print(now);
+	print_ours = false;
 	print_to = NULL;
 	if (w->file)
 		fclose(w->file);
@@ -283,12 +294,12 @@ static struct uerr *map_refuse(const struct bpf_map *map, const char *object)
 }
 
 /* A program without a type is taken for one of a user probe. */
-static struct uerr *prog_accept(struct bpf_program *prog, const char *object)
+static struct uerr *prog_accept(struct bpf_program *prog, const char *object, bool any)
 {
 	enum bpf_prog_type type = bpf_program__type(prog);
 	const char *type_name = libbpf_bpf_prog_type_str(type);
 
-	if (type == BPF_PROG_TYPE_UNSPEC) {
+	if (type == BPF_PROG_TYPE_UNSPEC || any) {
 		bpf_program__set_type(prog, BPF_PROG_TYPE_KPROBE);
 		return NULL;
 	}
@@ -337,7 +348,7 @@ static struct uerr *object_prepare(struct bpf_object *b, const struct object_opt
 	bpf_object__for_each_program(prog, b) {
 		if (!bpf_program__autoload(prog))
 			continue;
-		err = prog_accept(prog, opts->name);
+		err = prog_accept(prog, opts->name, opts->any_section);
 		if (err)
 			return err;
 		nprogs++;

@@ -41,6 +41,7 @@ struct object_opts {
 	const char *name;      /* for messages, and the object's name */
 	const struct object_map_size *sizes;
 	size_t nsizes;
+	bool any_section;      /* programs in sections of any name: the caller says what ctx is */
 };
 
 /* Loads the object in BYTES. Errors are UERR_FAILED with libbpf's own words

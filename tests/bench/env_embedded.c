@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The third environment: the programs called in this process through libbpfvm. */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdint.h>
 
-#include "base/cleanup.h"
 #include "base/target_abi.h"
 #include "bench.h"
 #include "vm/bpfvm.h"
@@ -14,17 +10,15 @@ static struct bpfvm *vm;
 
 struct uerr *env_embedded_open(const char *object_path)
 {
-	cleanup_free char *words = NULL;
-	cleanup_free void *bytes = NULL;
-	size_t size;
-	struct uerr *err = bench_read_file(object_path, &bytes, &size);
+	struct bpfvm_error *error = NULL;
+	struct uerr *err;
 
-	if (err)
-		return err;
-	vm = bpfvm_open(bytes, size, "bench", &words);
-	if (!vm)
-		return uerr_new(UERR_FAILED, "libbpfvm: %s", words ? words : "no reason given");
-	return NULL;
+	vm = bpfvm_open_file(object_path, &error);
+	if (vm && !bpfvm_load(vm, 0, &error))
+		return NULL;
+	err = uerr_new(UERR_FAILED, "libbpfvm: %s", bpfvm_error_message(error));
+	bpfvm_error_free(error);
+	return err;
 }
 
 void env_embedded_close(void)
@@ -53,11 +47,11 @@ struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint6
 	start = bench_now_ns();
 	if (n == 1)
 		for (uint64_t i = 0; i < calls; i++)
-			sum += bpfvm_run(progs[0], &regs, sizeof(regs));
+			sum += bpfvm_call(progs[0], &regs, sizeof(regs));
 	else
 		for (uint64_t i = 0; i < calls; i++)
-			sum += bpfvm_run(progs[0], &regs, sizeof(regs)) +
-			       bpfvm_run(progs[1], &regs, sizeof(regs));
+			sum += bpfvm_call(progs[0], &regs, sizeof(regs)) +
+			       bpfvm_call(progs[1], &regs, sizeof(regs));
 	*ret = bench_now_ns() - start;
 	if (embed && sum != calls * 2)
 		return uerr_new(UERR_FAILED, "libbpfvm computed a wrong result");
