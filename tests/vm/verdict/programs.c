@@ -46,6 +46,8 @@ const u8 *map_contents(u32 map)
 #define POLICY(name_, words_, ...) \
 	{ .name = name_, .words = words_, .verdict = VERDICT_POLICY, .insns = { __VA_ARGS__ } }
 
+/* What has no name of its own */
+#define INSN(...) { __VA_ARGS__ }
 /* What many programs consist of */
 #define RETURN MOV_IMM(R0, 0), EXIT
 #define ADD(d, i) ALU64_IMM(BPF_ADD, d, i)
@@ -62,19 +64,26 @@ const u8 *map_contents(u32 map)
 #define UNKNOWN(d) CALL(BPF_FUNC_get_prandom_u32), MOV_REG(d, R0)
 #define UNKNOWN64(d) CALL(BPF_FUNC_ktime_get_ns), MOV_REG(d, R0)
 
+#include "tests/vm/verdict/alu.h"
 #include "tests/vm/verdict/branches.h"
 #include "tests/vm/verdict/ctx.h"
 #include "tests/vm/verdict/helpers.h"
 #include "tests/vm/verdict/map_value.h"
 #include "tests/vm/verdict/maps.h"
+#include "tests/vm/verdict/flow.h"
 #include "tests/vm/verdict/scalars.h"
 #include "tests/vm/verdict/stack.h"
+#include "tests/vm/verdict/subprogs.h"
+#include "tests/vm/verdict/callbacks.h"
+#include "tests/vm/verdict/refs.h"
 
 #define THEME(name) { #name, name, ARRAY_SIZE(name) }
 const struct theme themes[] = {
 	THEME(scalars),
 	THEME(branches), THEME(branches32), THEME(stack), THEME(spill), THEME(var_off), THEME(ctx), THEME(map_value), THEME(rodata),
-	THEME(maps), THEME(null), THEME(helpers),
+	THEME(maps), THEME(null), THEME(helpers), THEME(alu), THEME(v4),
+	THEME(pointer_arith), THEME(atomics), THEME(flow), THEME(loops), THEME(pruning), THEME(subprogs), THEME(depth),
+	THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr),
 };
 const size_t nthemes = ARRAY_SIZE(themes);
 
