@@ -6,12 +6,16 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "injector/inject.h"
 #include "injector/trampoline.h"
 #include "vm/runtime.h"
 
 u64 arena_base_size(void)
 {
-	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul);
+	size_t batch;
+
+	inject_batch_code(&batch);
+	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(batch, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul);
 }
 
 u64 arena_program_size(const struct program *p)
@@ -27,10 +31,15 @@ u64 arena_window_size(const struct window *w, size_t ncalls)
 void arena_start(struct arena *a, void *local, const struct target_env *env)
 {
 	const struct runtime_blob *blob = runtime_blob();
+	const u8 *batch;
+	size_t size;
 
 	memcpy(local, blob->bytes, blob->size);
 	a->used = blob->size;
 	a->top = a->size;
+	batch = inject_batch_code(&size);
+	a->batch = arena_alloc(a, size);
+	memcpy(arena_local(a, local, a->batch), batch, size);
 	a->env = arena_alloc(a, sizeof(*env));
 	memcpy(arena_local(a, local, a->env), env, sizeof(*env));
 }

@@ -3,6 +3,7 @@
  * Filling code arenas, in the worker. An arena is complete in itself:
  *
  *	addr ┌ runtime blob (vm/runtime)
+ *	     ├ the injector's routine for many system calls at once
  *	     ├ struct target_env
  *	     ├ for each map used: struct umap, base as the target has it
  *	     ├ for each program used: its machine code

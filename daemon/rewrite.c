@@ -627,6 +627,14 @@ static struct uerr *unmap_mappings(struct rewrite *rw, bool base)
 	return err;
 }
 
+/* Any arena will do, an empty one too: code is unmapped last. */
+static void use_batch(struct rewrite *rw)
+{
+	vec_foreach(a, &rw->t->arenas)
+		if (a->batch)
+			inject_use_batch(rw->in, a->batch);
+}
+
 static bool all_arenas_empty(const struct target *t)
 {
 	vec_foreach(a, &t->arenas)
@@ -789,8 +797,10 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 		err = change_windows(rw);
 	if (!err)
 		err = unmap_empty_arenas(rw);
-	if (!err)
+	if (!err) {
+		use_batch(rw);
 		err = commit(rw, stop);
+	}
 	inject_end(rw->in);
 	rw->in = NULL;
 	return err;

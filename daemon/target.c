@@ -386,6 +386,7 @@ static void pack_arena(const struct arena *a, struct packer *p)
 	pack_u8(p, a->retired);
 	pack_u8(p, a->full);
 	pack_u64(p, a->env);
+	pack_u64(p, a->batch);
 	pack_u32(p, a->maps.n);
 	pack_bytes(p, a->maps.data, a->maps.n * sizeof(*a->maps.data));
 	pack_u32(p, a->progs.n);
@@ -474,6 +475,7 @@ static void unpack_arena(struct unpacker *u, struct target *t)
 	a.retired = unpack_u8(u);
 	a.full = unpack_u8(u);
 	a.env = unpack_u64(u);
+	a.batch = unpack_u64(u);
 	unpack_vec(u, &a.maps);
 	unpack_vec(u, &a.progs);
 	if (!vec_push(&t->arenas, a)) {

@@ -76,6 +76,7 @@ struct arena {
 	bool retired;  /* nothing in it is used; unmapped as soon as nobody is inside */
 	bool full;     /* nothing may be added: shared with a fork parent */
 	addr_t env;
+	addr_t batch;  /* the injector's routine (inject_use_batch) */
 	VEC(struct arena_map) maps;
 	VEC(struct arena_prog) progs;
 };

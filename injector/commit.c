@@ -26,6 +26,9 @@
 #include "base/cleanup.h"
 #include "injector/remote_mem.h"
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
 #define CLEAR_TRIES 8  /* for threads to leave the windows and to be able to make calls */
 #define UNMAP_TRIES 6  /* for code to become empty: 1+2+4+… ms between */
 
@@ -140,10 +143,9 @@ static struct thread *any_stopped(struct injection *in)
 
 /* Is everything that is still mapped free of threads? Decided for all ranges
  * before the first is unmapped. Data goes only when all code has gone. */
-static size_t mark_empty(struct injection *in, bool *empty)
+static void mark_empty(struct injection *in, bool *empty)
 {
 	bool code_left = false;
-	size_t n = 0;
 
 	for (size_t i = 0; i < in->unmaps.n; i++) {
 		struct unmap_req *u = &in->unmaps.data[i];
@@ -153,7 +155,6 @@ static size_t mark_empty(struct injection *in, bool *empty)
 			continue;
 		empty[i] = !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u);
 		code_left |= !empty[i];
-		n += empty[i];
 	}
 	for (size_t i = 0; i < in->unmaps.n; i++) {
 		struct unmap_req *u = &in->unmaps.data[i];
@@ -161,25 +162,71 @@ static size_t mark_empty(struct injection *in, bool *empty)
 		if (u->done || u->is_code || code_left || (u->entered && u->entered(u->arg)))
 			continue;
 		empty[i] = true;
-		n++;
+	}
+}
+
+static void note_unmapped(struct injection *in, const struct remote_op *op)
+{
+	vec_foreach(u, &in->unmaps)
+		if (!op->ret && u->addr - op->args[0] < op->args[1])
+			u->done = true;
+}
+
+/* What is empty and of this kind, neighbours in one: each munmap has to be told
+ * to every CPU that the process has run on. */
+static size_t collect_unmaps(struct injection *in, const bool *empty, bool code, struct remote_op *ops)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < in->unmaps.n; i++) {
+		const struct unmap_req *u = &in->unmaps.data[i];
+
+		if (!empty[i] || u->is_code != code)
+			continue;
+		if (n && ops[n - 1].args[0] + ops[n - 1].args[1] == u->addr)
+			ops[n - 1].args[1] += u->size;
+		else
+			ops[n++] = REMOTE_OP(SYS_munmap, u->addr, u->size);
 	}
 	return n;
 }
 
-static struct uerr *unmap_empty(struct injection *in, struct remote *r, const bool *empty)
+/* Pages locked in memory are dropped by another name; a failure costs 4 KiB a
+ * page, nothing else. */
+static struct uerr *drop_locked(struct injection *in, struct remote *r, struct remote_op *ops, size_t n)
 {
-	struct uerr *err = NULL;
+	size_t k = 0;
 
-	for (size_t i = 0; i < in->unmaps.n && !err; i++) {
-		struct unmap_req *u = &in->unmaps.data[i];
-		s64 got = 0;
+	for (size_t i = 0; i < n; i++)
+		if (ops[i].ret == -EINVAL)
+			ops[k++] = REMOTE_OP(SYS_madvise, ops[i].args[0], ops[i].args[1], MADV_DONTNEED_LOCKED);
+	return remote_batch_all(r, in->batch_code, ops, k, -1);
+}
 
-		if (!empty[i])
-			continue;
-		err = REMOTE_CALL(r, &got, SYS_munmap, u->addr, u->size);
-		if (!err && !got)
-			u->done = true;
-	}
+/* What was ours for good: pages of text that equal the file again, and data, in
+ * one go; then code, where the routine for that lies, one by one. */
+static struct uerr *give_back(struct injection *in, struct remote *r, const bool *empty)
+{
+	size_t npages = in->set.pages.n, n;
+	cleanup_free struct remote_op *ops = calloc(npages + in->unmaps.n + 1, sizeof(*ops));
+	struct uerr *err;
+
+	if (!ops)
+		return uerr_nomem();
+	npages = patch_give_back(in, ops);
+	n = npages + collect_unmaps(in, empty, false, ops + npages);
+	err = remote_batch_all(r, in->batch_code, ops, n, -1);
+	for (size_t i = 0; i < n && !err; i++)
+		if (i >= npages)
+			note_unmapped(in, &ops[i]);
+	if (!err)
+		err = drop_locked(in, r, ops, npages);
+	if (err)
+		return err;
+	n = collect_unmaps(in, empty, true, ops);
+	err = remote_batch_all(r, 0, ops, n, -1);
+	for (size_t i = 0; i < n && !err; i++)
+		note_unmapped(in, &ops[i]);
 	return err;
 }
 
@@ -191,10 +238,8 @@ static struct uerr *clean_up(struct injection *in, struct remote *r, struct wind
 		return uerr_nomem();
 	/* While threads[x] makes calls, its own registers are in r->saved; its
 	 * th->regs still hold them, which is what counts here. */
-	patch_give_back(in, r);
-	if (mark_empty(in, empty))
-		return unmap_empty(in, r, empty);
-	return NULL;
+	mark_empty(in, empty);
+	return give_back(in, r, empty);
 }
 
 static bool unmaps_left(const struct injection *in)
@@ -203,6 +248,15 @@ static bool unmaps_left(const struct injection *in)
 		if (!in->unmaps.data[i].done)
 			return true;
 	return false;
+}
+
+static bool wants_memory(const struct injection *in)
+{
+	bool private = false;
+
+	vec_foreach(p, &in->placed)
+		private |= p->kind == RANGE_PRIVATE && !p->committed;
+	return private || in->shares.n;
 }
 
 /* Everything up to the change of text: after an error nothing has changed but
@@ -222,7 +276,7 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 		if (err)
 			return err;
 	}
-	if (in->shares.n) {
+	if (wants_memory(in)) {
 		*again = !inject_pick_stopped(in, &w->why);
 		err = with_calls(in, map_shares, w);
 		if (err)
@@ -390,6 +444,8 @@ struct uerr *inject_commit(struct injection *in, struct inject_stats *ret)
 	free(w.moved);
 	free(w.is_moved);
 	inject_clear_work(in);
+	if (in->alone_ns > w.stats.stopped_ns)
+		w.stats.stopped_ns = in->alone_ns;
 	if (!err && ret)
 		*ret = w.stats;
 	return err;

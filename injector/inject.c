@@ -290,6 +290,17 @@ struct uerr *inject_share(struct injection *in, addr_t addr, u64 size, int fd, b
 	return vec_push(&in->shares, s) ? NULL : uerr_nomem();
 }
 
+void inject_use_batch(struct injection *in, addr_t addr)
+{
+	in->batch_code = addr;
+}
+
+const u8 *inject_batch_code(size_t *size)
+{
+	*size = remote_batch_code_size();
+	return remote_batch_code;
+}
+
 struct uerr *inject_poke(struct injection *in, addr_t addr, const void *bytes, size_t len)
 {
 	struct poke p = { .addr = addr, .len = len };

@@ -64,7 +64,8 @@ struct uerr *inject_threads(struct injection *in, struct inject_thread **ret, si
 enum range_kind {
 	RANGE_CODE = 1,    /* anonymous shared; R-X there, RW here */
 	RANGE_SHARED = 2,  /* anonymous shared; RW on both sides */
-	RANGE_PRIVATE = 3, /* anonymous private, MADV_WIPEONFORK; RW there; not mapped here */
+	RANGE_PRIVATE = 3, /* reserved (PROT_NONE); from the window on anonymous private, MADV_WIPEONFORK, RW
+			    * there; not mapped here */
 	RANGE_MEMFD = 4,   /* reserved (PROT_NONE); inject_share() maps a memfd over it in the window */
 };
 
@@ -124,6 +125,12 @@ struct uerr *inject_unmap(struct injection *in, addr_t addr, u64 size, bool is_c
  * elsewhere into the range is then a stale one, and does not keep it mapped. */
 struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, addr_t lo, addr_t hi,
 				  bool (*entered)(void *arg), void *arg) UERR_MUST_CHECK;
+
+/* In the window, system calls that have to be made there are made in one go by
+ * the routine that inject_batch_code() gives, of which the caller has put a copy
+ * at ADDR in a CODE range. Without, each costs two more stops of one thread. */
+void inject_use_batch(struct injection *in, addr_t addr);
+const u8 *inject_batch_code(size_t *size);
 
 struct inject_stats {
 	u64 stopped_ns;      /* all threads stood still */

@@ -5,7 +5,7 @@
 #include "injector/inject.h"
 #include "injector/journal.h"
 #include "injector/near_alloc.h"
-#include "injector/remote_call.h"
+#include "injector/remote_batch.h"
 #include "injector/target_maps.h"
 #include "injector/tracee.h"
 
@@ -67,6 +67,8 @@ struct injection {
 	struct target_maps maps;
 	struct gadgets gadgets;
 	bool have_gadgets;
+	addr_t batch_code;   /* remote_batch_code in the target, or 0 */
+	u64 alone_ns;        /* how long its only thread stood still for inject_place() */
 	bool map_files;      /* /proc/PID/map_files can be opened: no descriptor in the target is needed */
 	struct journal_writer journal;
 	struct inject_facts facts;
@@ -113,7 +115,8 @@ bool patch_threads_clear(struct injection *in, struct user_regs_struct *moved, b
 struct uerr *patch_verify(struct injection *in) UERR_MUST_CHECK;
 struct uerr *patch_write(struct injection *in, const struct thread *th) UERR_MUST_CHECK;
 bool patch_wants_give_back(const struct injection *in);
-void patch_give_back(struct injection *in, struct remote *r);
+/* Into OPS, which has room for one a page: what drops our copies; how many. */
+size_t patch_give_back(struct injection *in, struct remote_op *ops);
 void patch_set_deinit(struct patch_set *set);
 
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */

@@ -38,9 +38,6 @@
 
 #define RED_ZONE 128
 #define STACK_SCAN (64u << 10)
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
 
 void patch_set_deinit(struct patch_set *set)
 {
@@ -425,24 +422,20 @@ bool patch_wants_give_back(const struct injection *in)
 }
 
 /* Our private copies of pages that equal the file again are dropped: the next
- * access brings the file's page. A failure costs 4 KiB, nothing else. */
-void patch_give_back(struct injection *in, struct remote *r)
+ * access brings the file's page. */
+size_t patch_give_back(struct injection *in, struct remote_op *ops)
 {
-	cleanup_uerr struct uerr *err = NULL;
 	struct patch_set *set = &in->set;
+	size_t k = 0;
 
-	for (size_t i = 0, n; i < set->pages.n && !err; i += n) {
-		s64 got = 0;
-
+	for (size_t i = 0, n; i < set->pages.n; i += n) {
 		n = 1;
 		if (!can_give_back(set, i))
 			continue;
 		while (i + n < set->pages.n && set->pages.data[i + n].addr == set->pages.data[i].addr + n * PAGE &&
 		       can_give_back(set, i + n))
 			n++;
-		err = REMOTE_CALL(r, &got, SYS_madvise, set->pages.data[i].addr, n * PAGE, MADV_DONTNEED);
-		if (!err && got == -EINVAL) /* locked in memory */
-			err = REMOTE_CALL(r, &got, SYS_madvise, set->pages.data[i].addr, n * PAGE,
-					  MADV_DONTNEED_LOCKED);
+		ops[k++] = REMOTE_OP(SYS_madvise, set->pages.data[i].addr, n * PAGE, MADV_DONTNEED);
 	}
+	return k;
 }

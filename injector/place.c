@@ -2,6 +2,10 @@
 /*
  * Reserving ranges in a running target: addresses are chosen and journalled
  * while it runs, then one thread stops for all the mmaps.
+ *
+ * Ranges that get their memory in the window (commit.c) are only reserved here;
+ * those that follow one another in the request lie side by side and are reserved
+ * by one call: a run.
  */
 #include "inject_priv.h"
 
@@ -20,9 +24,6 @@
 
 #include "base/cleanup.h"
 
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18
-#endif
 #define PLACE_TRIES 16
 
 static addr_t start_of_heap(pid_t pid)
@@ -53,13 +54,40 @@ static u64 stack_limit(pid_t pid)
 	return lim.rlim_cur;
 }
 
-/* Finds an address for range I of RANGES; the earlier ones are taken. */
-static struct uerr *choose(struct injection *in, struct inject_range *ranges, size_t i)
+static bool is_reserved(enum range_kind kind)
+{
+	return kind == RANGE_MEMFD || kind == RANGE_PRIVATE;
+}
+
+/* How many ranges from I on make one run. */
+static size_t run_length(const struct inject_range *ranges, size_t n, size_t i)
+{
+	size_t k = i + 1;
+
+	if (is_reserved(ranges[i].kind))
+		while (k < n && is_reserved(ranges[k].kind) && ranges[k].near == ranges[i].near &&
+		       ranges[k].near_end == ranges[i].near_end)
+			k++;
+	return k - i;
+}
+
+static u64 run_size(const struct inject_range *ranges, size_t n)
+{
+	u64 size = 0;
+
+	for (size_t i = 0; i < n; i++)
+		size += ranges[i].size;
+	return size;
+}
+
+/* Finds addresses for the run of N at I in RANGES; the earlier ones are taken. */
+static struct uerr *choose(struct injection *in, struct inject_range *ranges, size_t i, size_t n)
 {
 	cleanup_free struct near_zone *taken = calloc(in->placed.n + i + 1, sizeof(*taken));
 	struct near_request rq = { .maps = &in->maps, .taken = taken, .brk = start_of_heap(in->t.pid),
-				   .stack_limit = stack_limit(in->t.pid), .size = ranges[i].size,
+				   .stack_limit = stack_limit(in->t.pid), .size = run_size(ranges + i, n),
 				   .near = ranges[i].near, .near_end = ranges[i].near_end };
+	addr_t at;
 
 	if (!taken)
 		return uerr_nomem();
@@ -69,10 +97,12 @@ static struct uerr *choose(struct injection *in, struct inject_range *ranges, si
 		taken[rq.ntaken++] = (struct near_zone){ ranges[k].addr, ranges[k].addr + ranges[k].size };
 	if (getrandom(&rq.random, sizeof(rq.random), 0) != sizeof(rq.random))
 		rq.random = now_ns();
-	if (near_alloc(&rq, &ranges[i].addr))
-		return NULL;
-	return uerr_new(UERR_CANNOT_PROBE, "process %d (%s) has no %lu KiB free within reach of 0x%lx", in->t.pid,
-			in->t.comm, ranges[i].size / 1024, ranges[i].near);
+	if (!near_alloc(&rq, &at))
+		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s) has no %lu KiB free within reach of 0x%lx",
+				in->t.pid, in->t.comm, rq.size / 1024, ranges[i].near);
+	for (size_t k = i; k < i + n; at += ranges[k++].size)
+		ranges[k].addr = at;
+	return NULL;
 }
 
 static void journal_plan(struct injection *in, const struct inject_range *r, u64 inode)
@@ -80,6 +110,15 @@ static void journal_plan(struct injection *in, const struct inject_range *r, u64
 	struct journal_range jr = { .kind = r->kind, .addr = r->addr, .size = r->size, .inode = inode };
 
 	journal_range(&in->journal, &jr);
+}
+
+static struct uerr *choose_and_plan(struct injection *in, struct inject_range *ranges, size_t i, size_t n)
+{
+	struct uerr *err = choose(in, ranges, i, n);
+
+	for (size_t k = i; k < i + n && !err; k++)
+		journal_plan(in, &ranges[k], 0);
+	return err;
 }
 
 static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
@@ -96,80 +135,57 @@ static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
 
 static int range_prot(enum range_kind kind)
 {
-	return kind == RANGE_CODE ? PROT_READ | PROT_EXEC : kind == RANGE_MEMFD ? PROT_NONE : PROT_READ | PROT_WRITE;
+	return kind == RANGE_CODE ? PROT_READ | PROT_EXEC : is_reserved(kind) ? PROT_NONE : PROT_READ | PROT_WRITE;
 }
 
-/* One remote mmap at R->addr; *ret is 0 or an errno. */
-static struct uerr *map_at(struct remote *r, const struct inject_range *range, s64 fd, int *ret)
+static struct uerr *map_at(struct remote *r, const struct inject_range *run, size_t n, s64 fd, s64 *ret)
 {
-	bool shared = range->kind == RANGE_CODE || range->kind == RANGE_SHARED;
-	u64 flags = MAP_FIXED_NOREPLACE | (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE);
-	struct uerr *err;
-	s64 got;
+	u64 flags = MAP_FIXED_NOREPLACE | (is_reserved(run->kind) ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
 
 	if (fd < 0)
 		flags |= MAP_ANONYMOUS;
-	err = REMOTE_CALL(r, &got, SYS_mmap, range->addr, range->size, range_prot(range->kind), flags, (u64)fd, 0);
-	if (err)
-		return err;
-	*ret = got < 0 && got > -4096 ? (int)-got : 0;
-	if (!*ret && (u64)got != range->addr) {
-		/* A kernel before 4.17 takes the address for a hint. */
-		err = REMOTE_CALL(r, &got, SYS_munmap, (u64)got, range->size);
-		*ret = EEXIST;
+	return REMOTE_CALL(r, ret, SYS_mmap, run->addr, run_size(run, n), range_prot(run->kind), flags, (u64)fd, 0);
+}
+
+/* Remembers that the run is there. */
+static struct uerr *note_placed(struct injection *in, const struct inject_range *run, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct placed p = { .kind = run[i].kind, .addr = run[i].addr, .size = run[i].size,
+				    .inode = run[i].inode, .mapped = true };
+
+		if (!vec_push(&in->placed, p))
+			return uerr_nomem();
 	}
-	return err;
+	return NULL;
 }
 
-static struct uerr *wipe_on_fork(struct remote *r, const struct inject_range *range)
-{
-	struct uerr *err;
-	s64 got;
-
-	err = REMOTE_CALL(r, &got, SYS_madvise, range->addr, range->size, MADV_WIPEONFORK);
-	if (!err && got)
-		err = uerr_errno((int)-got, "process %d: MADV_WIPEONFORK", r->t->pid);
-	return err;
-}
-
-/* Remembers that range I is there, or may be. */
-static struct uerr *note_placed(struct injection *in, const struct inject_range *r)
-{
-	struct placed p = { .kind = r->kind, .addr = r->addr, .size = r->size, .inode = r->inode, .mapped = true };
-
-	return vec_push(&in->placed, p) ? NULL : uerr_nomem();
-}
-
-static struct uerr *map_one(struct injection *in, struct remote *r, struct inject_range *ranges, size_t i,
+/* The run of N at I. */
+static struct uerr *map_run(struct injection *in, struct remote *r, struct inject_range *ranges, size_t i, size_t n,
 			    s64 remote_fd)
 {
-	struct uerr *err;
-	int code = 0;
+	struct uerr *err = NULL;
+	s64 got = 0;
 
 	for (int try = 0; try < PLACE_TRIES; try++) {
-		err = map_at(r, &ranges[i], remote_fd, &code);
-		if (err || code != EEXIST)
+		err = map_at(r, &ranges[i], n, remote_fd, &got);
+		if (err || got != -EEXIST)
 			break;
 		/* Taken since we looked. */
-		journal_range_gone(&in->journal, ranges[i].addr);
+		for (size_t k = i; k < i + n; k++)
+			journal_range_gone(&in->journal, ranges[k].addr);
 		err = inject_refresh_maps(in);
 		if (!err)
-			err = choose(in, ranges, i);
-		if (err)
-			return err;
-		journal_plan(in, &ranges[i], 0);
-		err = journal_flush(&in->journal);
+			err = choose_and_plan(in, ranges, i, n);
+		if (!err)
+			err = journal_flush(&in->journal);
 		if (err)
 			return err;
 	}
-	if (!err && code)
-		err = uerr_errno(code, "process %d (%s): cannot map %lu KiB", in->t.pid, in->t.comm,
-				 ranges[i].size / 1024);
-	if (!err)
-		err = note_placed(in, &ranges[i]);
-	if (!err && ranges[i].kind == RANGE_PRIVATE)
-		err = wipe_on_fork(r, &ranges[i]);
-	return err;
+	if (!err && remote_failed(got))
+		err = uerr_errno((int)-got, "process %d (%s): cannot map %lu KiB", in->t.pid, in->t.comm,
+				 run_size(&ranges[i], n) / 1024);
+	return err ? err : note_placed(in, &ranges[i], n);
 }
 
 /* Without map_files: a memfd made there, fetched by pidfd_getfd, gone from the
@@ -182,7 +198,7 @@ static struct uerr *map_memfd(struct injection *in, struct remote *r, struct inj
 	err = share_make_memfd(in, r, ranges[i].size, &remote_fd, fd);
 	if (err)
 		return err;
-	err = map_one(in, r, ranges, i, remote_fd);
+	err = map_run(in, r, ranges, i, 1, remote_fd);
 	err2 = REMOTE_CALL(r, &got, SYS_close, (u64)remote_fd);
 	if (!err)
 		return err2;
@@ -201,11 +217,12 @@ static struct uerr *map_ranges(struct injection *in, struct thread *th, struct i
 	struct uerr *err;
 
 	err = remote_begin(&r, &in->t, th, &in->gadgets);
-	for (size_t i = 0; i < n && !err; i++) {
+	for (size_t i = 0, len; i < n && !err; i += len) {
+		len = run_length(ranges, n, i);
 		if (!in->map_files && is_shared_kind(ranges[i].kind))
 			err = map_memfd(in, &r, ranges, i, &fds[i]);
 		else
-			err = map_one(in, &r, ranges, i, -1);
+			err = map_run(in, &r, ranges, i, len, -1);
 	}
 	remote_end(&r);
 	return err;
@@ -302,6 +319,7 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 	cleanup_free int *fds = malloc((n + 1) * sizeof(*fds));
 	struct thread *th = NULL;
 	struct uerr *err;
+	u64 from;
 
 	if (!fds)
 		return uerr_nomem();
@@ -315,18 +333,20 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 		err = tracee_check_alive(&in->t);
 	if (!err)
 		err = inject_refresh_maps(in);
-	for (size_t i = 0; i < n && !err; i++) {
-		err = choose(in, ranges, i);
-		if (!err)
-			journal_plan(in, &ranges[i], 0);
-	}
+	for (size_t i = 0; i < n && !err; i += run_length(ranges, n, i))
+		err = choose_and_plan(in, ranges, i, run_length(ranges, n, i));
 	if (!err)
 		err = journal_flush(&in->journal);
+	tracee_hurry(&in->t);
+	from = now_ns();
 	if (!err)
 		err = stop_for_place(in, ranges, n, &th);
 	if (!err)
 		err = map_ranges(in, th, ranges, n, fds);
 	tracee_release(&in->t);
+	if (in->t.threads.n == 1)
+		in->alone_ns = now_ns() - from;
+	tracee_hurry_end(&in->t);
 	if (!err)
 		err = share_locally(in, ranges, n, fds);
 	if (!err)

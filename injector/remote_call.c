@@ -334,14 +334,29 @@ static void drop_stack(struct remote *r)
 	r->saved_stack = NULL;
 }
 
+/* Registers first, then the mask: see above. */
+struct uerr *remote_go(struct remote *r, addr_t code, struct user_regs_struct *regs)
+{
+	u64 blocked = ~0ull & ~(1ull << (SIGTRAP - 1));
+
+	regs->rip = code;
+	regs->rsp = r->frame;
+	regs->orig_rax = (u64)-1;
+	regs->eflags &= ~0x100ull; /* no single step */
+	if (ptrace(PTRACE_SETREGS, r->th->tid, 0, regs))
+		return uerr_new(UERR_NO_TARGET, "process %d (%s): thread %d is gone", r->t->pid, r->t->comm,
+				r->th->tid);
+	ptrace(PTRACE_SETSIGMASK, r->th->tid, sizeof(blocked), &blocked);
+	r->halted = false;
+	return NULL;
+}
+
 static struct uerr *set_call(struct remote *r, long nr, const u64 args[6])
 {
 	struct user_regs_struct regs = r->saved;
 
-	regs.rip = r->g.syscall;
-	regs.rsp = r->frame;
-	regs.rbp = r->g.leave ? r->frame - 8 : r->saved.rbp;
-	regs.orig_rax = (u64)-1;
+	if (r->g.leave)
+		regs.rbp = r->frame - 8;
 	regs.rax = nr;
 	regs.rdi = args[0];
 	regs.rsi = args[1];
@@ -349,11 +364,7 @@ static struct uerr *set_call(struct remote *r, long nr, const u64 args[6])
 	regs.r10 = args[3];
 	regs.r8 = args[4];
 	regs.r9 = args[5];
-	regs.eflags &= ~0x100ull; /* no single step */
-	if (ptrace(PTRACE_SETREGS, r->th->tid, 0, &regs))
-		return uerr_new(UERR_NO_TARGET, "process %d (%s): thread %d is gone", r->t->pid, r->t->comm,
-				r->th->tid);
-	return NULL;
+	return remote_go(r, r->g.syscall, &regs);
 }
 
 struct uerr *remote_begin(struct remote *r, struct tracee *t, struct thread *th, const struct gadgets *g)
@@ -399,14 +410,12 @@ static bool run_to_syscall(struct remote *r, struct user_regs_struct *regs)
 
 struct uerr *remote_call(struct remote *r, long nr, const u64 args[6], s64 *ret)
 {
-	u64 blocked = ~0ull & ~(1ull << (SIGTRAP - 1));
 	struct user_regs_struct regs;
 	struct uerr *err;
 
 	err = set_call(r, nr, args);
 	if (err)
 		return err;
-	ptrace(PTRACE_SETSIGMASK, r->th->tid, sizeof(blocked), &blocked);
 	tracee_set_deadline(r->t, r->t->timeout_ms);
 	if (!run_to_syscall(r, &regs) || !run_to_syscall(r, &regs)) {
 		if (errno == ETIMEDOUT) {
@@ -426,22 +435,38 @@ struct uerr *remote_call(struct remote *r, long nr, const u64 args[6], s64 *ret)
 	return NULL;
 }
 
-/* From the exit of the last call to a stop in which the kernel still has to
- * look at signals: only there does it restart the interrupted system call that
- * the old registers may be in. No user instruction runs on the way. */
-static bool back_to_event_stop(struct remote *r)
+/* Lets a stopped thread go (GO), or takes a running one, to a stop in which the
+ * kernel still has to look at signals. */
+static bool run_to_event_stop(struct remote *r, bool go)
 {
 	int status, sig = 0;
 
-	tracee_set_deadline(r->t, r->t->timeout_ms);
-	for (;;) {
+	for (;; go = true) {
 		ptrace(PTRACE_INTERRUPT, r->th->tid, 0, 0);
-		if (ptrace(PTRACE_CONT, r->th->tid, 0, sig) || !tracee_wait(r->t, r->th, &status))
+		if ((go && ptrace(PTRACE_CONT, r->th->tid, 0, sig)) || !tracee_wait(r->t, r->th, &status))
 			return false;
 		if (status >> 16 == PTRACE_EVENT_STOP)
 			return true;
 		sig = status >> 16 || WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
 	}
+}
+
+bool remote_halt(struct remote *r)
+{
+	tracee_set_deadline(r->t, r->t->timeout_ms);
+	r->halted = run_to_event_stop(r, false);
+	return r->halted;
+}
+
+/* From the exit of the last call to a stop in which the kernel still has to
+ * look at signals: only there does it restart the interrupted system call that
+ * the old registers may be in. No user instruction runs on the way. */
+static bool back_to_event_stop(struct remote *r)
+{
+	if (r->halted)
+		return true;
+	tracee_set_deadline(r->t, r->t->timeout_ms);
+	return run_to_event_stop(r, true);
 }
 
 void remote_end(struct remote *r)

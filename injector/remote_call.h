@@ -29,6 +29,7 @@ struct remote {
 	u8 *saved_stack;
 	size_t saved_len;    /* from scratch on */
 	bool active;
+	bool halted;         /* in a stop from which it may go back at once (remote_halt) */
 };
 
 /* Looks for them, in the running target. */
@@ -44,6 +45,12 @@ struct uerr *remote_begin(struct remote *r, struct tracee *t, struct thread *th,
  * is gone. */
 struct uerr *remote_call(struct remote *r, long nr, const u64 args[6], s64 *ret) UERR_MUST_CHECK;
 #define REMOTE_CALL(r, ret, nr, ...) remote_call((r), (nr), (const u64[6]){ __VA_ARGS__ }, (ret))
+
+/* For remote_batch.c: sets the thread, which is still stopped, to run CODE with
+ * REGS, signals blocked, and the way back as its return address … */
+struct uerr *remote_go(struct remote *r, addr_t code, struct user_regs_struct *regs) UERR_MUST_CHECK;
+/* … and stops it while it runs there. False: it is gone, or errno is ETIMEDOUT. */
+bool remote_halt(struct remote *r);
 
 /* Puts the thread back as it was: stopped, in the same place. NULL-safe when
  * not begun. */

@@ -146,7 +146,7 @@ static const struct our_call calls[] = {
 	  { 0x10000000, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull, 0 } },
 	{ "munmap", SYS_munmap, false, { 0x10000000, PAGE } },
 	{ "madvise", SYS_madvise, false, { 0x10000000, PAGE, MADV_DONTNEED } },
-	{ "socketpair", SYS_socketpair, false, { AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, 0x10000000 } },
+	{ "socketpair", SYS_socketpair, false, { AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, 0x10000000 } },
 	{ "recvmsg", SYS_recvmsg, false, { 3, 0x10000000, MSG_CMSG_CLOEXEC | MSG_DONTWAIT } },
 	{ "close", SYS_close, false, { 3 } },
 	{ "memfd_create", SYS_memfd_create, false, { 0x10000000, 1 } },

@@ -23,16 +23,17 @@
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
 #endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
 #define BATCH 32
+#define PRIVATE_OPS 8 /* two a page */
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* A message header and its parts in the target's scratch area. */
@@ -78,42 +79,12 @@ static struct uerr *remote_close(struct remote *r, s64 fd)
 	return REMOTE_CALL(r, &got, SYS_close, (u64)fd);
 }
 
-/* Closes [first, last], all of them ours; false when the kernel is too old. */
-static bool remote_close_range(struct remote *r, int first, int last, struct uerr **err)
-{
-	s64 got = -ENOSYS;
-
-	*err = REMOTE_CALL(r, &got, SYS_close_range, (u64)first, (u64)last, 0);
-	return *err || !got;
-}
-
 /* Errors on the way out do not hide the first one. */
 static struct uerr *first_error(struct uerr *err, struct uerr *later)
 {
 	if (!err)
 		return later;
 	uerr_free(later);
-	return err;
-}
-
-/* Closes N descriptors, neighbours by one call: each costs two stops, and all
- * threads stand still meanwhile. A filter was asked about close(2) alone. */
-static struct uerr *remote_close_all(struct injection *in, struct remote *r, const int *fds, size_t n)
-{
-	struct uerr *err = NULL;
-
-	for (size_t i = 0, end; i < n; i = end) {
-		struct uerr *later;
-
-		for (end = i + 1; end < n && fds[end] == fds[end - 1] + 1; end++)
-			;
-		if (end - i > 1 && !in->t.seccomp && remote_close_range(r, fds[i], fds[end - 1], &later)) {
-			err = first_error(err, later);
-			continue;
-		}
-		for (size_t k = i; k < end; k++)
-			err = first_error(err, remote_close(r, fds[k]));
-	}
 	return err;
 }
 
@@ -197,50 +168,97 @@ static struct uerr *receive_fds(struct injection *in, struct remote *r, s64 sock
 	return NULL;
 }
 
-static struct uerr *map_share(struct injection *in, struct remote *r, const struct share *s, int fd)
+static struct remote_op map_op(const struct share *s, int fd)
 {
 	u64 prot = s->readonly ? PROT_READ : PROT_READ | PROT_WRITE;
-	struct uerr *err;
-	s64 got;
 
-	err = REMOTE_CALL(r, &got, SYS_mmap, s->addr, s->size, prot, MAP_SHARED | MAP_FIXED, (u64)fd, 0);
-	if (!err && got < 0 && got > -4096)
-		err = uerr_errno((int)-got, "process %d (%s): cannot map shared memory", in->t.pid, in->t.comm);
+	return REMOTE_OP(SYS_mmap, s->addr, s->size, prot, MAP_SHARED | MAP_FIXED, (u64)fd, 0);
+}
+
+/* The ends of the pair: OURS here, two in the target, -1 once closed there. */
+struct pair {
+	int ours;
+	int theirs[2];
+};
+
+/* Private pages that were only reserved. */
+static size_t private_ops(struct injection *in, struct remote_op *ops, size_t max)
+{
+	size_t k = 0;
+
+	vec_foreach(p, &in->placed) {
+		if (p->kind != RANGE_PRIVATE || p->committed || k + 2 > max)
+			continue;
+		ops[k++] = REMOTE_OP(SYS_mmap, p->addr, p->size, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (u64)-1, 0);
+		ops[k++] = REMOTE_OP(SYS_madvise, p->addr, p->size, MADV_WIPEONFORK);
+	}
+	return k;
+}
+
+/* Maps SHARES[n] as FDS[got] and closes these, in one go, since all threads
+ * stand still meanwhile. THEIRS[1] goes with the first lot, THEIRS[0] with the
+ * LAST, as do the private pages. */
+static struct uerr *map_and_close(struct injection *in, struct remote *r, const struct share *shares, size_t n,
+				  const int *fds, size_t got, struct pair *pair, bool last)
+{
+	struct remote_op ops[2 * BATCH + 2 + PRIVATE_OPS];
+	struct uerr *err;
+	size_t k = 0, nmaps;
+
+	for (size_t i = 0; i < n; i++)
+		ops[k++] = map_op(&shares[i], fds[i]);
+	if (last)
+		k += private_ops(in, ops + k, PRIVATE_OPS);
+	nmaps = k;
+	for (size_t i = 0; i < got; i++)
+		ops[k++] = REMOTE_OP(SYS_close, (u64)fds[i]);
+	if (pair->theirs[1] >= 0)
+		ops[k++] = REMOTE_OP(SYS_close, (u64)pair->theirs[1]);
+	pair->theirs[1] = -1;
+	if (last) {
+		ops[k++] = REMOTE_OP(SYS_close, (u64)pair->theirs[0]);
+		pair->theirs[0] = -1;
+	}
+	err = remote_batch_all(r, in->batch_code, ops, k, last ? pair->ours : -1);
+	for (size_t i = 0; i < nmaps && !err; i++)
+		if (remote_failed(ops[i].ret))
+			err = uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
+					 in->t.comm);
 	return err;
 }
 
-/* One message with N memfds; *done of them got mapped (fewer when the target
- * has not enough free descriptors for all of them at once). */
-static struct uerr *pass_batch(struct injection *in, struct remote *r, int ours, s64 theirs,
-			       const struct share *shares, size_t n, size_t *done)
+/* One message with N memfds, of which *done got mapped: fewer when the target
+ * has not enough free descriptors for all of them at once, and none when the
+ * only free one was THEIRS[1]. */
+static struct uerr *pass_batch(struct injection *in, struct remote *r, struct pair *pair, const struct share *shares,
+			       size_t n, bool last, size_t *done)
 {
-	size_t got = 0;
+	bool had_spare = pair->theirs[1] >= 0;
 	int fds[BATCH];
+	size_t got = 0;
 	struct uerr *err;
 
 	*done = 0;
-	err = send_fds(ours, shares, n);
+	err = send_fds(pair->ours, shares, n);
 	if (!err)
-		err = receive_fds(in, r, theirs, fds, &got);
-	for (size_t i = 0; i < got && i < n && !err; i++) {
-		err = map_share(in, r, &shares[i], fds[i]);
-		if (!err)
-			++*done;
-	}
-	err = first_error(err, remote_close_all(in, r, fds, got));
-	if (!err && !*done)
-		err = refused(in, -EMFILE, "recvmsg");
-	return err;
+		err = receive_fds(in, r, pair->theirs[0], fds, &got);
+	if (err)
+		return err;
+	*done = got < n ? got : n;
+	if (!got && !had_spare)
+		return refused(in, -EMFILE, "recvmsg");
+	return map_and_close(in, r, shares, *done, fds, got, pair, last && got == n);
 }
 
-static struct uerr *pass_all(struct injection *in, struct remote *r, int ours, s64 theirs)
+static struct uerr *pass_all(struct injection *in, struct remote *r, struct pair *pair)
 {
 	struct uerr *err = NULL;
 
 	for (size_t i = 0, done; i < in->shares.n && !err; i += done) {
-		size_t n = in->shares.n - i < BATCH ? in->shares.n - i : BATCH;
+		size_t left = in->shares.n - i;
 
-		err = pass_batch(in, r, ours, theirs, &in->shares.data[i], n, &done);
+		err = pass_batch(in, r, pair, &in->shares.data[i], left < BATCH ? left : BATCH, left <= BATCH, &done);
 	}
 	return err;
 }
@@ -269,27 +287,55 @@ static struct uerr *journal_pair(struct injection *in, const int pair[2])
 	return journal_flush(&in->journal);
 }
 
+/* What is still open in the target after an error. */
+static struct uerr *close_pair(struct injection *in, struct remote *r, const struct pair *pair)
+{
+	struct remote_op ops[2];
+	size_t n = 0;
+
+	for (int i = 0; i < 2; i++)
+		if (pair->theirs[i] >= 0)
+			ops[n++] = REMOTE_OP(SYS_close, (u64)pair->theirs[i]);
+	return remote_batch_all(r, in->batch_code, ops, n, -1);
+}
+
+static struct uerr *map_private(struct injection *in, struct remote *r)
+{
+	struct remote_op ops[PRIVATE_OPS];
+	size_t n = private_ops(in, ops, PRIVATE_OPS);
+	struct uerr *err = remote_batch_all(r, in->batch_code, ops, n, -1);
+
+	for (size_t i = 0; i < n && !err; i++)
+		if (remote_failed(ops[i].ret))
+			err = uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
+					 in->t.comm);
+	return err;
+}
+
 struct uerr *share_map_all(struct injection *in, struct remote *r)
 {
-	cleanup_close int ours = -1;
+	struct pair pair = { -1, { -1, -1 } };
 	struct uerr *err;
-	int pair[2];
 	s64 got;
 
-	err = REMOTE_CALL(r, &got, SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, r->scratch);
+	if (!in->shares.n)
+		return map_private(in, r);
+	err = REMOTE_CALL(r, &got, SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->scratch);
 	if (err)
 		return err;
 	if (got < 0)
 		return refused(in, got, "socketpair");
-	if (remote_read(&in->t, r->scratch, pair, sizeof(pair)))
+	if (remote_read(&in->t, r->scratch, pair.theirs, sizeof(pair.theirs)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
-	err = journal_pair(in, pair);
+	err = journal_pair(in, pair.theirs);
 	if (!err)
-		err = fetch_fd(in, pair[1], &ours);
-	err = first_error(err, remote_close(r, pair[1]));
+		err = fetch_fd(in, pair.theirs[1], &pair.ours);
 	if (!err)
-		err = pass_all(in, r, ours, pair[0]);
-	err = first_error(err, remote_close(r, pair[0]));
+		err = pass_all(in, r, &pair);
+	if (r->active)
+		err = first_error(err, close_pair(in, r, &pair));
+	if (pair.ours >= 0)
+		close(pair.ours);
 	/* Written with what the commit says afterwards. */
 	journal_sockets(&in->journal, (const u64[2]){});
 	return err;

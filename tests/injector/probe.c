@@ -47,6 +47,8 @@ static size_t put_jump(u8 *code, size_t n, addr_t code_addr, addr_t to)
 	return put(code, n + 1, &rel, sizeof(rel)) + 0;
 }
 
+#define BATCH_OFF 1024 /* of inject_batch_code() in the code page */
+
 /* mov counter, %r11; lock incq (%r11); the window's instructions; jmp back */
 static void fill_code(struct probe *p, addr_t site)
 {
@@ -63,6 +65,7 @@ static void fill_code(struct probe *p, addr_t site)
 	p->patch.nmoves = 2;
 	n = put(code, n, window, sizeof(window));
 	put_jump(code, n, p->code.addr, site + sizeof(window));
+	memcpy(code + BATCH_OFF, inject_batch_code(&n), n);
 }
 
 static void fill_patch(struct probe *p, addr_t site)
@@ -94,6 +97,7 @@ struct uerr *probe_place(struct injection *in, const struct victim *v, struct pr
 	ret->counter = ret->data.local;
 	fill_code(ret, site);
 	fill_patch(ret, site);
+	inject_use_batch(in, ret->code.addr + BATCH_OFF);
 	return inject_patch(in, &ret->patch);
 }
 
@@ -124,6 +128,7 @@ struct uerr *probe_remove(const struct victim *v, const struct probe *p, const c
 		err = inject_unmap(in, p->code.addr, p->code.size, true, NULL, NULL);
 	if (!err)
 		err = inject_unmap(in, p->data.addr, p->data.size, false, NULL, NULL);
+	inject_use_batch(in, p->code.addr + BATCH_OFF);
 	if (!err)
 		err = inject_commit(in, stats ? stats : &own);
 	inject_end(in);

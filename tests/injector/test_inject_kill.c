@@ -22,7 +22,7 @@ static void worker(const struct victim *v, const char *journal)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (ftruncate(fd, PAGE))
 		_exit(1);
-	for (;;) {
+	for (unsigned round = (unsigned)getpid();; round++) {
 		struct injection *in = probe_begin(v->pid, journal);
 		struct inject_range r = { .kind = RANGE_MEMFD, .size = PAGE };
 		struct inject_stats stats;
@@ -32,6 +32,8 @@ static void worker(const struct victim *v, const char *journal)
 		ok(probe_place(in, v, &p));
 		ok(inject_place(in, &r, 1));
 		ok(inject_share(in, r.addr, PAGE, fd, false));
+		if (round & 1) /* half of them by single calls */
+			inject_use_batch(in, 0);
 		ok(inject_commit(in, &stats));
 		back = (struct patch){ .addr = p.patch.addr, .len = p.patch.len, .restore = true };
 		memcpy(back.old_bytes, p.patch.new_bytes, p.patch.len);
