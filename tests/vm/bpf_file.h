@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Objects that the build made of tests/vm/bpf/, by name; $BPF_OBJECTS is where
- * they are. */
+ * they are, $BPF_VARIANT ("-clang-19-v4"), if set, which compiler made them. */
 #pragma once
 #include <check.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ static inline struct bpf_file bpf_file_read(const char *name)
 	FILE *in;
 
 	ck_assert_msg(dir, "BPF_OBJECTS is not set");
-	snprintf(path, sizeof(path), "%s/%s.bpf.o", dir, name);
+	snprintf(path, sizeof(path), "%s/%s%s.bpf.o", dir, name, getenv("BPF_VARIANT") ? getenv("BPF_VARIANT") : "");
 	in = fopen(path, "r");
 	ck_assert_msg(in, "%s: no such object", path);
 	f.size = fread(f.data, 1, 1 << 20, in);
