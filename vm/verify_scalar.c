@@ -274,11 +274,13 @@ static inline void whole_from_whole(struct scalar *s)
 		narrow_s64(s, s->umin, s->umax);
 	if ((u64)s->smin <= (u64)s->smax) {
 		narrow_u64(s, s->smin, s->smax);
+	} else if (s->smin > s->smax) {
+		return; /* empty, and stays so */
 	} else if (s->umax < (u64)s->smin) {
-		s->smin = s->umin;
+		s->smin = smax_of(s->smin, s->umin);
 		s->umax = umin_of(s->umax, s->smax);
 	} else if ((u64)s->smax < s->umin) {
-		s->smax = s->umax;
+		s->smax = smin_of(s->smax, s->umax);
 		s->umin = umax_of(s->umin, s->smin);
 	}
 }
@@ -1005,8 +1007,12 @@ static bool refine_less(bool w64, bool equal, struct scalar *a, struct scalar *b
 {
 	u64 min = w64 ? a->umin : a->umin32, max = w64 ? b->umax : b->umax32;
 
-	if (!equal && (!max-- || min++ == (w64 ? UINT64_MAX : UINT32_MAX)))
-		return false;
+	if (!equal) {
+		if (!max || min == (w64 ? UINT64_MAX : UINT32_MAX))
+			return false;
+		max--;
+		min++;
+	}
 	if (w64) {
 		a->umax = umin_of(a->umax, max);
 		b->umin = umax_of(b->umin, min);
@@ -1021,8 +1027,12 @@ static bool refine_sless(bool w64, bool equal, struct scalar *a, struct scalar *
 {
 	s64 min = w64 ? a->smin : a->smin32, max = w64 ? b->smax : b->smax32;
 
-	if (!equal && (max-- == (w64 ? INT64_MIN : INT32_MIN) || min++ == (w64 ? INT64_MAX : INT32_MAX)))
-		return false;
+	if (!equal) {
+		if (max == (w64 ? INT64_MIN : INT32_MIN) || min == (w64 ? INT64_MAX : INT32_MAX))
+			return false;
+		max--;
+		min++;
+	}
 	if (w64) {
 		a->smax = smin_of(a->smax, max);
 		b->smin = smax_of(b->smin, min);
@@ -1140,7 +1150,7 @@ size_t scalar_format(const struct scalar *s, char *ret, size_t size)
 		n += print_number(AT, LEFT, bound[i].v, is_signed);
 	}
 	if (s->bits.mask != UINT64_MAX)
-		n += snprintf(AT, LEFT, "%svar_off=(%#" PRIx64 "; %#" PRIx64 ")", n ? "," : "", s->bits.value,
+		n += snprintf(AT, LEFT, "%svar_off=(0x%" PRIx64 "; 0x%" PRIx64 ")", n ? "," : "", s->bits.value,
 			      s->bits.mask);
 #undef LEFT
 #undef AT
