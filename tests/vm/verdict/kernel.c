@@ -10,50 +10,25 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <linux/btf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "tests/vm/verdict/verdict.h"
 
 #define LOG_SIZE (16u << 20)
-#define MAX_FUNCS 64
 
 static int map_fds[NMAPS], btf_fd = -1;
-static int func_types[FUNC_KINDS]; /* BTF ids of the functions; [FUNC_STATIC] also of the main one */
 static char *log_buf;
 
-static int add_func(struct btf *b, const char *name, int ret_type, int arg_type, int nargs, enum btf_func_linkage how)
+static int load_btf(void)
 {
-	static const char *const names[] = { "a", "b" };
-	int proto = btf__add_func_proto(b, ret_type);
+	struct btf *b = funcs_btf();
+	int err = btf__load_into_kernel(b);
 
-	for (int i = 0; i < nargs; i++)
-		btf__add_func_param(b, names[i], arg_type);
-	return btf__add_func(b, name, how, proto);
-}
-
-static int make_btf(void)
-{
-	struct btf *b = btf__new_empty();
-	int t_int = btf__add_int(b, "int", 4, BTF_INT_SIGNED), t_long = btf__add_int(b, "long", 8, BTF_INT_SIGNED);
-	int t_regs = btf__add_struct(b, "pt_regs", 168);
-	int err;
-
-	func_types[FUNC_STATIC] = add_func(b, "local", t_int, 0, 0, BTF_FUNC_STATIC);
-	func_types[FUNC_GLOBAL_INT] = add_func(b, "global_int", t_int, t_int, 1, BTF_FUNC_GLOBAL);
-	func_types[FUNC_GLOBAL_MEM] = add_func(b, "global_mem", t_int, btf__add_ptr(b, t_int), 1, BTF_FUNC_GLOBAL);
-	func_types[FUNC_GLOBAL_CTX] = add_func(b, "global_ctx", t_int,
-					       btf__add_ptr(b, btf__add_typedef(b, "bpf_user_pt_regs_t", t_regs)), 1,
-					       BTF_FUNC_GLOBAL);
-	func_types[FUNC_GLOBAL_VOID] = add_func(b, "global_void", 0, 0, 0, BTF_FUNC_GLOBAL);
-	func_types[FUNC_GLOBAL_TWO] = add_func(b, "global_two", t_long, t_long, 2, BTF_FUNC_GLOBAL);
-	err = btf__load_into_kernel(b);
 	if (!err)
 		btf_fd = dup(btf__fd(b));
 	btf__free(b);
@@ -100,7 +75,7 @@ bool kernel_init(char *why, size_t size)
 			return false;
 		}
 	}
-	err = make_btf();
+	err = load_btf();
 	if (err) {
 		snprintf(why, size, "BTF: %s", strerror(-err));
 		kernel_deinit();
@@ -120,30 +95,6 @@ void kernel_deinit(void)
 	log_buf = NULL;
 }
 
-/* func_info in order of instructions; how many, 0 when the main function is all. */
-static u32 find_funcs(const struct program *p, struct bpf_func_info *ret)
-{
-	cleanup_free u8 *starts = calloc(p->n + 1, 1);
-	u32 n = 0;
-
-	for (u32 i = 0; i < p->n; i++) {
-		const struct bpf_insn *in = &p->insns[i];
-		bool wide = in->code == (BPF_LD | BPF_IMM | BPF_DW);
-		s64 to = (s64)i + 1 + in->imm;
-
-		if (((in->code == (BPF_JMP | BPF_CALL) && in->src_reg == BPF_PSEUDO_CALL) ||
-		     (wide && in->src_reg == BPF_PSEUDO_FUNC)) &&
-		    to > 0 && to < p->n)
-			starts[to] = 1;
-		i += wide;
-	}
-	for (u32 i = 1; i < p->n && n < MAX_FUNCS - 1; i++)
-		if (starts[i])
-			ret[++n] = (struct bpf_func_info){ i, (u32)func_types[p->funcs] };
-	ret[0] = (struct bpf_func_info){ 0, (u32)func_types[FUNC_STATIC] };
-	return n ? n + 1 : 0;
-}
-
 /* The last line of the log that is about an instruction or a register, not the
  * statistics behind it. */
 static const char *find_reason(char *log)
@@ -161,14 +112,14 @@ static const char *find_reason(char *log)
 void kernel_judge(const struct program *p, u32 level, struct judgement *ret)
 {
 	struct bpf_func_info funcs[MAX_FUNCS];
-	u32 nfuncs = find_funcs(p, funcs);
+	u32 nfuncs = funcs_find(p, funcs);
 	const char *at;
 	int fd;
 	LIBBPF_OPTS(bpf_prog_load_opts, opts, .fd_array = map_fds, .log_level = level ? level | 4 : 4, .log_buf = log_buf,
 		    .log_size = LOG_SIZE);
 
 	*ret = (struct judgement){ .reason = "" };
-	if (nfuncs) {
+	if (nfuncs > 1) {
 		opts.prog_btf_fd = (u32)btf_fd;
 		opts.func_info = funcs;
 		opts.func_info_cnt = nfuncs;
@@ -190,10 +141,4 @@ void kernel_judge(const struct program *p, u32 level, struct judgement *ret)
 		ret->log = strdup(log_buf);
 		ret->reason = ret->log ? find_reason(ret->log) : "";
 	}
-}
-
-void judgement_deinit(struct judgement *j)
-{
-	free(j->log);
-	j->log = NULL;
 }

@@ -100,12 +100,21 @@ struct program {
  * ROW_MAX + 2. */
 void program_expand(const struct row *r, bool bad, struct program *ret);
 
+/* The functions of a program, the main one first, with their types in
+ * funcs_btf(). How many. */
+#define MAX_FUNCS 64
+u32 funcs_find(const struct program *p, struct bpf_func_info *ret);
+bool funcs_are_global(const struct program *p);
+/* Types of all functions; always the same. */
+struct btf;
+struct btf *funcs_btf(void);
+
 /* What a judge says. LOG is as long as was asked for by the level. */
 struct judgement {
 	bool accepted;
 	int error;     /* the kernel's errno */
 	u32 insns;     /* processed */
-	u64 ns;        /* of the verification alone */
+	u64 ns;        /* of the verification alone; the kernel counts in us */
 	char *log;     /* malloc'd or NULL */
 	const char *reason; /* in LOG: the line that says why, or "" */
 };
@@ -118,4 +127,22 @@ void kernel_deinit(void);
 void kernel_judge(const struct program *p, u32 level, struct judgement *ret);
 
 void ours_init(void);
+void ours_deinit(void);
 void ours_judge(const struct program *p, u32 level, struct judgement *ret);
+
+/* Both verdicts on one program, for programs that nobody has judged before. */
+struct tally {
+	u32 kernel_accepts, both_accept, kernel_rejects, unsound;
+	u64 kernel_ns, our_ns;
+};
+/* Compares the verdicts on P and counts; prints a disagreement. A rejection by
+ * the kernel for reasons of policy is not held against us. */
+void compare(const struct program *p, u32 level, struct tally *t);
+
+/* N random programs from SEED on. */
+void random_compare(u32 n, u64 seed, u32 level, struct tally *t);
+/* The programs of an object file. False: it could not be compared at all. */
+bool object_compare(const char *path, bool kernel, u32 level, struct tally *t);
+/* Programs that take long to verify; prints both times. False: a verdict was not
+ * the expected one. */
+bool bench(bool kernel);
