@@ -3,6 +3,7 @@
 #include "daemon/server.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -85,6 +86,15 @@ static struct uerr *clear_path(const struct sockaddr_un *addr)
 	return NULL;
 }
 
+/* As uprobed.socket has it; without the group, it stays root's. */
+static void give_to_group(const char *path)
+{
+	const struct group *g = getgrnam("uprobed");
+
+	if (g && chown(path, 0, g->gr_gid) < 0)
+		log_warning("%s is for root alone: %s", path, strerror(errno));
+}
+
 static struct uerr *bind_socket(struct daemon *d)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -109,6 +119,8 @@ static struct uerr *bind_socket(struct daemon *d)
 	if (r < 0)
 		return uerr_errno(errno, "listening on %s", addr.sun_path);
 	d->made_socket = true;
+	if (system)
+		give_to_group(addr.sun_path);
 	if (listen(d->listener.fd, 128) < 0)
 		return uerr_errno(errno, "listening on %s", addr.sun_path);
 	return NULL;

@@ -11,10 +11,10 @@ from harness import VICTIMS, Sandbox, Untouched, foreign_mappings, need_root, ru
 
 
 class Victim:
-    def __init__(self, box, name, *args):
+    def __init__(self, box, name, *args, **kw):
         need_root()
         self.p = box.start(os.path.join(VICTIMS, name), *map(str, args), stdin=subprocess.PIPE,
-                           stdout=subprocess.PIPE, text=True)
+                           stdout=subprocess.PIPE, text=True, **kw)
         self.pid = self.p.pid
         assert self.p.stdout.readline() == "ready\n", name + " did not start"
 
