@@ -18,10 +18,10 @@ static struct bpfvm_prog *entry, *exit_;
 
 static void setup(void)
 {
-	char *error = NULL;
+	struct bpfvm_error *error = NULL;
 
 	vm = bpfvm_open(tool_latency, tool_latency_end - tool_latency, "latency", &error);
-	ck_assert_msg(vm, "%s", error);
+	ck_assert_msg(vm && !bpfvm_load(vm, 0, &error), "%s", error ? bpfvm_error_message(error) : "");
 	entry = bpfvm_prog_find(vm, "latency_entry");
 	exit_ = bpfvm_prog_find(vm, "latency_exit");
 	ck_assert(entry && exit_);
@@ -36,7 +36,7 @@ static void hit(struct bpfvm_prog *p, u64 sp)
 {
 	struct target_regs regs = { .sp = sp };
 
-	bpfvm_run(p, &regs, sizeof(regs));
+	ck_assert_int_eq(bpfvm_run(p, &regs, sizeof(regs), NULL), 0);
 }
 
 /* Sum of the copies of all CPUs of element KEY, word by word. */
