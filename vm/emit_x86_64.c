@@ -65,25 +65,35 @@ static void op_rr(struct emit *e, bool w, u32 op, unsigned reg, unsigned rm)
 	emit_u8(e, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
-static void mem_operand(struct emit *e, unsigned reg, unsigned base, s32 disp)
+static void mem_operand(struct emit *e, unsigned reg, struct x86_mem m)
 {
-	bool none = !disp && (base & 7) != RBP;
-	u8 mod = none ? 0 : fits8(disp) ? 1 : 2;
+	bool none = !m.disp && (m.base & 7) != RBP;
+	u8 mod = none ? 0 : fits8(m.disp) ? 1 : 2;
 
-	emit_u8(e, (u8)(mod << 6 | (reg & 7) << 3 | (base & 7)));
-	if ((base & 7) == RSP)
-		emit_u8(e, 0x24);
+	if (m.index == NO_INDEX) {
+		emit_u8(e, (u8)(mod << 6 | (reg & 7) << 3 | (m.base & 7)));
+		if ((m.base & 7) == RSP)
+			emit_u8(e, 0x24);
+	} else {
+		emit_u8(e, (u8)(mod << 6 | (reg & 7) << 3 | 4));
+		emit_u8(e, (u8)(m.shift << 6 | (m.index & 7) << 3 | (m.base & 7)));
+	}
 	if (mod == 1)
-		emit_u8(e, (u8)disp);
+		emit_u8(e, (u8)m.disp);
 	else if (mod == 2)
-		emit_u32(e, (u32)disp);
+		emit_u32(e, (u32)m.disp);
 }
 
-static void op_rm(struct emit *e, bool w, u32 op, unsigned reg, unsigned base, s32 disp)
+static unsigned rex_index(struct x86_mem m)
 {
-	rex(e, w, reg, 0, base, false);
+	return m.index == NO_INDEX ? 0 : m.index;
+}
+
+static void op_rm(struct emit *e, bool w, u32 op, unsigned reg, struct x86_mem m)
+{
+	rex(e, w, reg, rex_index(m), m.base, false);
 	opcode(e, op);
-	mem_operand(e, reg, base, disp);
+	mem_operand(e, reg, m);
 }
 
 void emit_mov_rr(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src)
@@ -132,27 +142,27 @@ void emit_extend_rr(struct emit *e, bool w, bool sign, enum x86_size size, enum 
 	emit_u8(e, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)));
 }
 
-void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, enum x86_reg base, s32 disp)
+void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, struct x86_mem m)
 {
 	static const u32 ops[2][4] = { { 0x0fb6, 0x0fb7, 0x8b, 0x8b }, { 0x0fbe, 0x0fbf, 0x63, 0x8b } };
 
-	op_rm(e, sign || size == X86_64, ops[sign][size], dst, base, disp);
+	op_rm(e, sign || size == X86_64, ops[sign][size], dst, m);
 }
 
-void emit_store_r(struct emit *e, enum x86_size size, enum x86_reg base, s32 disp, enum x86_reg src)
+void emit_store_r(struct emit *e, enum x86_size size, struct x86_mem m, enum x86_reg src)
 {
 	if (size == X86_16)
 		emit_u8(e, 0x66);
-	rex(e, size == X86_64, src, 0, base, size == X86_8 && src >= RSP);
+	rex(e, size == X86_64, src, rex_index(m), m.base, size == X86_8 && src >= RSP);
 	emit_u8(e, size == X86_8 ? 0x88 : 0x89);
-	mem_operand(e, src, base, disp);
+	mem_operand(e, src, m);
 }
 
-void emit_store_i(struct emit *e, enum x86_size size, enum x86_reg base, s32 disp, s32 imm)
+void emit_store_i(struct emit *e, enum x86_size size, struct x86_mem m, s32 imm)
 {
 	if (size == X86_16)
 		emit_u8(e, 0x66);
-	op_rm(e, size == X86_64, size == X86_8 ? 0xc6 : 0xc7, 0, base, disp);
+	op_rm(e, size == X86_64, size == X86_8 ? 0xc6 : 0xc7, 0, m);
 	if (size == X86_8)
 		emit_u8(e, (u8)imm);
 	else if (size == X86_16)
@@ -161,21 +171,20 @@ void emit_store_i(struct emit *e, enum x86_size size, enum x86_reg base, s32 dis
 		emit_u32(e, (u32)imm);
 }
 
-void emit_lea(struct emit *e, enum x86_reg dst, enum x86_reg base, s32 disp)
+void emit_lea(struct emit *e, bool w, enum x86_reg dst, struct x86_mem m)
 {
-	op_rm(e, true, 0x8d, dst, base, disp);
+	op_rm(e, w, 0x8d, dst, m);
 }
 
-void emit_lea_sib(struct emit *e, enum x86_reg dst, enum x86_reg base, enum x86_reg index, u8 shift)
+void emit_movbe(struct emit *e, enum x86_size size, enum x86_reg dst, struct x86_mem m)
 {
-	bool disp = (base & 7) == RBP;
-
-	rex(e, true, dst, index, base, false);
-	emit_u8(e, 0x8d);
-	emit_u8(e, (u8)((disp ? 0x40 : 0) | (dst & 7) << 3 | 4));
-	emit_u8(e, (u8)(shift << 6 | (index & 7) << 3 | (base & 7)));
-	if (disp)
-		emit_u8(e, 0);
+	if (size == X86_16)
+		emit_u8(e, 0x66);
+	rex(e, size == X86_64, dst, rex_index(m), m.base, false);
+	emit_u8(e, 0x0f);
+	emit_u8(e, 0x38);
+	emit_u8(e, 0xf0);
+	mem_operand(e, dst, m);
 }
 
 void emit_alu_rr(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, enum x86_reg src)
@@ -196,6 +205,49 @@ void emit_alu_ri(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, s32 
 		op_rr(e, w, 0x81, op, dst);
 		emit_u32(e, (u32)imm);
 	}
+}
+
+void emit_alu_rm(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, struct x86_mem m)
+{
+	op_rm(e, w, (u32)op << 3 | 3, dst, m);
+}
+
+void emit_cmp_mr(struct emit *e, bool w, struct x86_mem m, enum x86_reg src)
+{
+	op_rm(e, w, X86_CMP << 3 | 1, src, m);
+}
+
+void emit_cmp_mi(struct emit *e, enum x86_size size, struct x86_mem m, s32 imm)
+{
+	bool byte = size == X86_8 || fits8(size == X86_16 ? (s16)imm : imm);
+
+	if (size == X86_16)
+		emit_u8(e, 0x66);
+	op_rm(e, size == X86_64, size == X86_8 ? 0x80 : byte ? 0x83 : 0x81, X86_CMP, m);
+	if (byte)
+		emit_u8(e, (u8)imm);
+	else if (size == X86_16)
+		emit_u16(e, (u16)imm);
+	else
+		emit_u32(e, (u32)imm);
+}
+
+void emit_imul_rm(struct emit *e, bool w, enum x86_reg dst, struct x86_mem m)
+{
+	op_rm(e, w, 0x0faf, dst, m);
+}
+
+void emit_cmov(struct emit *e, bool w, enum x86_cond cc, enum x86_reg dst, enum x86_reg src)
+{
+	op_rr(e, w, 0x0f40u | cc, dst, src);
+}
+
+void emit_setcc(struct emit *e, enum x86_cond cc, enum x86_reg reg)
+{
+	rex(e, false, 0, 0, reg, reg >= RSP);
+	emit_u8(e, 0x0f);
+	emit_u8(e, (u8)(0x90 | cc));
+	emit_u8(e, (u8)(0xc0 | (reg & 7)));
 }
 
 void emit_test_rr(struct emit *e, bool w, enum x86_reg a, enum x86_reg b)
@@ -256,16 +308,40 @@ void emit_shift_cl(struct emit *e, bool w, enum x86_shift op, enum x86_reg reg)
 	op_rr(e, w, 0xd3, op, reg);
 }
 
-/* VEX.LZ.{66,F2,F3}.0F38.{W0,W1} F7 /r; R, X, B and vvvv are inverted. */
+/* Three-byte VEX: map (2: 0f38, 3: 0f3a), W, vvvv, pp, opcode, ModRM of
+ * registers. R, X, B and vvvv are inverted. */
+static void vex_rr(struct emit *e, u8 map, bool w, u8 pp, unsigned vvvv, u8 op, unsigned reg, unsigned rm)
+{
+	emit_u8(e, 0xc4);
+	emit_u8(e, (u8)((reg < R8) << 7 | 1 << 6 | (rm < R8) << 5 | map));
+	emit_u8(e, (u8)(w << 7 | (~vvvv & 15) << 3 | pp));
+	emit_u8(e, op);
+	emit_u8(e, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+/* VEX.LZ.{66,F2,F3}.0F38 F7 /r */
 void emit_shiftx(struct emit *e, bool w, enum x86_shift op, enum x86_reg dst, enum x86_reg src, enum x86_reg count)
 {
-	u8 pp = op == X86_SHL ? 1 : op == X86_SHR ? 3 : 2;
+	vex_rr(e, 2, w, op == X86_SHL ? 1 : op == X86_SHR ? 3 : 2, count, 0xf7, dst, src);
+}
 
-	emit_u8(e, 0xc4);
-	emit_u8(e, (u8)((dst < R8) << 7 | 1 << 6 | (src < R8) << 5 | 2));
-	emit_u8(e, (u8)(w << 7 | (~count & 15) << 3 | pp));
-	emit_u8(e, 0xf7);
-	emit_u8(e, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)));
+/* VEX.LZ.F2.0F3A F0 /r ib */
+void emit_rorx(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src, u8 count)
+{
+	vex_rr(e, 3, w, 3, 0, 0xf0, dst, src);
+	emit_u8(e, count);
+}
+
+/* VEX.LZ.F2.0F38 F6 /r */
+void emit_mulx(struct emit *e, bool w, enum x86_reg hi, enum x86_reg lo, enum x86_reg src)
+{
+	vex_rr(e, 2, w, 3, lo, 0xf6, hi, src);
+}
+
+/* VEX.LZ.0F38 F3 /1 */
+void emit_blsr(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src)
+{
+	vex_rr(e, 2, w, 0, dst, 0xf3, 1, src);
 }
 
 void emit_bswap(struct emit *e, bool w, enum x86_reg reg)
@@ -284,24 +360,24 @@ void emit_ror16_8(struct emit *e, enum x86_reg reg)
 void emit_lock_alu(struct emit *e, bool w, enum x86_alu op, enum x86_reg base, s32 disp, enum x86_reg src)
 {
 	emit_u8(e, 0xf0);
-	op_rm(e, w, (u32)op << 3 | 1, src, base, disp);
+	op_rm(e, w, (u32)op << 3 | 1, src, x86_at(base, disp));
 }
 
 void emit_lock_xadd(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg)
 {
 	emit_u8(e, 0xf0);
-	op_rm(e, w, 0x0fc1, reg, base, disp);
+	op_rm(e, w, 0x0fc1, reg, x86_at(base, disp));
 }
 
 void emit_xchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg)
 {
-	op_rm(e, w, 0x87, reg, base, disp);
+	op_rm(e, w, 0x87, reg, x86_at(base, disp));
 }
 
 void emit_lock_cmpxchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg)
 {
 	emit_u8(e, 0xf0);
-	op_rm(e, w, 0x0fb1, reg, base, disp);
+	op_rm(e, w, 0x0fb1, reg, x86_at(base, disp));
 }
 
 void emit_push(struct emit *e, enum x86_reg reg)
@@ -324,6 +400,29 @@ void emit_leave(struct emit *e)
 void emit_ret(struct emit *e)
 {
 	emit_u8(e, 0xc3);
+}
+
+void emit_nop(struct emit *e, u32 size)
+{
+	/* as Intel and AMD recommend them */
+	static const u8 nops[8][8] = {
+		{ 0x90 },
+		{ 0x66, 0x90 },
+		{ 0x0f, 0x1f, 0x00 },
+		{ 0x0f, 0x1f, 0x40, 0x00 },
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
+	};
+
+	while (size) {
+		u32 n = size > 8 ? 8 : size;
+
+		for (u32 i = 0; i < n; i++)
+			emit_u8(e, nops[n - 1][i]);
+		size -= n;
+	}
 }
 
 void emit_jcc(struct emit *e, enum x86_cond cc, bool is_short, s32 rel)

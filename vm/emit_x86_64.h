@@ -27,7 +27,7 @@ enum x86_alu {
 
 /* Digits of c1 and d3 */
 enum x86_shift {
-	X86_ROR = 1, X86_SHL = 4, X86_SHR = 5, X86_SAR = 7,
+	X86_ROL, X86_ROR, X86_SHL = 4, X86_SHR = 5, X86_SAR = 7,
 };
 
 /* Digits of f7 */
@@ -38,6 +38,18 @@ enum x86_unary {
 enum x86_size {
 	X86_8, X86_16, X86_32, X86_64,
 };
+
+/* [base + index << shift + disp]; index NO_INDEX: none (it cannot be RSP). */
+struct x86_mem {
+	u8 base, index, shift;
+	s32 disp;
+};
+#define NO_INDEX RSP
+
+static inline struct x86_mem x86_at(enum x86_reg base, s32 disp)
+{
+	return (struct x86_mem){ (u8)base, NO_INDEX, 0, disp };
+}
 
 struct emit {
 	u8 *buf;
@@ -58,16 +70,26 @@ void emit_movabs(struct emit *e, enum x86_reg dst, u64 v);
 void emit_extend_rr(struct emit *e, bool w, bool sign, enum x86_size size, enum x86_reg dst, enum x86_reg src);
 
 /* Loads SIZE, zero-extended to 64 bits or sign-extended to 64. */
-void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, enum x86_reg base, s32 disp);
-void emit_store_r(struct emit *e, enum x86_size size, enum x86_reg base, s32 disp, enum x86_reg src);
-void emit_store_i(struct emit *e, enum x86_size size, enum x86_reg base, s32 disp, s32 imm);
-void emit_lea(struct emit *e, enum x86_reg dst, enum x86_reg base, s32 disp);
-/* dst = base + index << shift; INDEX is not RSP. */
-void emit_lea_sib(struct emit *e, enum x86_reg dst, enum x86_reg base, enum x86_reg index, u8 shift);
+void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, struct x86_mem m);
+void emit_store_r(struct emit *e, enum x86_size size, struct x86_mem m, enum x86_reg src);
+void emit_store_i(struct emit *e, enum x86_size size, struct x86_mem m, s32 imm);
+void emit_lea(struct emit *e, bool w, enum x86_reg dst, struct x86_mem m);
+/* MOVBE: loads 16 (into the low half alone), 32 or 64 bits, bytes swapped. */
+void emit_movbe(struct emit *e, enum x86_size size, enum x86_reg dst, struct x86_mem m);
 
 void emit_alu_rr(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, enum x86_reg src);
 /* IMM is sign-extended to the width. */
 void emit_alu_ri(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, s32 imm);
+/* dst op= [m] */
+void emit_alu_rm(struct emit *e, bool w, enum x86_alu op, enum x86_reg dst, struct x86_mem m);
+/* Compares memory of SIZE with a register of 32 or 64 bits, or a number; CMP
+ * [m], reg compares the memory with the register. */
+void emit_cmp_mr(struct emit *e, bool w, struct x86_mem m, enum x86_reg src);
+void emit_cmp_mi(struct emit *e, enum x86_size size, struct x86_mem m, s32 imm);
+void emit_imul_rm(struct emit *e, bool w, enum x86_reg dst, struct x86_mem m);
+void emit_cmov(struct emit *e, bool w, enum x86_cond cc, enum x86_reg dst, enum x86_reg src);
+/* The low byte of REG alone. */
+void emit_setcc(struct emit *e, enum x86_cond cc, enum x86_reg reg);
 void emit_test_rr(struct emit *e, bool w, enum x86_reg a, enum x86_reg b);
 void emit_test_ri(struct emit *e, bool w, enum x86_reg a, s32 imm);
 void emit_imul_rr(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src);
@@ -79,6 +101,12 @@ void emit_shift_i(struct emit *e, bool w, enum x86_shift op, enum x86_reg reg, u
 void emit_shift_cl(struct emit *e, bool w, enum x86_shift op, enum x86_reg reg);
 /* BMI2: shlx, shrx, sarx */
 void emit_shiftx(struct emit *e, bool w, enum x86_shift op, enum x86_reg dst, enum x86_reg src, enum x86_reg count);
+/* BMI2: dst = src rotated right; no flags. */
+void emit_rorx(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src, u8 count);
+/* BMI2: hi:lo = rdx * src; no flags. */
+void emit_mulx(struct emit *e, bool w, enum x86_reg hi, enum x86_reg lo, enum x86_reg src);
+/* BMI1: dst = src & (src - 1) */
+void emit_blsr(struct emit *e, bool w, enum x86_reg dst, enum x86_reg src);
 void emit_bswap(struct emit *e, bool w, enum x86_reg reg);
 void emit_ror16_8(struct emit *e, enum x86_reg reg);
 
@@ -92,6 +120,9 @@ void emit_push(struct emit *e, enum x86_reg reg);
 void emit_pop(struct emit *e, enum x86_reg reg);
 void emit_leave(struct emit *e);
 void emit_ret(struct emit *e);
+
+/* SIZE bytes of no operation, in as few instructions as go. */
+void emit_nop(struct emit *e, u32 size);
 
 /* Jumps: REL counts from the end of the instruction; SHORT is rel8. */
 void emit_jcc(struct emit *e, enum x86_cond cc, bool is_short, s32 rel);

@@ -18,4 +18,6 @@ struct bench_input {
 	__u8 twin[2][256]; /* twice the same */
 	__u32 count[256];  /* written */
 	__u8 out[2048];    /* written */
+	__u64 zero;        /* zero, which the kernel's verifier does not know */
+	__u64 seed;        /* advanced by programs whose branches nobody shall learn by heart */
 };

@@ -54,10 +54,10 @@ int main(int argc, char **argv)
 	};
 	char self[PATH_MAX] = { 0 }, object[PATH_MAX + 32];
 	const char *listed = NULL;
-	u64 slice_us = 2000;
+	u64 slice_us = 300;
 	struct jit_bench b;
 	struct uerr *err;
-	u32 rounds = 15;
+	u32 rounds = 40;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "r:s:l:", options, NULL)) != -1) {

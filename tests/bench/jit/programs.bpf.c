@@ -36,6 +36,19 @@ static __always_inline __u64 rol64(__u64 x, int n)
 	return x << n | x >> (64 - n);
 }
 
+/* Noise that differs from run to run, for programs about data that cannot be
+ * foreseen: a CPU learns the branches of a repeated input by heart. */
+static __always_inline __u64 fresh_noise(void)
+{
+	__u64 x = input.seed;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	input.seed = x;
+	return x;
+}
+
 /* What a call costs without work; taken from all the others. */
 PROG(empty)
 {
@@ -96,10 +109,10 @@ static __always_inline __u32 log2_fold32(__u32 v)
 
 PROG(log2_fold)
 {
-	__u64 n = 0;
+	__u64 n = 0, noise = fresh_noise();
 
 	ROLLED for (int i = 0; i < 64; i++) {
-		__u64 v = input.d[i] >> (input.b[i] & 63);
+		__u64 v = (input.d[i] ^ noise) >> ((input.b[i] ^ noise) & 63);
 		__u32 hi = v >> 32;
 
 		n += hi ? log2_fold32(hi) + 32 : log2_fold32(v);
@@ -198,10 +211,10 @@ PROG(fibonacci)
 
 PROG(binary_search)
 {
-	__u32 n = 0;
+	__u32 n = 0, noise = fresh_noise();
 
 	ROLLED for (int i = 0; i < 16; i++) {
-		__u32 key = input.w[i], at = 0;
+		__u32 key = input.w[i] ^ noise, at = input.zero;
 
 		UNROLLED for (int step = 128; step; step >>= 1)
 			if (input.sorted[(at + step) & 255] <= key)
@@ -266,15 +279,31 @@ PROG(compare_select)
 {
 	__s32 lo = input.w[1000], hi = input.w[1001];
 	__u64 clamped = input.d[0];
+	__u32 noise = fresh_noise();
 
 	ROLLED for (int i = 0; i < 128; i++) {
-		__s32 v = input.w[i];
+		__s32 v = input.w[i] ^ noise;
 
 		lo = v < lo ? v : lo;
 		hi = v > hi ? v : hi;
 		clamped += v < -100000 ? -100000 : v > 100000000 ? 100000000 : v;
 	}
 	return FOLD((__u64)lo ^ (__u64)hi << 7 ^ clamped);
+}
+
+/* a maximum that is hardly ever new: jumps would be foreseen */
+PROG(select_foreseen)
+{
+	__u32 hi = input.sorted[255];
+	__u64 n = 0;
+
+	ROLLED for (int i = 0; i < 128; i++) {
+		__u32 v = input.w[i];
+
+		hi = v > hi ? v : hi;
+		n += hi ^ v;
+	}
+	return FOLD(n);
 }
 
 PROG(crc32_bitwise)
@@ -354,11 +383,11 @@ PROG(memory_compare)
 
 PROG(string_scan)
 {
-	__u32 words = 0, length = 0;
+	__u32 words = 0, length = 0, start = fresh_noise() & 511;
 	__u8 before = ' ';
 
 	ROLLED for (int i = 0; i < 512; i++) {
-		__u8 c = input.text[i];
+		__u8 c = input.text[start + i];
 
 		if (!c)
 			break;
@@ -373,9 +402,10 @@ PROG(string_scan)
 PROG(parse_numbers)
 {
 	__u64 sum = 0, number = 0;
+	__u32 start = fresh_noise() & 511;
 
 	ROLLED for (int i = 0; i < 256; i++) {
-		__u32 digit = (__u8)input.text[i] - '0';
+		__u32 digit = (__u8)input.text[start + i] - '0';
 
 		if (digit <= 9) {
 			number = number * 10 + digit;
@@ -389,8 +419,10 @@ PROG(parse_numbers)
 
 PROG(hex_encode)
 {
+	__u8 noise = fresh_noise();
+
 	ROLLED for (int i = 0; i < 128; i++) {
-		__u8 hi = input.b[i] >> 4, lo = input.b[i] & 15;
+		__u8 hi = (input.b[i] ^ noise) >> 4, lo = (input.b[i] ^ noise) & 15;
 
 		input.out[2 * i] = hi + (hi > 9 ? 'a' - 10 : '0');
 		input.out[2 * i + 1] = lo + (lo > 9 ? 'a' - 10 : '0');
@@ -408,11 +440,11 @@ PROG(histogram)
 
 PROG(stack_sort)
 {
-	__u32 v[16];
+	__u32 v[16], noise = fresh_noise();
 	__u64 n = 0;
 
 	UNROLLED for (int i = 0; i < 16; i++)
-		v[i] = input.w[i];
+		v[i] = input.w[i] ^ noise;
 	UNROLLED for (int i = 0; i < 15; i++)
 		UNROLLED for (int k = 0; k < 15 - i; k++) {
 			__u32 a = v[k], b = v[k + 1];
@@ -510,7 +542,7 @@ PROG(local_calls_deep)
 
 PROG(body_500)
 {
-	__u64 a = input.d[0], b = input.d[1], c = input.d[2], d = input.d[3];
+	__u64 a = fresh_noise(), b = input.d[1], c = input.d[2], d = input.d[3];
 
 	UNROLLED for (int i = 0; i < 28; i++) {
 		STEP4(2 * i)
@@ -520,7 +552,7 @@ PROG(body_500)
 
 PROG(body_1000)
 {
-	__u64 a = input.d[0], b = input.d[1], c = input.d[2], d = input.d[3];
+	__u64 a = fresh_noise(), b = input.d[1], c = input.d[2], d = input.d[3];
 
 	UNROLLED for (int i = 0; i < 57; i++) {
 		STEP4(2 * i)
