@@ -503,26 +503,48 @@ static void unpack_module(struct unpacker *u, struct target *t)
 	}
 }
 
+/* A bool that came as a byte may be none. */
+static bool is_bool(const bool *b)
+{
+	u8 v;
+
+	memcpy(&v, b, sizeof(v));
+	return v <= 1;
+}
+
 static void unpack_site(struct unpacker *u, struct target *t)
 {
 	struct site s;
 
 	unpack_bytes(u, &s, sizeof(s));
 	s.symbol = unpack_str(u);
-	if (!s.symbol || s.module >= t->modules.n || !vec_push(&t->sites, s)) {
+	if (!s.symbol || s.module >= t->modules.n || !is_bool(&s.exit) || !vec_push(&t->sites, s)) {
 		free(s.symbol);
 		u->failed = true;
 	}
 }
 
-/* Indices that the daemon follows later. */
-static bool indices_hold(const struct target *t)
+static bool window_holds(const struct patched *w, const struct target *t)
+{
+	if (w->module >= t->modules.n || w->win.len > WINDOW_MAX || w->win.npoints > ARRAY_SIZE(w->win.points))
+		return false;
+	for (unsigned i = 0; i < w->win.npoints; i++)
+		if (!is_bool(&w->win.points[i].exit))
+			return false;
+	return true;
+}
+
+/* What the daemon follows later. */
+static bool contents_hold(const struct target *t)
 {
 	vec_foreach(w, &t->windows)
-		if (w->module >= t->modules.n || w->win.len > WINDOW_MAX || w->win.npoints > ARRAY_SIZE(w->win.points))
+		if (!window_holds(w, t))
 			return false;
 	vec_foreach(c, &t->calls)
-		if (c->module >= t->modules.n)
+		if (c->module >= t->modules.n || !is_bool(&c->exit))
+			return false;
+	vec_foreach(m, &t->mappings)
+		if (!is_bool(&m->claims) || !is_bool(&m->retired))
 			return false;
 	return true;
 }
@@ -560,7 +582,7 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	unpack_vec(u, &t->calls);
 	for (size_t i = 0, n = unpack_count(u, sizeof(struct site)); i < n && !u->failed; i++)
 		unpack_site(u, t);
-	if (!t->path || !indices_hold(t))
+	if (!t->path || !contents_hold(t))
 		u->failed = true;
 }
 
