@@ -34,7 +34,7 @@ FUNCTION extend(__u64 a, __u64 b)
 	__s64 r = (__s8)a;
 
 	r += (__s64)(__s16)b * 3;
-	r ^= (__s64)(__s32)(a + b) << 1;
+	r ^= (__s64)(__s32)(a + b) * 2;
 	return r + (__s32)(__s8)(a >> 8) + (__s32)(__s16)(b >> 16);
 }
 
@@ -188,7 +188,7 @@ FUNCTION signed_division(__u64 a, __u64 b)
 		y = 3;
 	if (v == -1)
 		v = 5;
-	return x / y + x % y * 7 + u / v + (__u64)(u % v) + x / -13 + u % 11;
+	return (__u64)(x / y) + (__u64)(x % y) * 7 + (__u64)(u / v) + (__u64)(u % v) + (__u64)(x / -13) + (__u64)(u % 11);
 }
 #endif
 
