@@ -4,7 +4,6 @@
  * program at a time, as anybody loads them; by us as the daemon loads them.
  */
 #include <bpf/libbpf.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +97,7 @@ static void compare_prog(struct object *obj, struct vm_prog *p, const struct vm_
 		printf("#     kernel: %s\n", log);
 }
 
-bool object_compare(const char *path, bool kernel, u32 level, struct tally *t)
+enum object_result object_compare(const char *path, bool kernel, u32 level, struct tally *t, char *why, size_t size)
 {
 	struct object_opts opts = { .name = path };
 	cleanup_free char *log = malloc(LOG_SIZE);
@@ -107,20 +106,21 @@ bool object_compare(const char *path, bool kernel, u32 level, struct tally *t)
 	cleanup_free void *bytes = NULL;
 	cleanup_uerr struct uerr *err = NULL;
 	struct object *obj;
-	size_t size;
+	size_t nbytes;
 
-	bytes = read_whole_file(path, &size);
+	snprintf(why, size, "cannot be read");
+	bytes = read_whole_file(path, &nbytes);
 	if (!bytes)
-		return false;
-	err = object_open(bytes, size, &opts, &obj);
+		return OBJECT_BROKEN;
+	err = object_open(bytes, nbytes, &opts, &obj);
 	if (err) {
-		printf("# %s: %s\n", path, err->message);
-		return false;
+		snprintf(why, size, "%s", err->message);
+		return err->code == UERR_REJECTED ? OBJECT_REFUSED : OBJECT_BROKEN;
 	}
 	umaps = calloc(obj->nmaps + 1, sizeof(*umaps));
 	maps = bind_maps(obj, umaps);
 	for (size_t i = 0; i < obj->nprogs; i++)
 		compare_prog(obj, &obj->progs[i], maps, path, kernel, log, t);
 	object_free(obj);
-	return true;
+	return OBJECT_COMPARED;
 }

@@ -47,7 +47,17 @@ const u8 *map_contents(u32 map)
 	{ .name = name_, .words = words_, .verdict = VERDICT_POLICY, .insns = { __VA_ARGS__ } }
 
 /* What has no name of its own */
-#define INSN(...) { __VA_ARGS__ }
+#define INSN(...) { __VA_ARGS__ }/* The kernel accepts, we do not */
+#define STRICT(name_, why_, ...) \
+	{ .name = name_, .words = "", .verdict = VERDICT_ACCEPT, .strict = why_, .insns = { __VA_ARGS__ } }
+/* A pair whose accepted program we refuse as well */
+#define STRICT_PAIR(name_, why_, words_, good_, bad_, ...) \
+	{ .name = name_, .words = words_, .good = { good_ }, .bad = { bad_ }, .strict = why_, .insns = { __VA_ARGS__ } }
+#define NEVER_WRITTEN "what was never written is not read, as in Linux before 6.3"
+#define NO_SUCH_MAP "maps of maps are not there"
+#define NO_SUCH_INSN "newer than -mcpu=v4"
+#define ADDRESS_OPERAND "an address is no operand of an atomic operation"
+
 /* What many programs consist of */
 #define RETURN MOV_IMM(R0, 0), EXIT
 #define ADD(d, i) ALU64_IMM(BPF_ADD, d, i)
@@ -118,6 +128,6 @@ void program_expand(const struct row *r, bool bad, struct program *ret)
 	ret->bad = bad;
 	ret->funcs = r->funcs;
 	ret->verdict = r->verdict ? r->verdict : bad ? VERDICT_REJECT : VERDICT_ACCEPT;
-	ret->strict = r->strict;
+	ret->strict = bad ? NULL : r->strict;
 	ret->lax = r->lax;
 }

@@ -65,8 +65,6 @@ static const struct row depth[] = {
 /* main: as MAIN, and a tail call, with which the kernel gives no function a stack of its own */
 #define TAILED \
 	MOV_REG(R6, R1), CALL_LOCAL(7), MOV_REG(R1, R6), LD_MAP(R2, M_PROGS), MOV_IMM(R3, 0), CALL(BPF_FUNC_tail_call), RETURN
-#define STRICT(name_, why_, ...) \
-	{ .name = name_, .words = "", .verdict = VERDICT_ACCEPT, .strict = why_, .insns = { __VA_ARGS__ } }
 #define CHAIN "a chain of calls has 512 bytes of stack: no function has a private one"
 	PAIR("two frames", "combined stack size of 2 calls is 528. Too large", DEEP(-256), DEEP(-264), DEEP(-256), TAILED, X, RETURN),
 	PAIR("rounded to 16", "combined stack size of 2 calls is 528. Too large", DEEP(-240), DEEP(-248), DEEP(-264), TAILED, X, RETURN),

@@ -141,8 +141,10 @@ void compare(const struct program *p, u32 level, struct tally *t);
 
 /* N random programs from SEED on. */
 void random_compare(u32 n, u64 seed, u32 level, struct tally *t);
-/* The programs of an object file. False: it could not be compared at all. */
-bool object_compare(const char *path, bool kernel, u32 level, struct tally *t);
+/* The programs of an object file. REFUSED: it asks for what is not there (a kind
+ * of map, another type of program); WHY says what. */
+enum object_result { OBJECT_COMPARED, OBJECT_REFUSED, OBJECT_BROKEN };
+enum object_result object_compare(const char *path, bool kernel, u32 level, struct tally *t, char *why, size_t size);
 /* Programs that take long to verify; prints both times. False: a verdict was not
  * the expected one. */
 bool bench(bool kernel);
