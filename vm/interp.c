@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vm/env.h"
 #include "vm/jit.h"
 #include "vm/opcodes.h"
 #include "vm/program.h"
@@ -209,7 +210,7 @@ op_JA32:
 	goto jump;
 
 op_CALL_HELPER:
-	helper = runtime_helper(insn->imm);
+	helper = vm_prog_helper_fn(p, insn->imm);
 	if (!helper)
 		goto bad;
 	r[0] = helper(r[1], r[2], r[3], r[4], r[5], frame);
