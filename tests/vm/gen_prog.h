@@ -109,6 +109,229 @@ static void gen_idiom(struct gen *g)
 	}
 }
 
+static u32 gen_reg_but(struct gen *g, u32 not)
+{
+	u32 r = gen_reg(g);
+
+	return r == not ? (r + 1) % 10 : r;
+}
+
+/* Mostly nobody needs a temporary afterwards. */
+static void gen_done(struct gen *g, u32 t)
+{
+	if (gen_below(g, 4))
+		gen_const(g, t);
+}
+
+/* Jumps over ONE instruction that the caller emits next. */
+static void gen_skip_one(struct gen *g, u8 class, u32 d)
+{
+	static const u8 ops[] = { BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET, BPF_JNE, BPF_JSGT, BPF_JSGE, BPF_JLT, BPF_JLE,
+				  BPF_JSLT, BPF_JSLE };
+	u8 op = ops[gen_below(g, ARRAY_SIZE(ops))];
+
+	if (gen_below(g, 2))
+		gen_insn(g, class | op | BPF_K, d, 0, 1, gen_below(g, 2) ? gen_imm(g) : (s32)gen_below(g, 256));
+	else
+		gen_insn(g, class | op | BPF_X, d, gen_reg(g), 1, 0);
+}
+
+/* A shift right and one left that make a rotate, if N and M are right. */
+static void gen_rotate(struct gen *g, u8 class)
+{
+	u32 s = gen_reg(g), t = gen_reg_but(g, s), d = gen_below(g, 2) ? s : gen_reg_but(g, t);
+	s32 width = class == BPF_ALU64 ? 64 : 32, n = 1 + (s32)gen_below(g, width - 1);
+	bool left = gen_below(g, 2);
+	static const u8 joins[] = { BPF_OR, BPF_XOR, BPF_ADD, BPF_AND };
+
+	gen_insn(g, (gen_below(g, 4) ? class : BPF_ALU64) | BPF_MOV | BPF_X, t, s, 0, 0);
+	gen_insn(g, class | (left ? BPF_LSH : BPF_RSH) | BPF_K, t, 0, 0, n);
+	if (d != s)
+		gen_insn(g, class | BPF_MOV | BPF_X, d, s, 0, 0);
+	gen_insn(g, class | (left ? BPF_RSH : BPF_LSH) | BPF_K, d, 0, 0, gen_below(g, 8) ? width - n : n);
+	if (gen_below(g, 2)) {
+		gen_insn(g, class | joins[gen_below(g, 4)] | BPF_X, d, t, 0, 0);
+		gen_done(g, t);
+	} else {
+		gen_insn(g, class | joins[gen_below(g, 4)] | BPF_X, t, d, 0, 0);
+		gen_done(g, d);
+	}
+}
+
+static void gen_select(struct gen *g, u8 class)
+{
+	u32 d = gen_reg(g);
+	u8 jump = gen_below(g, 2) ? BPF_JMP : BPF_JMP32;
+
+	switch (gen_below(g, 4)) {
+	case 0: /* a truth value */
+		gen_insn(g, class | BPF_MOV | BPF_K, d, 0, 0, (s32)gen_below(g, 2));
+		gen_skip_one(g, jump, gen_reg(g));
+		gen_insn(g, class | BPF_MOV | BPF_K, d, 0, 0, (s32)gen_below(g, 2));
+		break;
+	case 1:
+		gen_skip_one(g, jump, gen_reg(g));
+		gen_insn(g, class | BPF_MOV | BPF_K, d, 0, 0, gen_imm(g));
+		break;
+	case 2:
+		gen_skip_one(g, jump, gen_reg(g));
+		gen_insn(g, class | BPF_MOV | BPF_X, d, gen_reg(g), 0, 0);
+		break;
+	case 3: /* a jump over a jump */
+		gen_skip_one(g, jump, gen_reg(g));
+		gen_insn(g, BPF_JMP | BPF_JA, 0, 0, 1, 0);
+		gen_insn(g, class | BPF_ADD | BPF_K, d, 0, 0, 3);
+		break;
+	}
+}
+
+static const u8 gen_sizes[] = { BPF_B, BPF_H, BPF_W, BPF_DW };
+
+/* An address of a sum inside the slots, and accesses by it. */
+static void gen_indexed(struct gen *g)
+{
+	u32 x = gen_reg(g), b = gen_reg_but(g, x), d = gen_reg(g), n = 1 + gen_below(g, 3);
+	s32 shift = (s32)gen_below(g, 4);
+	bool has_base = gen_below(g, 2);
+
+	if (d == x || d == b)
+		return;
+	gen_insn(g, BPF_ALU64 | BPF_MOV | BPF_K, x, 0, 0, (s32)gen_below(g, 4));
+	gen_insn(g, BPF_ALU64 | BPF_MOV | BPF_X, b, BPF_REG_10, 0, 0);
+	gen_insn(g, BPF_ALU64 | BPF_ADD | BPF_K, b, 0, 0, -8 * GEN_SLOTS);
+	if (gen_below(g, 2)) {
+		u32 y = gen_reg(g);
+
+		if (y != x && y != b && y != d) {
+			gen_insn(g, BPF_ALU64 | BPF_MOV | BPF_X, y, x, 0, 0);
+			x = y;
+		}
+	}
+	if (shift)
+		gen_insn(g, BPF_ALU64 | BPF_LSH | BPF_K, x, 0, 0, shift);
+	if (has_base)
+		gen_insn(g, BPF_ALU64 | BPF_MOV | BPF_X, d, b, 0, 0);
+	else
+		d = b;
+	gen_insn(g, BPF_ALU64 | BPF_ADD | BPF_X, d, x, 0, 0);
+	while (n--) {
+		u8 size = gen_sizes[gen_below(g, 4)];
+		u32 v = gen_reg(g);
+		s16 off = (s16)gen_below(g, 8 * GEN_SLOTS - 32);
+
+		if (v == d || v == b)
+			continue;
+		if (gen_below(g, 2)) {
+			gen_insn(g, BPF_LDX | BPF_MEM | size, v, d, off, 0);
+			if (gen_below(g, 2))
+				gen_insn(g, (gen_below(g, 2) ? BPF_ALU64 : BPF_ALU) | BPF_ADD | BPF_X, v == x ? v : x, v, 0, 0);
+		} else if (gen_below(g, 2)) {
+			gen_insn(g, BPF_STX | BPF_MEM | size, d, v, off, 0);
+		} else {
+			gen_insn(g, BPF_ST | BPF_MEM | size, d, 0, off, gen_imm(g));
+		}
+	}
+	if (gen_below(g, 3))
+		gen_insn(g, BPF_LDX | BPF_MEM | BPF_W, d, d, 8, 0);
+	else
+		gen_const(g, d);
+	gen_const(g, b);
+	gen_done(g, x);
+}
+
+/* A load, and what can take it from memory */
+static void gen_load_use(struct gen *g)
+{
+	static const u8 ops[] = { BPF_ADD, BPF_SUB, BPF_MUL, BPF_OR, BPF_AND, BPF_XOR, BPF_MOV };
+	static const s32 bits[] = { 16, 32, 64 };
+	u8 size = gen_sizes[gen_below(g, 4)];
+	s16 off = (s16)(-8 * GEN_SLOTS + (s32)gen_below(g, 8 * GEN_SLOTS - 7));
+	u32 v = gen_reg(g), d = gen_reg(g);
+
+	gen_insn(g, BPF_LDX | BPF_MEM | size, v, BPF_REG_10, off, 0);
+	switch (gen_below(g, 4)) {
+	case 0:
+	case 1:
+		gen_insn(g, (size == BPF_W ? BPF_ALU : BPF_ALU64) | ops[gen_below(g, ARRAY_SIZE(ops))] | BPF_X, d, v, 0, 0);
+		break;
+	case 2:
+		gen_insn(g, gen_below(g, 2) ? BPF_ALU | BPF_END | BPF_TO_BE : BPF_ALU64 | BPF_END, v, 0, 0,
+			 size == BPF_B ? 16 : bits[size == BPF_H ? 0 : size == BPF_W ? 1 : 2]);
+		return;
+	case 3:
+		gen_skip_one(g, gen_below(g, 2) ? BPF_JMP : BPF_JMP32, v);
+		gen_insn(g, BPF_ALU64 | BPF_ADD | BPF_K, d, 0, 0, 5);
+		break;
+	}
+	gen_done(g, v);
+}
+
+/* Bits: a field, the lowest bit cleared, a test of some */
+static void gen_bits(struct gen *g, u8 class)
+{
+	u32 s = gen_reg(g), t = gen_reg_but(g, s);
+
+	gen_insn(g, (gen_below(g, 4) ? class : BPF_ALU64) | BPF_MOV | BPF_X, t, s, 0, 0);
+	switch (gen_below(g, 4)) {
+	case 0:
+		gen_insn(g, class | BPF_RSH | BPF_K, t, 0, 0, 1 + (s32)gen_below(g, 31));
+		gen_insn(g, class | BPF_AND | BPF_K, t, 0, 0, gen_below(g, 2) ? 255 : gen_imm(g));
+		break;
+	case 1:
+		gen_insn(g, class | BPF_ADD | BPF_K, t, 0, 0, -1);
+		gen_insn(g, class | BPF_AND | BPF_X, s, t, 0, 0);
+		gen_done(g, t);
+		break;
+	case 2:
+		if (gen_below(g, 2))
+			gen_insn(g, class | BPF_AND | BPF_K, t, 0, 0, gen_imm(g));
+		else
+			gen_insn(g, class | BPF_AND | BPF_X, t, gen_reg(g), 0, 0);
+		gen_insn(g, (gen_below(g, 2) ? BPF_JMP : BPF_JMP32) | (gen_below(g, 2) ? BPF_JEQ : BPF_JNE) | BPF_K, t, 0, 1, 0);
+		gen_insn(g, class | BPF_MOV | BPF_K, s, 0, 0, 9);
+		gen_done(g, t);
+		break;
+	case 3:
+		gen_insn(g, class | (gen_below(g, 2) ? BPF_LSH : BPF_ARSH) | BPF_X, t, gen_reg(g), 0, 0);
+		break;
+	}
+}
+
+/* Multiplications and divisions by numbers that are worth a shorter way */
+static void gen_by_constant(struct gen *g, u8 class)
+{
+	static const u8 ops[] = { BPF_MUL, BPF_DIV, BPF_MOD };
+	s32 imm = gen_below(g, 4) ? 1 + (s32)gen_below(g, 130) : gen_imm(g);
+
+	gen_insn(g, class | ops[gen_below(g, 3)] | BPF_K, gen_reg(g), 0, 0, imm ? imm : 7);
+}
+
+static void gen_combined(struct gen *g)
+{
+	u8 class = gen_below(g, 2) ? BPF_ALU64 : BPF_ALU;
+
+	switch (gen_below(g, 6)) {
+	case 0:
+		gen_rotate(g, class);
+		break;
+	case 1:
+		gen_select(g, class);
+		break;
+	case 2:
+		gen_indexed(g);
+		break;
+	case 3:
+		gen_load_use(g);
+		break;
+	case 4:
+		gen_bits(g, class);
+		break;
+	case 5:
+		gen_by_constant(g, class);
+		break;
+	}
+}
+
 static void gen_unary(struct gen *g)
 {
 	static const s32 sizes[] = { 16, 32, 64 };
@@ -135,8 +358,6 @@ static void gen_unary(struct gen *g)
 		break;
 	}
 }
-
-static const u8 gen_sizes[] = { BPF_B, BPF_H, BPF_W, BPF_DW };
 
 /* An access inside the slots: by fp, or by a register that is fp - k for as long
  * as this unit lasts. */
@@ -218,8 +439,10 @@ static void gen_unit(struct gen *g, bool calls)
 {
 	u32 what = gen_below(g, 32);
 
-	if (what < 12)
+	if (what < 5)
 		gen_alu(g);
+	else if (what < 13)
+		gen_combined(g);
 	else if (what < 16)
 		gen_idiom(g);
 	else if (what < 20)

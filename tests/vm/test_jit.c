@@ -13,6 +13,7 @@
 #define R0 BPF_REG_0
 #define R1 BPF_REG_1
 #define R2 BPF_REG_2
+#define R3 BPF_REG_3
 #define R6 BPF_REG_6
 #define FP BPF_REG_10
 #define ALU64_IMM(op, d, i) { .code = BPF_ALU64 | (op) | BPF_K, .dst_reg = d, .imm = i }
@@ -21,6 +22,7 @@
 #define ALU32_REG(op, d, s) { .code = BPF_ALU | (op) | BPF_X, .dst_reg = d, .src_reg = s }
 #define MOV_IMM(d, i) ALU64_IMM(BPF_MOV, d, i)
 #define MOV_REG(d, s) ALU64_REG(BPF_MOV, d, s)
+#define IF_IMM(op, d, i, o) { .code = BPF_JMP | (op) | BPF_K, .dst_reg = d, .off = o, .imm = i }
 #define EXIT { .code = BPF_JMP | BPF_EXIT }
 #define CALL(id) { .code = BPF_JMP | BPF_CALL, .imm = id }
 #define LD_MAP(d, m) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = 5, .imm = m }, { 0 }
@@ -66,7 +68,7 @@ START_TEST(random_programs)
 {
 	static struct gen g;
 
-	for (u32 seed = 0; seed < 3000; seed++) {
+	for (u32 seed = 0; seed < 6000; seed++) {
 		struct vm_prog p;
 
 		g.next = gen_random;
@@ -184,6 +186,21 @@ START_TEST(code_is_tight)
 {
 	static const struct bpf_insn empty[] = { MOV_IMM(R0, 0), EXIT };
 	static const struct bpf_insn arg[] = { LDX_DW(R1, R1, 112), MOV_REG(R0, R1), EXIT };
+	static const struct bpf_insn rotate[] = {
+		MOV_REG(R2, R1), ALU64_IMM(BPF_RSH, R2, 51), ALU64_IMM(BPF_LSH, R1, 13), ALU64_REG(BPF_OR, R1, R2),
+		MOV_REG(R0, R1), EXIT,
+	};
+	static const struct bpf_insn index[] = {
+		MOV_REG(R6, R2), ALU64_IMM(BPF_LSH, R6, 3), MOV_REG(R3, R1), ALU64_REG(BPF_ADD, R3, R6), LDX_DW(R0, R3, 8), EXIT,
+	};
+	static const struct bpf_insn select[] = {
+		MOV_REG(R0, R1), { .code = BPF_JMP | BPF_JGT | BPF_X, .dst_reg = R1, .src_reg = R2, .off = 1 }, MOV_REG(R0, R2),
+		EXIT,
+	};
+	static const struct bpf_insn truth[] = {
+		MOV_IMM(R0, 1), IF_IMM(BPF_JGT, R1, 3, 1), MOV_IMM(R0, 0), EXIT,
+	};
+	static const struct bpf_insn memory[] = { LDX_DW(R3, R1, 8), ALU64_REG(BPF_ADD, R2, R3), MOV_REG(R0, R2), EXIT };
 	static const struct bpf_insn zext[] = { ALU64_IMM(BPF_LSH, R1, 32), ALU64_IMM(BPF_RSH, R1, 32), EXIT };
 	u32 clobbers;
 
@@ -192,6 +209,99 @@ START_TEST(code_is_tight)
 	ck_assert_uint_eq(code_size(arg, 3, &clobbers), 4 + 3 + 1);
 	ck_assert_uint_eq(clobbers, TARGET_REG_BIT(ax) | TARGET_REG_BIT(di));
 	ck_assert_uint_eq(code_size(zext, 3, &clobbers), 2 + 1);
+	if (__builtin_cpu_supports("bmi2"))
+		ck_assert_uint_eq(code_size(rotate, 6, &clobbers), 4 + 3 + 1); /* ror rdi, 51 */
+	ck_assert_uint_eq(code_size(index, 6, &clobbers), 1 + 5 + 1 + 1); /* rbx saved; mov rax, [rdi + rsi * 8 + 8] */
+	ck_assert_uint_eq(code_size(select, 4, &clobbers), 3 + 3 + 4 + 1); /* cmovbe */
+	ck_assert_uint_eq(code_size(truth, 4, &clobbers), 2 + 4 + 3 + 1); /* seta */
+	ck_assert_uint_eq(code_size(memory, 4, &clobbers), 4 + 3 + 1); /* add rsi, [rdi + 8] */
+}
+END_TEST
+
+/* Groups where one instruction too many could be dropped: R0 by interpreter and
+ * JIT, and what it must be. */
+START_TEST(groups_keep_what_is_needed)
+{
+	/* r3 goes into the address and is no longer needed, says liveness, after r0 += r3 */
+	static const struct bpf_insn part_lives_on[] = {
+		ST_W(FP, -8, 8), ST_W(FP, -4, 0), ST_W(FP, -56, 100), MOV_IMM(R0, 0), MOV_REG(R2, FP),
+		ALU64_IMM(BPF_ADD, R2, -64), LDX_DW(R3, FP, -8), ALU64_REG(BPF_ADD, R2, R3), ALU64_REG(BPF_ADD, R0, R3),
+		{ .code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = R1, .src_reg = R2 }, ALU64_REG(BPF_ADD, R0, R1), EXIT,
+	};
+	/* the scaled index is the base as well */
+	static const struct bpf_insn scaled_twice[] = {
+		ST_W(FP, -8, 77), ST_W(FP, -4, 0), MOV_REG(R2, FP), ALU64_IMM(BPF_RSH, R2, 2), ALU64_IMM(BPF_LSH, R2, 1),
+		MOV_REG(R3, R2), ALU64_REG(BPF_ADD, R3, R2), LDX_DW(R0, R3, -8), EXIT,
+	};
+	/* a zero put into a register may not cost the flags of the subtraction */
+	static const struct bpf_insn flags_and_zero[] = {
+		MOV_IMM(R0, 5), MOV_IMM(R1, 2), ALU64_IMM(BPF_SUB, R1, 1), IF_IMM(BPF_JEQ, R1, 0, 1), MOV_IMM(R0, 0), EXIT,
+	};
+	static const struct bpf_insn flags_and_truth[] = {
+		MOV_IMM(R1, 2), ALU64_IMM(BPF_SUB, R1, 1), MOV_IMM(R0, 1), IF_IMM(BPF_JEQ, R1, 0, 1), MOV_IMM(R0, 0), EXIT,
+	};
+	/* the second move only happens sometimes: the address lives on */
+	static const struct bpf_insn maybe_moved[] = {
+		ST_W(FP, -8, 3), ST_W(FP, -4, 0), ST_W(FP, -16, 4), ST_W(FP, -12, 0), MOV_IMM(R1, 8), MOV_REG(R2, FP),
+		ALU64_IMM(BPF_ADD, R2, -16), ALU64_REG(BPF_ADD, R2, R1), LDX_DW(R3, R2, 0), IF_IMM(BPF_JEQ, R1, 8, 1),
+		MOV_REG(R2, FP), LDX_DW(R0, R2, 0), ALU64_REG(BPF_ADD, R0, R3), EXIT,
+	};
+	/* only the truth of the sum is needed, but the upper half counts */
+	static const struct bpf_insn upper_half[] = {
+		{ .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R1 }, { .imm = 1 }, MOV_REG(R2, R1), ALU64_IMM(BPF_AND, R2, -1),
+		MOV_IMM(R0, 1), IF_IMM(BPF_JEQ, R2, 0, 1), MOV_IMM(R0, 9), EXIT,
+	};
+	static const struct {
+		const char *name;
+		const struct bpf_insn *insns;
+		u32 n;
+		u64 want;
+	} rows[] = {
+		{ "part lives on", part_lives_on, ARRAY_SIZE(part_lives_on), 108 },
+		{ "scaled twice", scaled_twice, ARRAY_SIZE(scaled_twice), 77 },
+		{ "flags and zero", flags_and_zero, ARRAY_SIZE(flags_and_zero), 0 },
+		{ "flags and truth", flags_and_truth, ARRAY_SIZE(flags_and_truth), 0 },
+		{ "maybe moved", maybe_moved, ARRAY_SIZE(maybe_moved), 6 },
+		{ "upper half", upper_half, ARRAY_SIZE(upper_half), 9 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct vm_prog p = program(rows[i].insns, rows[i].n);
+
+		snprintf(p.name, sizeof(p.name), "%s", rows[i].name);
+		ck_assert_uint_eq(run_both(&p, 0, 0, 0), rows[i].want);
+		ck_assert_uint_eq(run_both(&p, 0, 0, JIT_NO_BMI2), rows[i].want);
+	}
+}
+END_TEST
+
+/* Every divisor that the multiplication has a case for, on values around its
+ * multiples. */
+START_TEST(division_by_constants)
+{
+	static const s32 divisors[] = { 1, 2, 3, 5, 6, 7, 9, 10, 11, 12, 14, 25, 28, 60, 100, 125, 641, 1000, 1024, 10000, 65535,
+					65536, 65537, 1000000, 0x7fffffff, -1, -2, -7, INT32_MIN };
+	static const u64 values[] = { 0, 1, 2, 1000, 0x7fffffff, 0xffffffff, 0x100000000, 0x7fffffffffffffff,
+				      0x8000000000000000, ~0ull };
+	struct bpf_insn insns[5] = { { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R3 }, { 0 }, { 0 }, MOV_REG(R0, R3), EXIT };
+	struct vm_prog p = program(insns, 5);
+
+	for (size_t d = 0; d < ARRAY_SIZE(divisors); d++)
+		for (size_t v = 0; v < ARRAY_SIZE(values) * 3; v++)
+			for (u32 op = 0; op < 4; op++)
+				for (u32 r = R0; r <= R6; r += 3) { /* rax, rdx, rbx */
+					u64 unit = op & 1 ? (u64)(s64)divisors[d] : (u32)divisors[d];
+					u64 value = values[v / 3] / unit * unit + v % 3 - 1;
+
+					insns[0].dst_reg = r;
+					insns[0].imm = (s32)value;
+					insns[1].imm = (s32)(value >> 32);
+					insns[2] = (struct bpf_insn){ .code = (op & 1 ? BPF_ALU64 : BPF_ALU) |
+									      (op & 2 ? BPF_MOD : BPF_DIV) | BPF_K,
+								      .dst_reg = r, .imm = divisors[d] };
+					insns[3].src_reg = r;
+					run_both(&p, 0, 0, 0);
+				}
 }
 END_TEST
 
@@ -458,6 +568,8 @@ int main(void)
 	tcase_add_test(tc, division_keeps_other_registers);
 	tcase_add_test(tc, jump_distances);
 	tcase_add_test(tc, code_is_tight);
+	tcase_add_test(tc, groups_keep_what_is_needed);
+	tcase_add_test(tc, division_by_constants);
 	tcase_add_test(tc, calls_clobber_all);
 	tcase_add_test(tc, callee_saved_registers_survive);
 	tcase_add_test(tc, hostile_programs_are_refused);
