@@ -12,8 +12,8 @@
  *
  * No verifier in between: programs are judged by their structure alone, so they
  * may do anything. What they do wrong shall not pass for a result:
- *  - memory ends at a page without access and begins after one
- *  - the program runs on a stack of its own between such pages, with handlers
+ *  - memory ends at an area without access and begins after one
+ *  - the program runs on a stack of its own between such areas, with handlers
  *    on another; SIGSEGV and the like become messages
  *  - a stack access by constant offset is judged before it runs
  *  - whoever runs for ten seconds has a loop without end
@@ -37,6 +37,7 @@
 #define BOUND 1000000000ull
 #define SECONDS 10
 #define STACK_SIZE (1 << 20)
+#define GUARD (16ul << 20)
 
 enum { EXIT_REFUSED = 1, EXIT_ARGS = 2, EXIT_TRAP = 3 };
 
@@ -68,16 +69,16 @@ static long hex_bytes(const char *text, u8 *ret, size_t max)
 	return (long)n;
 }
 
-/* SIZE bytes between pages without access; they end at one, but for what
+/* SIZE bytes between areas without access; they end at one, but for what
  * alignment to 8 leaves. */
 static u8 *guarded(size_t size)
 {
 	size_t room = ALIGN_UP(size + 1, PAGE);
-	u8 *p = mmap(NULL, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	u8 *p = mmap(NULL, room + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (p == MAP_FAILED || mprotect(p + PAGE, room, PROT_READ | PROT_WRITE))
+	if (p == MAP_FAILED || mprotect(p + GUARD, room, PROT_READ | PROT_WRITE))
 		return NULL;
-	return p + PAGE + room - ALIGN_UP(size, 8);
+	return p + GUARD + room - ALIGN_UP(size, 8);
 }
 
 /* --- judging --- */
