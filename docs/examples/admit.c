@@ -24,7 +24,7 @@ static const struct bpfvm_ctx_field request_fields[] = {
 
 static uint64_t quota_of(uint64_t user, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5, struct bpfvm_call *call)
 {
-	const uint64_t *quota = bpfvm_data(bpfvm_call_vm(call));
+	const uint64_t *quota = (const uint64_t *)bpfvm_data(bpfvm_call_vm(call));
 
 	(void)a2, (void)a3, (void)a4, (void)a5;
 	return (uint32_t)user == 0 ? UINT64_MAX : *quota;
