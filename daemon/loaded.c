@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "vm/jit.h"
+#include "vm/verify.h"
 
 static bool is_percpu(u32 type)
 {
@@ -50,7 +51,10 @@ static struct uerr *make_map(struct state *s, struct loaded *l, u32 i)
 	m->owner = l;
 	memcpy(m->name, om->name, sizeof(m->name));
 	m->name[sizeof(m->name) - 1] = 0;
-	l->vm_maps[i].map = &m->umap;
+	l->vm_maps[i] = (struct vm_map){
+		.map = &m->umap, .btf = l->obj->types, .key_type = om->btf_key_type_id, .value_type = om->btf_value_type_id,
+		.frozen = om->readonly ? om->initial : NULL,
+	};
 	return write_initial(m, om);
 }
 
@@ -84,7 +88,7 @@ static struct uerr *make_programs(struct state *s, struct loaded *l)
 		struct uerr *err;
 
 		p->prog = &l->obj->progs[i];
-		err = check_program(p->prog, l->vm_maps, l->obj->nmaps);
+		err = verify_program(p->prog, l->vm_maps, l->obj->nmaps, NULL, NULL);
 		if (err)
 			return err;
 		p->index = i;

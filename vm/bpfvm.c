@@ -763,8 +763,7 @@ static struct uerr *judge(struct bpfvm_prog *p, unsigned flags)
 	opts.log = vm->log_level ? open_memstream(&p->log, &size) : NULL;
 	if (vm->log_level && !opts.log)
 		return uerr_nomem();
-	err = check_program(&p->prog, vm->vm_maps, vm->nmaps); /* verify_program(…, &opts, &p->stats) once it is there */
-	p->prog.info.ctx_end = p->ctx ? p->env.ctx_size : p->prog.info.ctx_fields ? 16 : 0;
+	err = verify_program(&p->prog, vm->vm_maps, vm->nmaps, &opts, &p->stats);
 	if (opts.log)
 		fclose(opts.log);
 	return err;
@@ -928,8 +927,7 @@ static void prog_unload(struct bpfvm_prog *p)
 {
 	p->entry.call = call_unloaded;
 	p->loaded = false;
-	free(p->prog.facts);
-	free(p->prog.subprogs);
+	verify_forget(&p->prog); /* facts and subprograms */
 	free(p->prog.insns);
 	free(p->insn_off);
 	free(p->log);
@@ -1151,6 +1149,13 @@ int bpfvm_map_delete(struct bpfvm_map *m, const void *key)
 int bpfvm_map_next_key(struct bpfvm_map *m, const void *key, void *next_key)
 {
 	return m->store ? (int)umap_next_key(&m->map, key, next_key) : -EINVAL;
+}
+
+void *bpfvm_map_element(struct bpfvm_map *m, const void *key)
+{
+	struct umap_ctx cx = map_ctx();
+
+	return m->store && !is_percpu(m->map.type) ? umap_lookup(&m->map, key, &cx) : NULL;
 }
 
 void *bpfvm_map_memory(struct bpfvm_map *m, size_t *size)

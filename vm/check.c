@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Judges whether a program may run in a target.
+ * Judges the shape of a program.
  *
  * In this order, each step resting on those before it:
  *	1. every instruction is one of opcodes.def, with its fields as they must be
  *	2. the program falls into subprograms, and no jump leaves its own
  *	3. every instruction can be reached, and can reach an exit
- *	4. what registers hold, as far as it is certain (check_flow.c)
- *	5. the call chain fits into 8 frames and 512 bytes of stack
+ *	4. the call chain has at most 8 frames, and no function calls itself
  *
- * It is no verifier: there is no proof that a loop ends or that an address
- * computed at run time is good. What it refuses, the kernel refuses too, except
- * for what this version does not serve. A verifier takes check_flow()'s place.
+ * Nothing is said about what registers hold: that is the verifier's (verify.c),
+ * which begins with this. What is refused here, the kernel refuses too, except
+ * for what this version does not serve.
  *
  * A refusal is one sentence for a person; its log shows source, instruction,
- * rule and remedy, then, after an empty line, the instructions around.
+ * rule and remedy, then, after an empty line, the instructions around (or the
+ * verifier's log).
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@
 #include "vm/check_internal.h"
 #include "vm/core_relo.h"
 #include "vm/disasm.h"
-#include "vm/helpers.h"
+#include "vm/env.h"
 
 /* --- refusing --- */
 
@@ -48,55 +48,72 @@ static void log_source(FILE *log, const struct vm_prog *p, u32 at)
 	fprintf(log, "  >%5u   %s\n", line, p->texts[at]);
 }
 
-static char *refusal_log(const struct checker *c, u32 at, const char *detail, const char *try)
+/* The instructions around AT. */
+static void log_around(FILE *log, const struct checker *c, u32 at)
 {
-	const struct vm_prog *p = c->p;
+	u32 first = at > LISTED_AROUND ? at - LISTED_AROUND : 0;
+	char line[DISASM_LINE];
+
+	for (u32 i = first; i < c->p->ninsns && i <= at + LISTED_AROUND;) {
+		u32 slots = disasm_insn(c->p, i, c->maps, c->nmaps, line);
+
+		fprintf(log, "%c%5u: %s\n", i == at ? '>' : ' ', i, line);
+		i += slots;
+	}
+}
+
+static char *refusal_log(const struct checker *c, u32 at, const char *detail, const char *try, const char *rest)
+{
 	char line[DISASM_LINE];
 	char *text = NULL;
 	size_t size;
 	FILE *log = open_memstream(&text, &size);
-	u32 first = at > LISTED_AROUND ? at - LISTED_AROUND : 0;
 
 	if (!log)
 		return NULL;
-	log_source(log, p, at);
-	disasm_insn(p, at, c->maps, c->nmaps, line);
+	log_source(log, c->p, at);
+	disasm_insn(c->p, at, c->maps, c->nmaps, line);
 	/* without "(79) " */
 	fprintf(log, "          insn %u: %s%s%s\n", at, line + (line[0] == '(' ? 5 : 0), detail ? ": " : "",
 		detail ? detail : "");
 	if (try)
 		fprintf(log, "  try:    %s\n", try);
 	fputc('\n', log);
-	for (u32 i = first; i < p->ninsns && i <= at + LISTED_AROUND;) {
-		u32 slots = disasm_insn(p, i, c->maps, c->nmaps, line);
-
-		fprintf(log, "%c%5u: %s\n", i == at ? '>' : ' ', i, line);
-		i += slots;
-	}
+	if (rest)
+		fputs(rest, log);
+	else
+		log_around(log, c, at);
 	fclose(log);
 	return text;
 }
 
-struct uerr *check_refuse(const struct checker *c, u32 at, const char *detail, const char *try, const char *what, ...)
+struct uerr *check_refuse_with(const struct checker *c, u32 at, const char *detail, const char *try, const char *rest,
+			       const char *what, va_list ap)
 {
 	const struct vm_prog *p = c->p;
 	cleanup_free char *rule = NULL;
 	cleanup_free char *log = NULL;
 	struct uerr *err;
-	va_list ap;
-	int n;
 
-	va_start(ap, what);
-	n = vasprintf(&rule, what, ap);
-	va_end(ap);
-	if (n < 0)
+	if (vasprintf(&rule, what, ap) < 0)
 		return uerr_nomem();
 	if (p->lines && p->lines[at] && p->file)
 		err = uerr_new(UERR_REJECTED, "program %s is not safe: %s at %s:%u", p->name, rule, p->file, p->lines[at]);
 	else
 		err = uerr_new(UERR_REJECTED, "program %s is not safe: %s at instruction %u", p->name, rule, at);
-	log = refusal_log(c, at, detail, try);
+	log = refusal_log(c, at, detail, try, rest);
 	uerr_set_log(err, log);
+	return err;
+}
+
+struct uerr *check_refuse(const struct checker *c, u32 at, const char *detail, const char *try, const char *what, ...)
+{
+	struct uerr *err;
+	va_list ap;
+
+	va_start(ap, what);
+	err = check_refuse_with(c, at, detail, try, NULL, what, ap);
+	va_end(ap);
 	return err;
 }
 
@@ -125,6 +142,21 @@ static struct uerr *refuse_field(const struct checker *c, u32 at, const struct o
 			    bad_field_name(bad));
 }
 
+/* A function's address, for a helper that calls back. */
+static struct uerr *check_callback(struct checker *c, u32 at)
+{
+	s64 target = (s64)at + 1 + c->p->insns[at].imm;
+
+	if (!c->absent_helpers && !vm_helper_info(BPF_FUNC_loop)->present &&
+	    !vm_helper_info(BPF_FUNC_for_each_map_elem)->present)
+		return check_refuse(c, at, NULL, "call the function in a loop of your own",
+				    "a function is used as a callback, which is not there yet,");
+	if (target <= 0 || target >= c->p->ninsns)
+		return check_refuse(c, at, NULL, NULL, "a callback outside of the program");
+	c->marks[target] |= MARK_SUBPROG;
+	return NULL;
+}
+
 static struct uerr *check_imm64(struct checker *c, u32 at)
 {
 	const struct bpf_insn *insn = &c->p->insns[at];
@@ -134,8 +166,7 @@ static struct uerr *check_imm64(struct checker *c, u32 at)
 		return check_refuse(c, at, "invalid bpf_ld_imm64 insn", NULL, "half of a 64-bit constant");
 	c->marks[at + 1] |= MARK_SECOND;
 	if (c->op[at] == OP_LD_FUNC)
-		return check_refuse(c, at, NULL, "call the function in a loop of your own",
-				    "a function is used as a callback, which is not there yet,");
+		return check_callback(c, at);
 	if (c->op[at] == OP_LD_IMM64)
 		return NULL;
 	if ((u32)insn->imm >= c->nmaps)
@@ -151,11 +182,12 @@ static struct uerr *check_imm64(struct checker *c, u32 at)
 static struct uerr *check_call(struct checker *c, u32 at)
 {
 	const struct bpf_insn *insn = &c->p->insns[at];
-	const struct helper_info *helper = vm_helper_info(insn->imm);
+	const struct helper_info *helper = vm_prog_helper(c->p, (u32)insn->imm);
+	bool own = (u32)insn->imm >= ENV_HELPER_FIRST && (u32)insn->imm <= ENV_HELPER_LAST;
 	s64 target = (s64)at + 1 + insn->imm;
 
 	if (c->op[at] == OP_CALL_HELPER) {
-		if (helper->present || insn->imm == CORE_POISON)
+		if (helper->present || insn->imm == CORE_POISON || (helper->known && (own || c->absent_helpers)))
 			return NULL;
 		if (helper->name && !helper->known)
 			return check_refuse(c, at, NULL, NULL, "helper %s#%d is not for uprobe programs", helper->name,
@@ -273,8 +305,7 @@ static struct uerr *check_subprogs(struct checker *c)
 
 /* --- 3: every instruction is reached and ends --- */
 
-/* The instructions that can follow AT in its own function. */
-static u32 successors(const struct checker *c, u32 at, u32 ret[static 2])
+u32 checker_successors(const struct checker *c, u32 at, u32 ret[static 2])
 {
 	const struct bpf_insn *insn = &c->p->insns[at];
 	u32 n = 0;
@@ -312,11 +343,11 @@ static struct uerr *check_reached(struct checker *c, u32 *work)
 	reach_mark(c, 0, work, &nwork);
 	while (nwork) {
 		u32 at = work[--nwork];
-		u32 n = successors(c, at, next);
+		u32 n = checker_successors(c, at, next);
 
 		for (u32 i = 0; i < n; i++)
 			reach_mark(c, next[i], work, &nwork);
-		if (c->op[at] == OP_CALL_LOCAL)
+		if (c->op[at] == OP_CALL_LOCAL || c->op[at] == OP_LD_FUNC)
 			reach_mark(c, at + 1 + c->p->insns[at].imm, work, &nwork);
 	}
 	for (u32 at = 0; at < c->p->ninsns; at++)
@@ -332,7 +363,7 @@ static void predecessors(const struct checker *c, u32 *first, u32 *from)
 	u32 n = c->p->ninsns, next[2];
 
 	for (u32 at = 0; at < n; at++) {
-		u32 k = c->marks[at] & MARK_SECOND ? 0 : successors(c, at, next);
+		u32 k = c->marks[at] & MARK_SECOND ? 0 : checker_successors(c, at, next);
 
 		while (k--)
 			first[next[k] + 1]++;
@@ -341,7 +372,7 @@ static void predecessors(const struct checker *c, u32 *first, u32 *from)
 		first[at + 1] += first[at];
 	first[n + 1] = first[n];
 	for (u32 at = n; at-- > 0;) {
-		u32 k = c->marks[at] & MARK_SECOND ? 0 : successors(c, at, next);
+		u32 k = c->marks[at] & MARK_SECOND ? 0 : checker_successors(c, at, next);
 
 		while (k--)
 			from[--first[next[k] + 1]] = at;
@@ -391,7 +422,7 @@ static struct uerr *check_paths(struct checker *c)
 	return err ? err : check_ends(c, work);
 }
 
-/* --- 5: the call chain --- */
+/* --- 4: the call chain --- */
 
 static struct uerr *measure(struct checker *c, u32 sub, u32 call, u32 depth);
 
@@ -402,7 +433,7 @@ static struct uerr *measure_calls(struct checker *c, struct subprog *s, u32 dept
 		struct uerr *err;
 		u32 sub;
 
-		if (c->marks[at] & MARK_SECOND || c->op[at] != OP_CALL_LOCAL)
+		if (c->marks[at] & MARK_SECOND || (c->op[at] != OP_CALL_LOCAL && c->op[at] != OP_LD_FUNC))
 			continue;
 		sub = c->sub_of[at + 1 + c->p->insns[at].imm];
 		err = measure(c, sub, at, depth + 1);
@@ -445,16 +476,16 @@ static struct uerr *measure(struct checker *c, u32 sub, u32 call, u32 depth)
 	return NULL;
 }
 
-/* --- all of it --- */
-
-/* What CO-RE could not resolve is known to be unreachable by now: it becomes an
- * instruction that can be compiled. */
-static void bury_poison(struct checker *c)
+struct uerr *checker_measure(struct checker *c)
 {
-	for (u32 at = 0; at < c->p->ninsns; at++)
-		if (!(c->marks[at] & MARK_SECOND) && c->op[at] == OP_CALL_HELPER && c->p->insns[at].imm == CORE_POISON)
-			c->p->insns[at] = (struct bpf_insn){ .code = BPF_JMP | BPF_JA };
+	for (u32 i = 0; i < c->nsubs; i++) {
+		c->subs[i].height = 0;
+		c->subs[i].chain = 0;
+	}
+	return measure(c, 0, 0, 0);
 }
+
+/* --- all of it --- */
 
 static struct uerr *check_all(struct checker *c)
 {
@@ -464,40 +495,77 @@ static struct uerr *check_all(struct checker *c)
 		err = check_subprogs(c);
 	if (!err)
 		err = check_paths(c);
-	if (!err)
-		err = check_flow(c);
-	if (!err)
-		err = measure(c, 0, 0, 0);
-	if (err)
-		return err;
-	bury_poison(c);
-	c->info.nsubprogs = c->nsubs;
-	c->info.stack_depth = c->subs[0].chain;
+	return err ? err : measure(c, 0, 0, 0);
+}
+
+struct uerr *checker_init(struct checker *c, struct vm_prog *p, const struct vm_map *maps, size_t nmaps,
+			  bool absent_helpers)
+{
+	*c = (struct checker){ .p = p, .maps = maps, .nmaps = nmaps, .absent_helpers = absent_helpers };
+	if (!p->ninsns || p->ninsns > INSN_MAX)
+		return uerr_new(UERR_REJECTED, "program %s has %u instructions: at least 1 and at most %u are possible", p->name,
+				p->ninsns, INSN_MAX);
+	c->marks = calloc(p->ninsns, sizeof(*c->marks));
+	c->op = calloc(p->ninsns, sizeof(*c->op));
+	c->sub_of = calloc(p->ninsns, sizeof(*c->sub_of));
+	if (!c->marks || !c->op || !c->sub_of)
+		return uerr_nomem();
+	return check_all(c);
+}
+
+void checker_deinit(struct checker *c)
+{
+	free(c->marks);
+	free(c->op);
+	free(c->sub_of);
+	free(c->subs);
+}
+
+/* The worst that a program of this shape can do. */
+static void worst_case(const struct checker *c, struct vm_prog_info *info)
+{
+	*info = (struct vm_prog_info){
+		.ctx_fields = TARGET_REGS_ALL, .ctx_end = vm_prog_ctx_size(c->p), .stack_depth = INSN_STACK_SIZE,
+		.nsubprogs = c->nsubs, .writes_memory = true, .can_sleep = true,
+	};
+	for (u32 at = 0; at < c->p->ninsns; at++) {
+		u32 id = (u32)c->p->insns[at].imm, type;
+
+		if (c->marks[at] & MARK_SECOND)
+			continue;
+		if (c->op[at] == OP_LD_MAP) {
+			type = c->maps[id].map->type;
+			info->uses_percpu |= type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
+		} else if (c->op[at] == OP_CALL_HELPER) {
+			info->uses_helpers = true;
+			if (id < 256)
+				info->helpers[id / 64] |= 1ull << id % 64;
+		}
+	}
+}
+
+/* What CO-RE could not resolve traps if it is ever reached; here nobody knows. */
+static struct uerr *refuse_poison(const struct checker *c)
+{
+	for (u32 at = 0; at < c->p->ninsns; at++)
+		if (!(c->marks[at] & MARK_SECOND) && c->op[at] == OP_CALL_HELPER && c->p->insns[at].imm == CORE_POISON)
+			return check_refuse(c, at, "unresolved CO-RE relocation", NULL,
+					    "a type or field that is not there is used");
 	return NULL;
 }
 
 struct uerr *check_program(struct vm_prog *p, const struct vm_map *maps, size_t nmaps)
 {
-	cleanup_free u8 *marks = NULL;
-	cleanup_free u16 *op = NULL;
-	cleanup_free u32 *sub_of = NULL;
-	struct checker c = { .p = p, .maps = maps, .nmaps = nmaps };
-	struct uerr *err;
+	struct checker c;
+	struct uerr *err = checker_init(&c, p, maps, nmaps, false);
 
 	p->checked = false;
-	if (!p->ninsns || p->ninsns > INSN_MAX)
-		return uerr_new(UERR_REJECTED, "program %s has %u instructions: at least 1 and at most %u are possible", p->name,
-				p->ninsns, INSN_MAX);
-	c.marks = marks = calloc(p->ninsns, sizeof(*marks));
-	c.op = op = calloc(p->ninsns, sizeof(*op));
-	c.sub_of = sub_of = calloc(p->ninsns, sizeof(*sub_of));
-	if (!marks || !op || !sub_of)
-		return uerr_nomem();
-	err = check_all(&c);
-	free(c.subs);
-	if (err)
-		return err;
-	p->info = c.info;
-	p->checked = true;
-	return NULL;
+	if (!err)
+		err = refuse_poison(&c);
+	if (!err) {
+		worst_case(&c, &p->info);
+		p->checked = true;
+	}
+	checker_deinit(&c);
+	return err;
 }

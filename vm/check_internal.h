@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the two halves of the check share: check.c (shape of the program) and
- * check_flow.c (what its registers hold). */
+/* What check.c (shape of a program) does for the verifier, which begins with it. */
 #pragma once
+#include <stdarg.h>
+
 #include "vm/opcodes.h"
 #include "vm/program.h"
 
@@ -30,8 +31,19 @@ struct checker {
 	u32 *sub_of;  /* subprogram, per instruction */
 	struct subprog *subs;
 	u32 nsubs;
-	struct vm_prog_info info;
+	bool absent_helpers; /* helpers whose prototype is known count as present */
 };
+
+/* Takes P apart and judges its shape. The caller deinits in any case. */
+struct uerr *checker_init(struct checker *c, struct vm_prog *p, const struct vm_map *maps, size_t nmaps,
+			  bool absent_helpers) UERR_MUST_CHECK;
+void checker_deinit(struct checker *c);
+
+/* From what each subprogram uses (subs[].stack): that all call chains fit. */
+struct uerr *checker_measure(struct checker *c) UERR_MUST_CHECK;
+
+/* The instructions that can follow AT in its own function; how many. */
+u32 checker_successors(const struct checker *c, u32 at, u32 ret[static 2]);
 
 /* The refusal of instruction AT. WHAT completes "program x is not safe: … at
  * file.c:12"; DETAIL (may be NULL) is what the log adds in the words of the
@@ -39,6 +51,6 @@ struct checker {
 struct uerr *check_refuse(const struct checker *c, u32 at, const char *detail, const char *try, const char *what,
 			  ...) UERR_MUST_CHECK __attribute__((format(printf, 5, 6)));
 
-/* Follows what registers and stack hold through the program: fills info and the
- * subprograms' stack. */
-struct uerr *check_flow(struct checker *c) UERR_MUST_CHECK;
+/* The same with REST, may be NULL, as the last part of the log. */
+struct uerr *check_refuse_with(const struct checker *c, u32 at, const char *detail, const char *try, const char *rest,
+			       const char *what, va_list ap) UERR_MUST_CHECK __attribute__((format(printf, 6, 0)));

@@ -48,7 +48,7 @@ static void compile(const struct vm_prog *p)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct vm_prog p = { .name = "fuzz", .ninsns = size / sizeof(struct bpf_insn) };
-	struct vm_map maps[NMAPS];
+	struct vm_map maps[NMAPS] = {};
 	struct uerr *err;
 
 	for (size_t i = 0; i < NMAPS; i++)

@@ -13,6 +13,7 @@
 
 #include "vm/btf_index.h"
 #include "vm/object_internal.h"
+#include "vm/verify.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -34,7 +35,7 @@ static void value_there_and_back(const struct object *obj, u32 id, const void *v
 static void use(struct object *obj)
 {
 	struct umap umaps[64];
-	struct vm_map maps[64];
+	struct vm_map maps[64] = {};
 
 	if (obj->nmaps > 64)
 		return;
@@ -48,7 +49,7 @@ static void use(struct object *obj)
 			value_there_and_back(obj, m->btf_value_type_id, m->initial, m->value_size);
 	}
 	for (size_t i = 0; i < obj->nprogs; i++) {
-		uerr_free(check_program(&obj->progs[i], maps, obj->nmaps));
+		uerr_free(verify_program(&obj->progs[i], maps, obj->nmaps, NULL, NULL));
 		free(disasm_xlated(&obj->progs[i], maps, obj->nmaps));
 	}
 }

@@ -9,6 +9,7 @@
 #include "vm/object_internal.h"
 #include "vm/opcodes.h"
 #include "vm/runtime.h"
+#include "vm/verify.h"
 
 static struct object *load(const char *name)
 {
@@ -77,7 +78,7 @@ static void live_init(struct live *l, const struct object *obj)
 		if (m->initial)
 			ck_assert_int_eq(umap_write(&l->umaps[i], &zero, m->initial, 0, &cx), 0);
 		l->umaps[i].frozen = m->readonly;
-		l->maps[i].map = &l->umaps[i];
+		l->maps[i] = (struct vm_map){ .map = &l->umaps[i] };
 	}
 }
 
@@ -89,7 +90,7 @@ static void live_deinit(struct live *l)
 
 static u64 run(const struct live *l, struct vm_prog *p, const struct target_regs *regs)
 {
-	struct uerr *err = check_program(p, l->maps, l->n);
+	struct uerr *err = verify_program(p, l->maps, l->n, NULL, NULL);
 	u64 r0;
 
 	ck_assert_msg(!err, "%s", err ? err->message : "");
@@ -206,10 +207,10 @@ static void core_by(const char *kernel_btf)
 	ck_assert_uint_eq(prog_of(obj, "direct")->info.ctx_fields, TARGET_REG_BIT(di) | TARGET_REG_BIT(ax));
 	ck_assert_uint_eq(run(&l, prog_of(obj, "exists"), &regs), 1);
 	ck_assert_uint_eq(run(&l, prog_of(obj, "without"), &regs), 7);
-	err = check_program(prog_of(obj, "by_helper"), NULL, 0);
+	err = verify_program(prog_of(obj, "by_helper"), NULL, 0, NULL, NULL);
 	ck_assert(!err);
 	ck_assert_uint_eq(prog_of(obj, "by_helper")->info.ctx_fields, TARGET_REG_BIT(ip));
-	err = check_program(prog_of(obj, "missing"), NULL, 0);
+	err = verify_program(prog_of(obj, "missing"), NULL, 0, NULL, NULL);
 	ck_assert(err && strstr(err->message, "not there is used at core.bpf.c:"));
 	uerr_free(err);
 	object_free(obj);
@@ -284,7 +285,7 @@ START_TEST(unsafe_program_is_told_by_line)
 	struct uerr *err;
 
 	live_init(&l, obj);
-	err = check_program(&obj->progs[0], l.maps, l.n);
+	err = verify_program(&obj->progs[0], l.maps, l.n, NULL, NULL);
 	ck_assert(err);
 	ck_assert(strstr(err->message, "program on_malloc is not safe: R0 may be NULL at leak.bpf.c:"));
 	ck_assert(strstr(err->log, "*n += 1;"));
