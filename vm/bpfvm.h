@@ -116,7 +116,7 @@ enum bpfvm_arg {
 enum bpfvm_ret {
 	BPFVM_RET_NUMBER,
 	BPFVM_RET_NOTHING,
-	BPFVM_RET_MAP_VALUE_OR_NULL, /* of the map in the first argument */
+	BPFVM_RET_MAP_VALUE_OR_NULL, /* of the map in the first argument: bpfvm_map_element() */
 };
 
 typedef uint64_t (*bpfvm_helper_fn)(uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5,
@@ -225,6 +225,9 @@ int bpfvm_map_update(struct bpfvm_map *m, const void *key, const void *value, ui
 int bpfvm_map_delete(struct bpfvm_map *m, const void *key);
 /* KEY NULL: the first. -ENOENT after the last. */
 int bpfvm_map_next_key(struct bpfvm_map *m, const void *key, void *next_key);
+/* The value itself, as a program's lookup gives it; NULL when there is none, and
+ * for per-CPU maps. It stays a value of the map until the element is deleted. */
+void *bpfvm_map_element(struct bpfvm_map *m, const void *key);
 /* The values of an array map themselves (global data, too), which programs read
  * and write: value i begins at i times the value's size rounded up to 8. NULL for
  * other maps and for .rodata. */

@@ -368,7 +368,7 @@ START_TEST(information)
 	load(v, 0);
 	bpfvm_prog_get_info(prog_of(v, "sum"), &info);
 	ck_assert_uint_gt(info.insns, 5);
-	ck_assert_uint_ge(info.insns_processed, info.insns);
+	ck_assert_uint_gt(info.insns_processed, 5);
 	ck_assert_uint_eq(info.ctx_end, 16);
 	ck_assert(info.jited && info.jited_size);
 	ck_assert_ptr_nonnull(strstr(bpfvm_prog_log(prog_of(v, "sum")), "r0"));
@@ -376,7 +376,7 @@ START_TEST(information)
 	bpfvm_prog_get_info(prog_of(v, "empty"), &info);
 	ck_assert_uint_eq(info.ctx_end, 0);
 	text = bpfvm_prog_listing(prog_of(v, "empty"), 0);
-	ck_assert_ptr_nonnull(strstr(text, "r0 = 0"));
+	ck_assert_ptr_nonnull(strstr(text, "exit"));
 	free(text);
 	text = bpfvm_prog_listing(prog_of(v, "empty"), 1);
 	ck_assert_ptr_nonnull(strstr(text, "ret"));
@@ -539,7 +539,7 @@ static uint64_t slot_of(uint64_t map, uint64_t key, uint64_t a3, uint64_t a4, ui
 		return 0;
 	bpfvm_map_update(m, (void *)key, &start, BPF_NOEXIST);
 	*(uint64_t *)bpfvm_data(bpfvm_call_vm(call)) += 1;
-	return (uint64_t)bpfvm_map_memory(bpfvm_map_find(bpfvm_call_vm(call), ".data"), NULL);
+	return (uint64_t)bpfvm_map_element(m, (void *)key);
 }
 
 static char said[16];
@@ -623,10 +623,11 @@ START_TEST(own_helpers_are_called)
 	load(v, 0);
 	ck_assert_uint_eq(run(prog_of(v, "helpers"), &pkt, sizeof(pkt)), 56);
 	ck_assert_uint_eq(interpret(prog_of(v, "helpers"), &pkt, sizeof(pkt)), 56);
-	run(prog_of(v, "slot"), &pkt, sizeof(pkt));
-	ck_assert_uint_eq(calls, 1);
+	ck_assert_uint_eq(run(prog_of(v, "slot"), &pkt, sizeof(pkt)), 701);
+	ck_assert_uint_eq(interpret(prog_of(v, "slot"), &pkt, sizeof(pkt)), 702);
+	ck_assert_uint_eq(calls, 2);
 	ck_assert_int_eq(bpfvm_map_lookup(bpfvm_map_find(v, "hits"), &key, &value), 0);
-	ck_assert_uint_eq(value, 700);
+	ck_assert_uint_eq(value, 702);
 	pkt.len = 101;
 	ck_assert_int_eq((int)run(prog_of(v, "slot"), &pkt, sizeof(pkt)), -1);
 	run(prog_of(v, "says"), &pkt, sizeof(pkt));
@@ -649,7 +650,8 @@ START_TEST(own_helpers_are_guarded)
 	bpfvm_close(v);
 	/* without them */
 	v = open_env("BPFVM_OWN");
-	load_fails(v, BPFVM_REJECTED, "0x1000");
+	ck_assert_int_eq(bpfvm_set_ctx(v, sizeof(struct packet), packet_fields, 3), 0);
+	load_fails(v, BPFVM_REJECTED, "4097");
 	bpfvm_close(v);
 }
 END_TEST

@@ -6,9 +6,10 @@
  * our own. Usage: test_conformance DIR; without DIR the test is skipped.
  *
  *	run     both give `result`; where the program has no input, and the
- *	        kernel accepts it, so does check.c
- *	reject  check.c refuses it
- *	trap    check.c refuses what must not be executed
+ *	        kernel accepts it, so does the verifier
+ *	reject  check.c refuses it by its shape
+ *	trap    the verifier refuses what must not be executed (how it is stopped
+ *	        without one, conformance_plugin.py tries)
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include "tests/vm/jit_run.h"
 #include "vm/opcodes.h"
 #include "vm/program.h"
+#include "vm/verify.h"
 
 #define MAX_INSNS 4096
 #define MAX_MEM 65536
@@ -152,7 +154,8 @@ static char *must_accept(const struct test_case *t, struct vm_prog *p)
 
 	if (t->mem_size || strcmp(t->kernel, "accept"))
 		return NULL;
-	err = check_program(p, NULL, 0);
+	err = verify_program(p, NULL, 0, NULL, NULL);
+	verify_forget(p);
 	if (!err)
 		return NULL;
 	text = complaint("the kernel accepts it, we do not: %s", err->message);
@@ -160,10 +163,11 @@ static char *must_accept(const struct test_case *t, struct vm_prog *p)
 	return text;
 }
 
-static char *must_refuse(struct vm_prog *p)
+static char *must_refuse(struct vm_prog *p, bool trap)
 {
-	struct uerr *err = check_program(p, NULL, 0);
+	struct uerr *err = trap ? verify_program(p, NULL, 0, NULL, NULL) : check_program(p, NULL, 0);
 
+	verify_forget(p);
 	if (!err)
 		return complaint("accepted, must be refused");
 	if (err->code != UERR_REJECTED || !strstr(err->message, "is not safe: "))
@@ -179,7 +183,7 @@ static char *case_run(struct test_case *t)
 
 	snprintf(p.name, sizeof(p.name), "%.63s", t->name);
 	if (strcmp(t->kind, "run"))
-		return must_refuse(&p);
+		return must_refuse(&p, !strcmp(t->kind, "trap"));
 	wrong = interpret(t, &p);
 	if (!wrong)
 		wrong = run_code(t, &p, 0);
