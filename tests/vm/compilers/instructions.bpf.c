@@ -88,7 +88,7 @@ PROGRAM(data)
 
 struct entry {
 	__u32 n;
-	__u8 tag;
+	__u32 tag;
 	__u64 sum;
 };
 
