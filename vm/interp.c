@@ -6,21 +6,43 @@
  * program's memory accesses, nothing else: unknown instructions, jumps outside,
  * map indexes and call depth are checked as they come.
  *
- * Dispatch is threaded: each handler jumps to the next one through the table
- * of labels that opcodes.def generates.
+ * A program is decoded first: for each instruction the place of its handler, its
+ * registers, and its number in full width. Dispatch is threaded: each handler
+ * jumps straight to that of the next instruction. What cannot be executed (an
+ * unknown instruction, a jump that leads outside, the end) decodes to a handler
+ * that says so when it is reached.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vm/env.h"
+#include "vm/interp.h"
 #include "vm/jit.h"
 #include "vm/opcodes.h"
 #include "vm/program.h"
 #include "vm/runtime.h"
 
+/* An instruction, decoded */
+struct op {
+	const void *handler;
+	u64 imm;     /* sign-extended; map or helper: its address; ja32, local call: as off */
+	u8 dst, src;
+	s16 off;     /* memory: displacement; jump: from the next instruction */
+};
+
+struct interp_code {
+	const struct vm_prog *prog;
+	u32 n;
+	struct op ops[]; /* n, and one behind the end */
+};
+
+/* Programs up to this size are decoded on the stack by interp_run(). */
+#define SMALL 256
+
 struct call_frame {
-	u64 saved[4]; /* r6 … r9 of the caller */
-	u32 back;     /* where the caller goes on */
+	u64 saved[4];          /* r6 … r9 of the caller */
+	const struct op *back; /* where the caller goes on */
 };
 
 struct machine {
@@ -72,40 +94,39 @@ static u32 smod32(s32 a, s32 b)
 	return b ? a % b : a;
 }
 
-static long run(struct machine *m, const struct vm_prog *p, const struct vm_map *maps, size_t nmaps,
-		struct hook_frame *frame, u64 max_insns)
+/* Runs from OP on, LEFT - 1 instructions at most; with M NULL only tells where
+ * the handlers are. */
+static long run(struct machine *m, const struct op *op, struct hook_frame *frame, u64 left,
+		const void *const **handlers)
 {
 	static const void *const labels[OP_COUNT] = {
 		[OP_NONE] = &&bad,
 #define OP(id, ...) [OP_##id] = &&op_##id,
 #include "vm/opcodes.def"
 	};
-	const struct bpf_insn *insn;
-	u64 *r = m->r;
-	u64 left = max_insns ? max_insns : ~0ull;
-	u32 pc = 0;
-	bool selected;
-	helper_fn helper;
+	u64 *r;
 
-#define DST r[insn->dst_reg]
-#define SRC r[insn->src_reg]
-#define IMM ((u64)(s64)insn->imm)
-#define NEXT               \
-	do {               \
-		pc++;      \
-		goto next; \
+#define DST r[op->dst]
+#define SRC r[op->src]
+#define IMM op->imm
+#define DISPATCH                                  \
+	do {                                      \
+		if (__builtin_expect(!--left, 0)) \
+			return -ELOOP;            \
+		goto *op->handler;                \
+	} while (0)
+#define NEXT              \
+	do {              \
+		op++;     \
+		DISPATCH; \
 	} while (0)
 
-next:
-	if (pc >= p->ninsns)
-		goto bad;
-	if (!left--)
-		return -ELOOP;
-	insn = &p->insns[pc];
-	enum opcode_id id = opcode_decode(insn, &selected);
-	if (!selected || insn->dst_reg > BPF_REG_10 || insn->src_reg > BPF_REG_10)
-		goto bad;
-	goto *labels[id];
+	if (!m) {
+		*handlers = labels;
+		return 0;
+	}
+	r = m->r;
+	DISPATCH;
 
 bad:
 	return -EINVAL;
@@ -169,22 +190,12 @@ bad:
 	SIGN_EXTEND(MOVSX32_8, s8, u32)
 	SIGN_EXTEND(MOVSX32_16, s16, u32)
 
-jump:
-	{
-		s64 target = insn_jump_target(insn, pc);
-
-		if (target < 0 || target >= p->ninsns)
-			goto bad;
-		pc = target;
-		goto next;
-	}
-
 #define JUMP_FORM(label, type, source, cond) \
 	label:                               \
 	{                                    \
 		type D = DST, S = source;    \
 		if (cond)                    \
-			goto jump;           \
+			op += op->off;       \
 		NEXT;                        \
 	}
 #define JUMP(name, utype, cond)                                                            \
@@ -206,29 +217,26 @@ jump:
 	JUMP(JSLE, s, D <= S)
 
 op_JA:
+	op += op->off;
+	NEXT;
+
 op_JA32:
-	goto jump;
+	op += (s32)op->imm;
+	NEXT;
 
 op_CALL_HELPER:
-	helper = vm_prog_helper_fn(p, insn->imm);
-	if (!helper)
-		goto bad;
-	r[0] = helper(r[1], r[2], r[3], r[4], r[5], frame);
+	r[0] = ((helper_fn)op->imm)(r[1], r[2], r[3], r[4], r[5], frame);
 	NEXT;
 
 op_CALL_LOCAL:
-	{
-		s64 target = (s64)pc + 1 + insn->imm;
-
-		if (m->depth == INSN_MAX_FRAMES - 1 || target < 0 || target >= p->ninsns)
-			goto bad;
-		m->frames[m->depth].back = pc + 1;
-		memcpy(m->frames[m->depth].saved, &r[6], sizeof(m->frames[0].saved));
-		m->depth++;
-		r[10] -= INSN_STACK_SIZE;
-		pc = target;
-		goto next;
-	}
+	if (m->depth == INSN_MAX_FRAMES - 1)
+		goto bad;
+	m->frames[m->depth].back = op + 1;
+	memcpy(m->frames[m->depth].saved, &r[6], sizeof(m->frames[0].saved));
+	m->depth++;
+	r[10] -= INSN_STACK_SIZE;
+	op += (s32)op->imm;
+	NEXT;
 
 op_EXIT:
 	if (!m->depth)
@@ -236,43 +244,29 @@ op_EXIT:
 	m->depth--;
 	memcpy(&r[6], m->frames[m->depth].saved, sizeof(m->frames[0].saved));
 	r[10] += INSN_STACK_SIZE;
-	pc = m->frames[m->depth].back;
-	goto next;
+	op = m->frames[m->depth].back;
+	DISPATCH;
 
 op_LD_IMM64:
-	if (pc + 1 >= p->ninsns)
-		goto bad;
-	DST = insn_imm64(insn);
-	pc += 2;
-	goto next;
-
 op_LD_MAP:
-	if (pc + 1 >= p->ninsns || (u32)insn->imm >= nmaps)
-		goto bad;
-	DST = (uintptr_t)maps[insn->imm].map;
-	pc += 2;
-	goto next;
-
 op_LD_MAP_VALUE:
-	if (pc + 1 >= p->ninsns || (u32)insn->imm >= nmaps)
-		goto bad;
-	DST = maps[insn->imm].map->base + maps[insn->imm].map->data_off + (u32)insn[1].imm;
-	pc += 2;
-	goto next;
+	DST = IMM;
+	op += 2;
+	DISPATCH;
 
 op_LD_FUNC: /* no helper takes a callback */
 	goto bad;
 
 #define LOAD(name, type)                                 \
 	op_##name:                                       \
-	DST = (s64)MEM(type, SRC + (s64)insn->off);      \
+	DST = (s64)MEM(type, SRC + (s64)op->off);      \
 	NEXT;
 #define STORE(size, type)                                \
 	op_ST_##size:                                    \
-	MEM(type, DST + (s64)insn->off) = insn->imm;     \
+	MEM(type, DST + (s64)op->off) = IMM;           \
 	NEXT;                                            \
 	op_STX_##size:                                   \
-	MEM(type, DST + (s64)insn->off) = SRC;           \
+	MEM(type, DST + (s64)op->off) = SRC;           \
 	NEXT;
 
 	LOAD(LDX_B, u8)
@@ -287,7 +281,7 @@ op_LD_FUNC: /* no helper takes a callback */
 	STORE(W, u32)
 	STORE(DW, u64)
 
-#define CELL(type) ((type *)(uintptr_t)(DST + (s64)insn->off))
+#define CELL(type) ((type *)(uintptr_t)(DST + (s64)op->off))
 #define ATOMIC(bits, name, fn)                                                              \
 	op_ATOMIC##bits##_##name:                                                           \
 	__atomic_fetch_##fn(CELL(u##bits), (u##bits)SRC, __ATOMIC_SEQ_CST);                 \
@@ -317,8 +311,89 @@ op_LD_FUNC: /* no helper takes a callback */
 	ATOMICS(64)
 }
 
-long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, u64 r1, u64 r2,
-		struct hook_frame *frame, u64 max_insns, u64 *r0)
+/*
+ * Decoding
+ */
+
+static bool inside(s64 target, u32 n)
+{
+	return target >= 0 && target < n;
+}
+
+/* What stands for the number in an instruction's decoded form; false: it cannot
+ * be executed. */
+static bool decode_imm(const struct interp_code *c, u32 i, enum opcode_id id, const struct vm_map *maps, size_t nmaps,
+		       u64 *ret)
+{
+	const struct bpf_insn *insn = &c->prog->insns[i];
+	const struct umap *m;
+
+	switch (opcodes[id].form) {
+	case FORM_JUMP:
+	case FORM_GOTO:
+		return inside(insn_jump_target(insn, i), c->n);
+	case FORM_CALL:
+		if (id == OP_CALL_LOCAL)
+			return inside((s64)i + 1 + insn->imm, c->n);
+		*ret = (uintptr_t)vm_prog_helper_fn(c->prog, (u32)insn->imm);
+		return *ret;
+	case FORM_IMM64:
+		if (i + 1 >= c->n)
+			return false;
+		if (id == OP_LD_IMM64) {
+			*ret = insn_imm64(insn);
+			return true;
+		}
+		if ((u32)insn->imm >= nmaps)
+			return false;
+		m = maps[insn->imm].map;
+		*ret = id == OP_LD_MAP ? (uintptr_t)m : m->base + m->data_off + (u32)insn[1].imm;
+		return true;
+	}
+	return true;
+}
+
+static void decode(struct interp_code *c, const struct vm_prog *p, const struct vm_map *maps, size_t nmaps)
+{
+	const void *const *handlers;
+
+	run(NULL, NULL, NULL, 0, &handlers);
+	c->prog = p;
+	c->n = p->ninsns;
+	for (u32 i = 0; i < c->n; i++) {
+		const struct bpf_insn *insn = &p->insns[i];
+		struct op *op = &c->ops[i];
+		bool selected;
+		enum opcode_id id = opcode_decode(insn, &selected);
+
+		*op = (struct op){ .handler = handlers[OP_NONE], .dst = insn->dst_reg, .src = insn->src_reg, .off = insn->off, .imm = (u64)(s64)insn->imm };
+		if (selected && insn->dst_reg <= BPF_REG_10 && insn->src_reg <= BPF_REG_10 &&
+		    decode_imm(c, i, id, maps, nmaps, &op->imm))
+			op->handler = handlers[id];
+	}
+	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE] };
+}
+
+static size_t code_size(u32 n)
+{
+	return sizeof(struct interp_code) + ((size_t)n + 1) * sizeof(struct op);
+}
+
+struct interp_code *interp_code_create(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps)
+{
+	struct interp_code *c = malloc(code_size(p->ninsns));
+
+	if (c)
+		decode(c, p, maps, nmaps);
+	return c;
+}
+
+void interp_code_destroy(struct interp_code *code)
+{
+	free(code);
+}
+
+long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook_frame *frame, u64 max_insns, u64 *r0)
 {
 	struct hook_frame own;
 	struct machine m;
@@ -328,7 +403,7 @@ long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps
 		frame = &own;
 		runtime_self_frame(frame);
 	}
-	if (p->info.uses_percpu) {
+	if (code->prog->info.uses_percpu) {
 		/* as compiled code does: without a free copy the run is skipped and counted */
 		if (runtime_helper(VM_RT_CLAIM)(0, 0, 0, 0, 0, frame) == HOOK_NO_SLOT) {
 			*r0 = 0;
@@ -340,10 +415,29 @@ long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps
 	m.r[1] = r1;
 	m.r[2] = r2;
 	m.r[10] = (uintptr_t)(m.stack + sizeof(m.stack));
-	ret = run(&m, p, maps, nmaps, frame, max_insns);
-	if (p->info.uses_percpu)
+	ret = run(&m, code->ops, frame, max_insns ? max_insns + 1 : 0, NULL);
+	if (code->prog->info.uses_percpu)
 		runtime_helper(VM_RT_RELEASE)(0, 0, 0, 0, 0, frame);
 	if (!ret)
 		*r0 = m.r[0];
+	return ret;
+}
+
+long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, u64 r1, u64 r2,
+		struct hook_frame *frame, u64 max_insns, u64 *r0)
+{
+	struct {
+		struct interp_code code;
+		struct op ops[SMALL + 1];
+	} small;
+	struct interp_code *code = p->ninsns <= SMALL ? &small.code : malloc(code_size(p->ninsns));
+	long ret;
+
+	if (!code)
+		return -ENOMEM;
+	decode(code, p, maps, nmaps);
+	ret = interp_code_run(code, r1, r2, frame, max_insns, r0);
+	if (code != &small.code)
+		free(code);
 	return ret;
 }

@@ -18,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "tests/vm/jit_run.h"
+#include "vm/interp.h"
 #include "vm/object.h"
 
 struct engines {
@@ -27,6 +28,7 @@ struct engines {
 	struct vm_map vm_map;
 	struct jit_map jit_map;
 	struct jit_code *code; /* [nprogs] */
+	struct interp_code **interp; /* [nprogs] */
 	size_t ncode;
 	struct hook_frame frame;
 	struct bench_input fresh;
@@ -89,6 +91,11 @@ static struct uerr *compile(struct engines *e, size_t i)
 	struct vm_prog *p = &e->object->progs[i];
 	struct uerr *err = check_program(p, &e->vm_map, 1);
 
+	if (!err) {
+		e->interp[i] = interp_code_create(p, &e->vm_map, 1);
+		if (!e->interp[i])
+			err = uerr_nomem();
+	}
 	if (!err)
 		err = jit_code_create(p, &e->jit_map, 1, 0, &e->code[i]);
 	return uerr_prefix(err, "program '%s'", p->name);
@@ -111,7 +118,8 @@ static struct uerr *open_ours(struct engines *e, const void *bytes, size_t size)
 	e->vm_map = (struct vm_map){ .map = &e->map };
 	e->jit_map = (struct jit_map){ &e->map, (addr_t)&e->map };
 	e->code = calloc(e->object->nprogs, sizeof(*e->code));
-	if (!e->code)
+	e->interp = calloc(e->object->nprogs, sizeof(*e->interp));
+	if (!e->code || !e->interp)
 		return uerr_nomem();
 	for (; !err && e->ncode < e->object->nprogs; e->ncode += !err)
 		err = compile(e, e->ncode);
@@ -123,11 +131,9 @@ static struct uerr *open_ours(struct engines *e, const void *bytes, size_t size)
 
 static struct uerr *run_interp(struct engines *e, size_t prog, u32 times, u64 *r0)
 {
-	const struct vm_prog *p = &e->object->progs[prog];
-
 	for (u32 i = 0; i < times; i++)
-		if (interp_run(p, &e->vm_map, 1, 0, 0, &e->frame, 0, r0))
-			return uerr_new(UERR_FAILED, "the interpreter cannot run '%s'", p->name);
+		if (interp_code_run(e->interp[prog], 0, 0, &e->frame, 0, r0))
+			return uerr_new(UERR_FAILED, "the interpreter cannot run '%s'", engines_prog_name(e, prog));
 	return NULL;
 }
 
@@ -256,6 +262,9 @@ void engines_close(struct engines *e)
 		return;
 	for (size_t i = 0; i < e->ncode; i++)
 		jit_code_destroy(&e->code[i]);
+	for (size_t i = 0; e->interp && i < e->object->nprogs; i++)
+		interp_code_destroy(e->interp[i]);
+	free(e->interp);
 	free(e->code);
 	if (e->map_fd >= 0)
 		umap_destroy(&e->map, e->map_fd);
