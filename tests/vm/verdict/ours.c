@@ -48,6 +48,11 @@ void ours_deinit(void)
 	btf__free(btf);
 }
 
+const struct umap *ours_maps(void)
+{
+	return umaps;
+}
+
 /* As the loader does it from the object's func_info */
 static struct vm_subprog *describe_funcs(const struct program *p, u32 *ret_n)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Programs that nobody wrote, for both judges. They are made from those of the
- * tables, by a few changes each: a number, an offset, a register, a size, a
+ * Programs that nobody wrote, for both judges. Half come from the generator of
+ * tests/vm/random; the others are made from those of the tables, by a few changes each: a number, an offset, a register, a size, a
  * comparison, an instruction less, or one from another program. So they are near
  * the line between what is accepted and what is not, and use all that there is.
  * What names a thing outside of the program (a file descriptor, a helper that no
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/vm/random/gen.h"
 #include "tests/vm/verdict/verdict.h"
 
 struct rng {
@@ -49,12 +50,16 @@ static bool is_call(const struct bpf_insn *in)
 	return in->code == (BPF_JMP | BPF_CALL);
 }
 
-/* A program of the tables */
+/* A program of the tables, but none on which we differ on purpose */
 static void pick_program(struct rng *r, struct program *ret)
 {
-	const struct theme *t = &themes[below(r, (u32)nthemes)];
-	const struct row *row = &t->rows[below(r, (u32)t->nrows)];
+	const struct theme *t;
+	const struct row *row;
 
+	do {
+		t = &themes[below(r, (u32)nthemes)];
+		row = &t->rows[below(r, (u32)t->nrows)];
+	} while (row->strict || row->verdict == VERDICT_POLICY);
 	program_expand(row, row->verdict ? 0 : !below(r, 4), ret);
 	ret->theme = t->name;
 }
@@ -222,24 +227,44 @@ static void append_another(struct rng *r, struct program *p)
 	p->n += other.n;
 }
 
-void random_compare(u32 n, u64 seed, u32 level, struct tally *t)
+static void from_tables(u64 seed, u32 level, struct tally *t)
 {
-	struct bpf_insn insns[2 * (ROW_MAX + 2) + 4];
+	struct bpf_insn insns[2 * (ROW_MAX + 2) + 4] = {};
+	struct rng r = { seed * 0x2545f4914f6cdd1dull };
+	struct program p = { .insns = insns };
 	char name[64];
 
-	for (u32 i = 0; i < n; i++) {
-		/* each has its own seed, so that one can be looked at alone */
-		struct rng r = { (seed + i) * 0x2545f4914f6cdd1dull };
-		struct program p = { .insns = insns };
+	pick_program(&r, &p);
+	snprintf(name, sizeof(name), "%.30s, seed %llu", p.name, (unsigned long long)seed);
+	p.name = name;
+	if (!below(&r, 4))
+		append_another(&r, &p);
+	for (u32 k = 1 + !below(&r, 2) + !below(&r, 6); k; k--)
+		mutate(&r, &p);
+	compare(&p, level, t);
+}
 
-		memset(insns, 0, sizeof(insns));
-		pick_program(&r, &p);
-		snprintf(name, sizeof(name), "%.30s, seed %llu", p.name, (unsigned long long)(seed + i));
-		p.name = name;
-		if (!below(&r, 4))
-			append_another(&r, &p);
-		for (u32 k = 1 + !below(&r, 2) + !below(&r, 6); k; k--)
-			mutate(&r, &p);
-		compare(&p, level, t);
+static void from_generator(u64 seed, u32 level, struct tally *t)
+{
+	static struct random_prog made;
+	struct random_opts opts = { .maps = ours_maps(), .nmaps = NMAPS, .flags = RANDOM_CLOCKS | RANDOM_ABSENT };
+	struct program p = { .theme = "generated", .insns = made.insns };
+	char name[64];
+
+	random_program(seed, &opts, &made);
+	snprintf(name, sizeof(name), "seed %llu", (unsigned long long)seed);
+	p.name = name;
+	p.n = made.n;
+	compare(&p, level, t);
+}
+
+void random_compare(enum random_kind kind, u32 n, u64 seed, u32 level, struct tally *t)
+{
+	/* each has its own seed, so that one can be looked at alone */
+	for (u32 i = 0; i < n; i++) {
+		if (kind == RANDOM_CHANGED)
+			from_tables(seed + i, level, t);
+		else
+			from_generator(seed + i, level, t);
 	}
 }

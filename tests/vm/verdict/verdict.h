@@ -128,6 +128,7 @@ void kernel_judge(const struct program *p, u32 level, struct judgement *ret);
 
 void ours_init(void);
 void ours_deinit(void);
+const struct umap *ours_maps(void); /* NMAPS of them */
 void ours_judge(const struct program *p, u32 level, struct judgement *ret);
 
 /* Both verdicts on one program, for programs that nobody has judged before. */
@@ -139,8 +140,9 @@ struct tally {
  * the kernel for reasons of policy is not held against us. */
 void compare(const struct program *p, u32 level, struct tally *t);
 
-/* N random programs from SEED on. */
-void random_compare(u32 n, u64 seed, u32 level, struct tally *t);
+/* N random programs, of seeds from SEED on. */
+enum random_kind { RANDOM_GENERATED, RANDOM_CHANGED };
+void random_compare(enum random_kind kind, u32 n, u64 seed, u32 level, struct tally *t);
 /* The programs of an object file. REFUSED: it asks for what is not there (a kind
  * of map, another type of program); WHY says what. */
 enum object_result { OBJECT_COMPARED, OBJECT_REFUSED, OBJECT_BROKEN };
