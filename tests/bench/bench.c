@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "jit/jit_bench.h"
 #include "rows.h"
 
 #define VICTIM_TIMEOUT_MS 60000
@@ -307,6 +308,18 @@ static struct uerr *run_all(struct bench_report *rep, const char *dir, uint64_t 
 	return err;
 }
 
+/* The micro-programs: many short rounds, as their figures are minima. */
+static struct uerr *run_jit(struct jit_bench *ret, const char *dir, uint64_t slice_ns)
+{
+	char object[PATH_MAX];
+	struct uerr *err;
+
+	fprintf(stderr, "micro-programs of the JIT\n");
+	snprintf(object, sizeof(object), "%s/jit/programs.bpf.o", dir);
+	err = jit_bench_run(object, NULL, slice_ns < 10000000 ? 2 : 40, slice_ns < 10000000 ? 20000 : 300000, ret);
+	return uerr_prefix(err, "the micro-programs");
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -319,6 +332,7 @@ int main(int argc, char **argv)
 	struct bench_report rep = { .runs = 7 };
 	uint64_t start = bench_now_ns(), slice_ns = 80000000;
 	char self[PATH_MAX] = { 0 };
+	struct jit_bench jit = { 0 };
 	const char *out = NULL;
 	struct uerr *err;
 	char *dir;
@@ -353,10 +367,14 @@ int main(int argc, char **argv)
 	if (!rep.results)
 		return 1;
 	err = run_all(&rep, dir, slice_ns);
+	if (!err)
+		err = run_jit(&jit, dir, slice_ns);
+	rep.jit = &jit;
 	rep.seconds = (double)(bench_now_ns() - start) / 1e9;
 	if (!err)
 		err = report_write(&rep, out ? out : ".");
 	free(rep.results);
+	jit_bench_deinit(&jit);
 	if (err) {
 		fprintf(stderr, "uprobed-bench: %s\n", err->message);
 		uerr_free(err);

@@ -76,11 +76,14 @@ struct uerr *env_embedded_open(const char *object_path) UERR_MUST_CHECK;
 void env_embedded_close(void);
 struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint64_t *ret) UERR_MUST_CHECK;
 
+struct jit_bench; /* jit/jit_bench.h */
+
 struct bench_report {
 	struct bench_result plain, pad; /* the uninstrumented call, and the lower bound */
 	struct bench_result (*results)[N_ENVS]; /* [bench_nrows] */
 	struct bench_result embed;
 	struct bench_attach attach;
+	const struct jit_bench *jit; /* the micro-programs of the JIT */
 	unsigned runs;
 	double seconds; /* in all */
 };

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "bench.h"
+#include "jit/jit_bench.h"
 
 static double result_min(const struct bench_result *r)
 {
@@ -259,6 +260,9 @@ static void md_write(FILE *f, const struct bench_report *rep, const struct machi
 	fprintf(f, "\n");
 	md_per_op(f, rep);
 	md_attach(f, &rep->attach);
+	fprintf(f, "## The JIT: micro-programs\n\n"
+		   "The same instructions (tests/bench/jit) interpreted, compiled by our JIT and by the kernel's.\n\n");
+	jit_bench_markdown(rep->jit, f);
 	md_published(f, rep);
 	fprintf(f, "## Benchmark metadata\n\n- **Number of runs:** %u\n- **Timestamp:** %s\n- **Total duration:** %.2f seconds\n",
 		rep->runs, m->time, rep->seconds);
@@ -291,6 +295,34 @@ static void json_row(cJSON *rows, const char *name, const char *env, const struc
 		cJSON_AddNumberToObject(o, "runs", r->runs);
 	}
 	cJSON_AddItemToArray(rows, o);
+}
+
+static void json_jit(cJSON *root, const struct jit_bench *b)
+{
+	cJSON *rows = cJSON_AddArrayToObject(root, "jit"), *o;
+
+	for (size_t i = 0; i < b->nrows; i++) {
+		const struct jit_bench_row *r = &b->rows[i];
+
+		o = cJSON_CreateObject();
+		cJSON_AddStringToObject(o, "name", r->name);
+		json_number(o, "interp_ns", r->ns[ENGINE_INTERP]);
+		json_number(o, "jit_ns", r->ns[ENGINE_JIT]);
+		if (!*b->reason)
+			json_number(o, "kernel_ns", r->ns[ENGINE_KERNEL]);
+		json_number(o, "compile_ns", r->compile_ns);
+		cJSON_AddNumberToObject(o, "insns", r->insns);
+		cJSON_AddItemToArray(rows, o);
+	}
+	o = cJSON_AddObjectToObject(root, "jit_summary");
+	if (*b->reason) {
+		cJSON_AddStringToObject(o, "reason", b->reason);
+	} else {
+		json_number(o, "jit_to_kernel", b->ratio);
+		json_number(o, "jit_to_kernel_max", b->worst);
+	}
+	json_number(o, "interp_to_jit", b->interp);
+	cJSON_AddNumberToObject(o, "rounds", b->rounds);
 }
 
 static cJSON *json_report(const struct bench_report *rep, const struct machine *m)
@@ -329,6 +361,7 @@ static cJSON *json_report(const struct bench_report *rep, const struct machine *
 		cJSON_AddNumberToObject(o, "mapped_bytes_ten_probes", (double)rep->attach.mapped_bytes);
 		cJSON_AddNumberToObject(o, "runs", rep->attach.runs);
 	}
+	json_jit(root, rep->jit);
 	json_number(root, "seconds", rep->seconds);
 	return root;
 }
