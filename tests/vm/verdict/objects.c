@@ -81,20 +81,21 @@ static void compare_prog(struct object *obj, struct vm_prog *p, const struct vm_
 	cleanup_uerr struct uerr *err = verify_program(p, maps, obj->nmaps, &opts, &stats);
 	u64 kernel_ns = 0;
 	bool taken = kernel ? kernel_takes(path, p->name, log, &kernel_ns) : true;
+	bool policy = !taken && is_policy(log);
 
 	t->our_ns += stats.ns;
 	t->kernel_ns += kernel_ns;
 	t->kernel_accepts += taken;
 	t->kernel_rejects += !taken;
 	t->both_accept += taken && !err;
-	t->unsound += !taken && !err;
+	t->unsound += !taken && !err && !policy;
 	printf("#   %s: %u instructions, %u followed; ours %.3f ms%s, kernel %.3f ms%s\n", p->name, p->ninsns,
 	       stats.insns_processed, (double)stats.ns / 1e6, err ? " (refused)" : "", (double)kernel_ns / 1e6,
-	       taken ? "" : " (refused)");
+	       taken ? "" : policy ? " (refused by policy)" : " (refused)");
 	if (taken && err)
-		printf("#     %s\n%s\n", err->message, err->log ? err->log : "");
-	if (!taken && kernel)
-		printf("#     kernel: %s\n", log);
+		print_log("ours", err->log ? err->log : err->message);
+	if (!taken && !err)
+		print_log("kernel", log);
 }
 
 enum object_result object_compare(const char *path, bool kernel, u32 level, struct tally *t, char *why, size_t size)

@@ -131,6 +131,12 @@ void ours_deinit(void);
 const struct umap *ours_maps(void); /* NMAPS of them */
 void ours_judge(const struct program *p, u32 level, struct judgement *ret);
 
+/* Whether the kernel rejects for a reason that says nothing about safety: who may
+ * call what, the licence, its own ctx, its own mistakes. */
+bool is_policy(const char *log);
+/* LOG as comments of the TAP output. */
+void print_log(const char *who, const char *log);
+
 /* Both verdicts on one program, for programs that nobody has judged before. */
 struct tally {
 	u32 kernel_accepts, both_accept, kernel_rejects, unsound;
