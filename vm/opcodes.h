@@ -18,7 +18,7 @@
 
 #define INSN_STACK_SIZE 512 /* bytes a frame, and over a whole call chain */
 #define INSN_MAX_FRAMES 8
-#define INSN_MAX 65536      /* instructions of one program */
+#define INSN_MAX 1000000   /* instructions of one program, as the kernel has it for root */
 
 enum opcode_id {
 	OP_NONE, /* no such instruction */

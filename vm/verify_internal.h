@@ -136,10 +136,11 @@ struct state {
 /* One executed instruction. */
 struct history {
 	u32 prev;
-	u16 pc;
-	u16 what;    /* HIST_*, and for HIST_STACK frame << 6 | slot */
+	u32 pc : 20;
+	u32 what : 12; /* HIST_*, and for HIST_STACK frame << 6 | slot */
 	u64 linked;  /* see verify_precision.c */
 };
+_Static_assert(INSN_MAX <= 1 << 20, "history.pc");
 enum { HIST_STACK = 0x200, HIST_ENTER = 0x400, HIST_CALLBACK = 0x800 };
 
 struct pending {

@@ -500,6 +500,28 @@ START_TEST(raw_programs)
 }
 END_TEST
 
+/* As long as the kernel allows root: it loads, and runs the same in both ways. */
+START_TEST(a_million_instructions)
+{
+	const size_t n = 1000000;
+	struct bpf_insn *insns = calloc(n + 1, sizeof(*insns));
+	struct bpfvm *v = bpfvm_new("raw", NULL);
+	uint64_t start = 5;
+
+	insns[0] = (struct bpf_insn){ .code = BPF_LDX | BPF_MEM | BPF_DW, .dst_reg = 0, .src_reg = 1 };
+	for (size_t i = 1; i < n; i++)
+		insns[i] = (struct bpf_insn){ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 0, .imm = 3 };
+	insns[n - 1] = insns[n] = (struct bpf_insn){ .code = BPF_JMP | BPF_EXIT };
+	ck_assert_ptr_null(bpfvm_add_prog(v, "more", insns, n + 1, NULL));
+	ck_assert_ptr_nonnull(bpfvm_add_prog(v, "million", insns, n, NULL));
+	free(insns);
+	load(v, 0);
+	ck_assert_uint_eq(run(prog_of(v, "million"), &start, sizeof(start)), 5 + 3 * (n - 2));
+	ck_assert_uint_eq(interpret(prog_of(v, "million"), &start, sizeof(start)), 5 + 3 * (n - 2));
+	bpfvm_close(v);
+}
+END_TEST
+
 /* --- a ctx and helpers of one's own --- */
 
 struct packet {
@@ -764,6 +786,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, runs);
 	tcase_add_test(tc, reads_memory);
 	tcase_add_test(tc, hash);
@@ -779,6 +802,7 @@ int main(void)
 	tcase_add_test(tc, shared_maps);
 	tcase_add_test(tc, shared_per_cpu);
 	tcase_add_test(tc, raw_programs);
+	tcase_add_test(tc, a_million_instructions);
 	tcase_add_test(tc, own_ctx);
 	tcase_add_test(tc, own_ctx_is_guarded);
 	tcase_add_test(tc, own_helpers_are_called);

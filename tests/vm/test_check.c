@@ -118,7 +118,7 @@ START_TEST(limits)
 	p.ninsns = INSN_MAX + 1;
 	p.insns = calloc(p.ninsns, sizeof(*p.insns));
 	err = check_program(&p, NULL, 0);
-	ck_assert(err && strstr(err->message, "at most 65536"));
+	ck_assert(err && strstr(err->message, "at most 1000000"));
 	uerr_free(err);
 	/* the largest that may be, all of it branches */
 	p.ninsns = INSN_MAX;
