@@ -805,9 +805,16 @@ void scalar_extend(struct scalar *s, unsigned bits, bool is_signed, bool w64)
 
 void scalar_bswap(struct scalar *s, unsigned bits, bool swap)
 {
-	(void)bits;
-	(void)swap;
-	*s = scalar_unknown; /* the kernel knows nothing of it, even if nothing is swapped */
+	struct tnum b = s->bits;
+
+	if (!swap) {
+		if (bits < 64)
+			zero_extend(s, bits);
+		return;
+	}
+	*s = scalar_unknown; /* of the bounds nothing is left; single bits move along */
+	s->bits = tnum(__builtin_bswap64(b.value) >> (64 - bits), __builtin_bswap64(b.mask) >> (64 - bits));
+	scalar_sync(s);
 }
 
 /* --- branches --- */
