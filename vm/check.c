@@ -174,7 +174,7 @@ static struct uerr *check_imm64(struct checker *c, u32 at)
 	map = c->maps[insn->imm].map;
 	if (c->op[at] == OP_LD_MAP)
 		return insn[1].imm ? check_refuse(c, at, NULL, NULL, "an offset into a map itself") : NULL;
-	if (map->type != UMAP_ARRAY || (u32)insn[1].imm >= map->value_size)
+	if (map->type != UMAP_ARRAY || map->max_entries != 1 || (u32)insn[1].imm >= map->value_size)
 		return check_refuse(c, at, "invalid access to map value", NULL, "a variable outside of its map");
 	return NULL;
 }
@@ -269,6 +269,9 @@ static struct uerr *subprogs_find(struct checker *c)
 			return check_refuse(c, at - 1, NULL, NULL, "a call into the middle of an instruction");
 		n += !!(c->marks[at] & MARK_SUBPROG);
 	}
+	if (n > INSN_MAX_SUBPROGS)
+		return check_refuse(c, 0, "too many subprograms", "inline some of the functions", "a program of %u functions, the limit is %u,", n,
+				    INSN_MAX_SUBPROGS);
 	c->subs = calloc(n, sizeof(*c->subs));
 	if (!c->subs)
 		return uerr_nomem();

@@ -18,6 +18,7 @@
 
 #define INSN_STACK_SIZE 512 /* bytes a frame, and over a whole call chain */
 #define INSN_MAX_FRAMES 8
+#define INSN_MAX_SUBPROGS 256
 #define INSN_MAX 1000000   /* instructions of one program, as the kernel has it for root */
 
 enum opcode_id {

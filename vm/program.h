@@ -41,6 +41,7 @@ struct vm_prog_info {
 	bool leaf_pure;     /* cannot write any memory but its stack */
 	bool writes_memory; /* may write the target's own memory (not: stack, maps) */
 	bool can_sleep;     /* calls a helper that may sleep */
+	bool reads_unset_stack; /* may read stack that its function never wrote: that must be zeros */
 	u64 helpers[4];     /* bit set of helper ids */
 };
 
@@ -107,7 +108,7 @@ struct uerr *check_program(struct vm_prog *p, const struct vm_map *maps, size_t 
  * NULL when the program calls no helper that needs one (then it gets a private
  * one). Bounded by MAX_INSNS executed instructions (0: no bound). Accesses are
  * not checked here: only checked programs, or trusted tests, may run.
- * 0, or -ELOOP (bound), -EINVAL (an instruction that cannot be executed). */
+ * 0, or -ELOOP (bound), -EINVAL (an instruction that cannot be executed), -ENOMEM. */
 long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, u64 r1, u64 r2,
 		struct hook_frame *frame, u64 max_insns, u64 *r0);
 

@@ -76,7 +76,7 @@ struct uerr *check_refs(struct verifier *v)
 			"what instruction %u reserved is not given back", st->refs[st->nrefs - 1].at);
 }
 
-/* No register may be used any more that depends on reference REF or dynptr ID. */
+/* Addresses that depend on reference REF or dynptr ID are only numbers now. */
 static bool invalidate(struct verifier *v, u32 ref, u32 id)
 {
 	for (u32 i = 0; i <= v->cur->curframe; i++) {
@@ -86,10 +86,8 @@ static bool invalidate(struct verifier *v, u32 ref, u32 id)
 			return false;
 		for_each_reg(r, f) {
 			if ((ref && r->ref == ref) || (id && r->parent == id)) {
-				if (_i < NREGS)
-					*r = (struct reg){ 0 };
-				else
-					reg_unknown(r);
+				address_escapes(v, r);
+				reg_unknown(r);
 			}
 		}
 	}
@@ -592,7 +590,9 @@ static bool key_is_inside(struct verifier *v, const struct call *c)
 		return false;
 	f = v->cur->frames[r->frame];
 	s = &f->slots[slot_of(off)];
-	if (off % 8 == 0 && slot_is_scalar(s) && s->byte[3] == SLOT_SPILL && scalar_is_const(&s->reg.var)) {
+	/* stored as it is read, which is what the kernel recognises */
+	if (off % 8 == 0 && slot_is_scalar(s) && s->byte[3] == SLOT_SPILL && s->byte[4] != SLOT_SPILL &&
+	    scalar_is_const(&s->reg.var)) {
 		key = (u32)s->reg.var.bits.value;
 		if (key < map->max_entries)
 			mark_slot_precise(v, r->frame, slot_of(off));

@@ -5,8 +5,9 @@
  *
  * A stack slot remembers a register that was stored at its beginning; all other
  * bytes are only "something", zero, or never written. Never-written bytes may
- * not be read, not by a helper either (the kernel lets privileged programs do
- * that since 6.3; here the bytes would be the target's).
+ * be read, as a number that is not known (as the kernel lets privileged programs
+ * since 6.3); that is told to whoever executes the program, so that nothing of
+ * the target's own stack is seen through them.
  */
 #include <string.h>
 
@@ -56,6 +57,9 @@ static struct uerr *check_ctx(struct verifier *v, u32 reg, s64 off, u32 size, bo
 		return v_refuse(v, "variable ctx access", "use constant offsets into ctx",
 				"R%u points into ctx at an offset that is not constant", reg);
 	/* (The kernel, which rewrites accesses to ctx, has none through a moved pointer; clang makes some.) */
+	if (r->off < 0)
+		return v_refuse(v, v_text(v, "negative offset ctx ptr R%u off=%d disallowed", reg, r->off), NULL,
+				"R%u points below ctx", reg);
 	off += r->off;
 	if (write && !vm_prog_ctx_allows(v->c->p, off, size, ENV_CTX_WRITE))
 		return v_refuse(v, v_text(v, "invalid bpf_context access off=%lld size=%u", (long long)off, size),
@@ -228,13 +232,11 @@ static struct uerr *check_stack_align(struct verifier *v, u32 reg, s64 off, u32 
 			size);
 }
 
-static struct uerr *refuse_unset(struct verifier *v, u32 reg, s64 off, s64 at, u64 size)
+static struct uerr *refuse_dynptr_read(struct verifier *v, u32 reg, s64 off, s64 at, u64 size)
 {
 	return v_refuse(v, v_text(v, "invalid read from stack R%u off %lld+%lld size %llu", reg, (long long)off,
 				  (long long)(at - off), (unsigned long long)size),
-			"set all of it first, padding as well: struct x s = {}; or __builtin_memset(&s, 0, sizeof(s));",
-			"%llu bytes of the stack are read, of which the one at %lld was never written,", (unsigned long long)size,
-			(long long)at);
+			NULL, "a dynptr is read as memory");
 }
 
 static u8 byte_at(const struct frame *f, s32 off)
@@ -254,11 +256,9 @@ static struct uerr *load_bytes(struct verifier *v, u32 reg, const struct stack_r
 		u8 byte = byte_at(f, off);
 		const struct slot *s = slot_of(off) < f->nslots ? &f->slots[slot_of(off)] : NULL;
 
-		if (byte == SLOT_INVALID)
-			return refuse_unset(v, reg, at->min, off, size);
 		if (byte == SLOT_DYNPTR)
-			return v_refuse(v, v_text(v, "invalid read from stack off %d+0 size %u", off, size), NULL,
-					"a dynptr is read as memory");
+			return refuse_dynptr_read(v, reg, at->min, off, size);
+		v->info.reads_unset_stack |= byte == SLOT_INVALID;
 		if (byte == SLOT_SPILL)
 			address_escapes(v, &s->reg);
 		zero &= byte == SLOT_ZERO || (byte == SLOT_SPILL && at->min == at->max && reg_is_null(&s->reg));
@@ -549,8 +549,7 @@ static struct uerr *atomic_stack(struct verifier *v, u32 reg, s64 off, u32 size)
 	for (s32 i = at.min; i < at.max + (s32)size; i++) {
 		struct slot *s = &f->slots[slot_of(i)];
 
-		if (byte_at(f, i) == SLOT_INVALID)
-			return refuse_unset(v, reg, at.min, i, size);
+		v->info.reads_unset_stack |= byte_at(f, i) == SLOT_INVALID;
 		note_stack_read(v, at.frame, slot_of(i));
 		if (slot_is_spill(s) && is_pointer(&s->reg))
 			return v_refuse(v, "invalid size of register fill", NULL, "an address on the stack is changed atomically");
@@ -576,6 +575,9 @@ struct uerr *do_atomic(struct verifier *v, const struct bpf_insn *insn, const st
 		return v_refuse(v, v_text(v, "BPF_ATOMIC stores into R%u ctx is not allowed", reg), NULL, "ctx is written");
 	if (r->type == PTR_STACK) {
 		err = atomic_stack(v, reg, insn->off, size);
+	} else if (is_pointer(r) && !scalar_aligned(&r->var, insn->off + r->off, size)) {
+		return v_refuse(v, v_text(v, "misaligned value access off %d size %u", insn->off + r->off, size), NULL,
+				"an atomic operation at an address that is no multiple of %u", size);
 	} else {
 		err = check_rw(v, reg, insn->off, size, true, true);
 		v->impure = true;
@@ -618,8 +620,9 @@ static struct uerr *helper_stack(struct verifier *v, const struct mem_access *a)
 		u8 *byte = &s->byte[(u32)(i + INSN_STACK_SIZE) % 8];
 
 		if (a->read) {
-			if (*byte == SLOT_INVALID || *byte == SLOT_DYNPTR)
-				return refuse_unset(v, a->reg, at.min, i, a->max);
+			if (*byte == SLOT_DYNPTR)
+				return refuse_dynptr_read(v, a->reg, at.min, i, a->max);
+			v->info.reads_unset_stack |= *byte == SLOT_INVALID;
 			if (*byte == SLOT_SPILL)
 				address_escapes(v, &s->reg);
 			note_stack_read(v, at.frame, slot_of(i));
@@ -650,8 +653,9 @@ struct uerr *check_helper_mem(struct verifier *v, const struct mem_access *a)
 	case PTR_STACK:
 		return helper_stack(v, a);
 	case PTR_CTX:
-		if (a->write && !(v->c->p->env && v->c->p->env->ctx))
-			return v_refuse(v, "invalid bpf_context access", "registers cannot be changed", "ctx is written");
+		if (!(v->c->p->env && v->c->p->env->ctx))
+			return v_refuse(v, v_text(v, "R%u type=ctx expected=fp, map_value", a->reg), "copy what is needed to the stack first",
+					"R%u is ctx where memory is needed", a->reg);
 		for (u64 i = 0; i < a->max; i++) {
 			err = check_ctx(v, a->reg, (s64)i, 1, false);
 			if (!err && a->write)

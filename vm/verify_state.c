@@ -249,6 +249,7 @@ enum compare {
 struct idmap {
 	u32 n;
 	u32 fresh; /* for those without an id */
+	bool unset; /* stack that was never written stands for stack that was */
 	struct {
 		u32 old, cur;
 	} pair[MAX_IDS];
@@ -317,9 +318,10 @@ static bool reg_contains(const struct reg *old, const struct reg *cur, struct id
 }
 
 /* SPILL, MISC or ZERO: whether the byte of CUR is at least as certain. */
-static bool byte_contains(u8 old, u8 cur)
+static bool byte_contains(u8 old, u8 cur, struct idmap *ids)
 {
-	return old == cur || old == SLOT_INVALID || (old == SLOT_MISC && cur == SLOT_ZERO);
+	ids->unset |= old == SLOT_MISC && cur == SLOT_INVALID;
+	return old == cur || old == SLOT_INVALID || (old == SLOT_MISC && (cur == SLOT_ZERO || cur == SLOT_INVALID));
 }
 
 static bool all_misc(const struct slot *s)
@@ -350,15 +352,15 @@ static bool slot_contains(const struct slot *old, const struct slot *cur, struct
 	if (how == CMP_EQUAL && memcmp(old->byte, cur->byte, 8))
 		return false;
 	if (how != CMP_EQUAL) {
-		if (slot_empty(old))
-			return true;
+		if (slot_empty(old)) /* what was read there was a number */
+			return !slot_is_spill(cur) || cur->reg.type == SCALAR;
 		/* eight bytes of something are a number */
 		if (whole_scalar(old) && all_misc(cur))
 			return reg_contains(&old->reg, &unknown, ids, how, precise);
 		if (whole_scalar(cur) && all_misc(old) && !memchr(old->byte, SLOT_ZERO, 8))
 			return true;
 		for (u32 i = 0; i < 8; i++)
-			if (!byte_contains(old->byte[i], cur->byte[i]))
+			if (!byte_contains(old->byte[i], cur->byte[i], ids))
 				return false;
 	}
 	if (slot_is_spill(old))
@@ -394,13 +396,14 @@ static bool frame_contains(const struct verifier *v, const struct state *old, co
 	return true;
 }
 
-static bool state_contains(const struct verifier *v, const struct state *old, const struct state *cur, enum compare how)
+static bool state_contains(struct verifier *v, const struct state *old, const struct state *cur, enum compare how)
 {
 	struct idmap ids;
 
 	if (old->curframe != cur->curframe || old->nrefs != cur->nrefs || old->lock.held != cur->lock.held)
 		return false;
 	ids.n = 0;
+	ids.unset = false;
 	ids.fresh = v->last_id;
 	if (old->lock.held && (old->lock.map != cur->lock.map || !ids_match(&ids, old->lock.id, cur->lock.id)))
 		return false;
@@ -411,6 +414,7 @@ static bool state_contains(const struct verifier *v, const struct state *old, co
 	for (u32 i = old->curframe + 1; i-- > 0;)
 		if (!frame_contains(v, old, cur, i, &ids, how))
 			return false;
+	v->info.reads_unset_stack |= ids.unset;
 	return true;
 }
 

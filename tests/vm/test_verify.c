@@ -18,7 +18,7 @@ enum { HASH, ARRAY, PERCPU, RODATA, NMAPS };
 
 static const struct umap umaps[NMAPS] = {
 	[HASH] = { .type = UMAP_HASH, .key_size = 8, .value_size = 16, .max_entries = 10, .id = 1 },
-	[ARRAY] = { .type = UMAP_ARRAY, .key_size = 4, .value_size = 64, .max_entries = 4, .id = 2 },
+	[ARRAY] = { .type = UMAP_ARRAY, .key_size = 4, .value_size = 64, .max_entries = 1, .id = 2 },
 	[PERCPU] = { .type = UMAP_PERCPU_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 4, .id = 3 },
 	[RODATA] = { .type = UMAP_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 1, .id = 4, .frozen = 1 },
 };
@@ -68,14 +68,15 @@ static const struct row rows[] = {
 	{ "ctx read by probe_read", NULL, DI, 8,
 	  { MOV_REG(R3, R1), ALU64_IMM(BPF_ADD, R3, 112), MOV_REG(R1, FP), ALU64_IMM(BPF_ADD, R1, -8), MOV_IMM(R2, 8),
 	    CALL(BPF_FUNC_probe_read_kernel), RETURN } },
-	{ "ctx as a key", NULL, TARGET_REG_BIT(r15), 0, { MOV_REG(R2, R1), LD_MAP(R1, HASH), CALL(BPF_FUNC_map_lookup_elem), RETURN } },
+	{ "ctx as a key", "R2 is ctx where memory is needed", 0, 0,
+	  { MOV_REG(R2, R1), LD_MAP(R1, HASH), CALL(BPF_FUNC_map_lookup_elem), RETURN } },
 	{ "ctx spilled, read by a function that got the stack", NULL, DI, 16,
 	  { STORE(DW, FP, -16, R1), MOV_REG(R1, FP), ALU64_IMM(BPF_ADD, R1, -16), CALL_LOCAL(1), EXIT,
 	    LOAD(DW, R1, R1, 0), LOAD(DW, R0, R1, 112), EXIT } },
 	{ "ctx outside", "outside of struct pt_regs (offset 168)", 0, 0, { LOAD(DW, R0, R1, 168), EXIT } },
 	{ "ctx below", "outside of struct pt_regs (offset -8)", 0, 0, { LOAD(DW, R0, R1, -8), EXIT } },
 	{ "ctx written", "ctx is written", 0, 0, { STORE_IMM(DW, R1, 0, 1), RETURN } },
-	{ "ctx written by a helper", "ctx is written", 0, 0,
+	{ "ctx written by a helper", "R1 is ctx where memory is needed", 0, 0,
 	  { MOV_IMM(R2, 8), MOV_IMM(R3, 0), CALL(BPF_FUNC_probe_read_user), RETURN } },
 
 	/* memory */
