@@ -49,7 +49,7 @@ static const struct row branches[] = {
 	PAIR("a copy is checked", "math between map_value pointer and register with unbounded min value is not allowed", MOV_REG(R7, R6), MOV_IMM(R7, 1), CHECKED(X, JUMP_IMM(BPF_JGT, R7, 63, 1))),
 	PAIR("a copy that changed", "R0 min value is outside", ADD(R8, 1), ADD(R6, 64),
 	     CHECKED(MOV_REG(R7, R6), MOV_REG(R8, R6), X, JUMP_IMM(BPF_JGT, R7, 63, 1))),
-	PAIR("a copy at a distance", "R0 max value is outside", ADD(R7, 1), ADD(R7, -1),
+	STRICT_PAIR("a copy at a distance", AT_A_DISTANCE, "R0 max value is outside", ADD(R7, 1), ADD(R7, -1),
 	     CHECKED(ALU64_IMM(BPF_AND, R6, 255), MOV_REG(R7, R6), X, JUMP_IMM(BPF_JGT, R7, 64, 1))),
 	PAIR("a copy by mov32 of a small number", "math between map_value pointer and register with unbounded min value is not allowed", ALU64_IMM(BPF_AND, R6, 255), ALU64_IMM(BPF_AND, R7, 255),
 	     CHECKED(MOV_IMM(R7, 0), X, MOV32_REG(R7, R6), JUMP_IMM(BPF_JGT, R7, 63, 1))),

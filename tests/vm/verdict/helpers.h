@@ -83,8 +83,11 @@ static const struct row helpers[] = {
 	     MOV_IMM(R3, 0), X, ADD(R4, -8), CALL(BPF_FUNC_strtol), EXIT),
 	PAIR("snprintf", "invalid write to stack R1 off=-16 size=17", MOV_IMM(R2, 16), MOV_IMM(R2, 17), STORE_IMM(DW, FP, -24, 0), ADDR(R1, -16), X,
 	     LD_VALUE(R3, M_FORMAT, 0), ADDR(R4, -24), MOV_IMM(R5, 8), CALL(BPF_FUNC_snprintf), RETURN),
-	PAIR("snprintf's arguments", "Invalid format string", MOV_IMM(R5, 8), MOV_IMM(R5, 0), STORE_IMM(DW, FP, -24, 0), ADDR(R1, -16),
-	     MOV_IMM(R2, 16), LD_VALUE(R3, M_FORMAT, 0), ADDR(R4, -24), X, CALL(BPF_FUNC_snprintf), RETURN),
+	PAIR("snprintf's arguments", "invalid read from stack R4 off=-4 size=8", ADD(R4, -24), ADD(R4, -4), STORE_IMM(DW, FP, -24, 0), ADDR(R1, -16),
+	     MOV_IMM(R2, 16), LD_VALUE(R3, M_FORMAT, 0), MOV_REG(R4, FP), X, MOV_IMM(R5, 8), CALL(BPF_FUNC_snprintf), RETURN),
+	/* the helper counts them again when it runs */
+	POLICY("snprintf's arguments are counted", "Invalid format string", ADDR(R1, -16), MOV_IMM(R2, 16),
+	       LD_VALUE(R3, M_FORMAT, 0), MOV_IMM(R4, 0), MOV_IMM(R5, 0), CALL(BPF_FUNC_snprintf), RETURN),
 	PAIR("snprintf's format is known", "R3 does not point to a readonly map'", LD_VALUE(R3, M_FORMAT, 0), LD_VALUE(R3, M_BSS, 0), STORE_IMM(DW, FP, -24, 0),
 	     ADDR(R1, -16), MOV_IMM(R2, 16), X, ADDR(R4, -24), MOV_IMM(R5, 8), CALL(BPF_FUNC_snprintf), RETURN),
 	PAIR("a task is a number or BTF", "R9 !read_ok", CALL(BPF_FUNC_get_current_task), MOV_REG(R0, R9), MOV_IMM(R6, 1), X, EXIT),

@@ -53,7 +53,8 @@ const u8 *map_contents(u32 map)
 /* A pair whose accepted program we refuse as well */
 #define STRICT_PAIR(name_, why_, words_, good_, bad_, ...) \
 	{ .name = name_, .words = words_, .good = { good_ }, .bad = { bad_ }, .strict = why_, .insns = { __VA_ARGS__ } }
-#define NEVER_WRITTEN "what was never written is not read, as in Linux before 6.3"
+#define AT_A_DISTANCE "what is found out about a copy plus a constant is not carried over"
+#define FETCHED "what an atomic operation fetches is not known"
 #define NO_SUCH_MAP "maps of maps are not there"
 #define NO_SUCH_INSN "newer than -mcpu=v4"
 #define ADDRESS_OPERAND "an address is no operand of an atomic operation"
