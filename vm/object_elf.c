@@ -12,6 +12,7 @@
  * both side by side from the program's first instruction finds them all.
  */
 #include <gelf.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +35,7 @@ struct object_elf {
 	size_t nsections, strings, sections_strings;
 	Elf_Data *symbols;
 	size_t nsymbols;
-	struct records lines, relos; /* of .BTF.ext */
+	struct records funcs, lines, relos; /* of .BTF.ext */
 };
 
 /* A function of the file: where its instructions are. */
@@ -53,6 +54,10 @@ struct ext_header {
 
 struct ext_section {
 	u32 sec_name_off, num_info;
+};
+
+struct ext_func {
+	u32 insn_off, type_id;
 };
 
 struct ext_line {
@@ -90,6 +95,7 @@ static void records_find(struct object_elf *e, const Elf_Data *d)
 	if (!h || d->d_size < offsetof(struct ext_header, core_relo_off) || h->magic != BTF_MAGIC ||
 	    h->hdr_len > d->d_size)
 		return;
+	records_set(&e->funcs, d, h->hdr_len, h->func_info_off, h->func_info_len);
 	records_set(&e->lines, d, h->hdr_len, h->line_info_off, h->line_info_len);
 	if (h->hdr_len >= sizeof(*h))
 		records_set(&e->relos, d, h->hdr_len, h->core_relo_off, h->core_relo_len);
@@ -377,12 +383,65 @@ static bool parts_find(const struct object_elf *e, const struct vm_prog *p, stru
 	       functions_find(e, p, ret->fns, ret->bases, ARRAY_SIZE(ret->fns), &ret->n);
 }
 
+/* --- functions --- */
+
+/* Describes the function that begins at AT. */
+static struct uerr *fill_func(void *arg, const void *record, u32 at)
+{
+	struct filler *f = arg;
+	struct vm_subprog *s = NULL;
+	const struct btf_type *t;
+	struct ext_func r;
+
+	memcpy(&r, record, sizeof(r));
+	for (u32 i = 0; i < f->p->nsubprogs; i++)
+		if (f->p->subprogs[i].start == at)
+			s = &f->p->subprogs[i];
+	t = btf_index_type(f->types, r.type_id);
+	if (!s || !t || BTF_INFO_KIND(t->info) != BTF_KIND_FUNC)
+		return NULL;
+	s->type_id = r.type_id;
+	s->global = BTF_INFO_VLEN(t->info) == BTF_FUNC_GLOBAL;
+	snprintf(s->name, sizeof(s->name), "%s", btf_index_str(f->types, t->name_off));
+	object_clean_name(s->name);
+	return NULL;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct vm_subprog *x = a, *y = b;
+
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+static bool fill_funcs(const struct object_elf *e, struct filler *f, const struct parts *parts)
+{
+	struct vm_prog *p = f->p;
+
+	p->btf = f->types;
+	p->subprogs = calloc(parts->n, sizeof(*p->subprogs));
+	if (!p->subprogs)
+		return false;
+	p->nsubprogs = parts->n;
+	for (size_t i = 0; i < parts->n; i++)
+		p->subprogs[i].start = parts->bases[i];
+	for (size_t i = 0; i < parts->n; i++)
+		uerr_free(records_walk(e, f->types, &e->funcs, sizeof(struct ext_func), &parts->fns[i], parts->bases[i],
+				       fill_func, f));
+	qsort(p->subprogs, p->nsubprogs, sizeof(*p->subprogs), by_start);
+	return true;
+}
+
 bool object_elf_lines(struct object_elf *e, const struct object *obj, struct vm_prog *p)
 {
 	struct filler f = { obj->types, p, 0 };
 	struct parts parts;
 
-	if (!e->lines.data || !obj->types || !parts_find(e, p, &parts))
+	if (!obj->types || !parts_find(e, p, &parts))
+		return true;
+	if (!fill_funcs(e, &f, &parts))
+		return false;
+	if (!e->lines.data)
 		return true;
 	p->lines = calloc(p->ninsns, sizeof(*p->lines));
 	p->texts = calloc(p->ninsns, sizeof(*p->texts));

@@ -25,8 +25,8 @@ struct object_elf *object_elf_open(const void *bytes, size_t size); /* NULL: not
 void object_elf_close(struct object_elf *elf);
 void object_elf_license(struct object_elf *elf, char *ret, size_t size);
 
-/* Fills P's lines, file and texts (strings in OBJ's BTF) as far as the file
- * tells. False when out of memory. */
+/* Fills P's lines, file and texts (strings in OBJ's BTF), its functions and the
+ * BTF that they are described in, as far as the file tells. False when out of memory. */
 bool object_elf_lines(struct object_elf *elf, const struct object *obj, struct vm_prog *p);
 
 /* CO-RE, which libbpf leaves undone (core_relo.c). TARGET is the BTF that tells

@@ -14,7 +14,7 @@
  *	error:   u32 code, u32 errno, string message, string log, u32 n, string near[n]
  *	object:  string name, license; blob btf
  *	         u32 n, maps: string name, u32 × 7, u32 flags, blob initial
- *	         u32 n, progs: string name, section, file; blob insns, lines, texts
+ *	         u32 n, progs: string name, section, file; blob insns, lines, texts, subprogs
  *	string, blob: u32 size, bytes
  */
 #include <errno.h>
@@ -124,6 +124,7 @@ static void put_prog(struct writer *w, const struct object *obj, const struct vm
 	put_blob(w, p->insns, p->ninsns * sizeof(*p->insns));
 	put_blob(w, p->lines, p->lines ? p->ninsns * sizeof(*p->lines) : 0);
 	put_texts(w, obj, p);
+	put_blob(w, p->subprogs, p->nsubprogs * sizeof(*p->subprogs));
 }
 
 u8 *object_pack(const struct object *obj, const struct uerr *err, size_t *ret_size)
@@ -321,6 +322,31 @@ static void get_texts(struct reader *r, const struct object *obj, struct vm_prog
 			p->texts[i] = btf_index_str(obj->types, offs[i]);
 }
 
+static void get_subprogs(struct reader *r, const struct object *obj, struct vm_prog *p)
+{
+	u32 size = 0;
+
+	p->btf = obj->types;
+	p->subprogs = get_blob_dup(r, &size);
+	if (size % sizeof(*p->subprogs))
+		r->failed = true;
+	p->nsubprogs = r->failed ? 0 : size / sizeof(*p->subprogs);
+	for (u32 i = 0; i < p->nsubprogs; i++) {
+		struct vm_subprog *s = &p->subprogs[i];
+
+		if (s->start >= p->ninsns || *(const u8 *)&s->global > 1 || !memchr(s->name, 0, sizeof(s->name))) {
+			p->nsubprogs = 0;
+			r->failed = true;
+			return;
+		}
+		object_clean_name(s->name);
+	}
+	if (!p->nsubprogs) {
+		free(p->subprogs);
+		p->subprogs = NULL;
+	}
+}
+
 static void get_prog(struct reader *r, const struct object *obj, struct vm_prog *p)
 {
 	char *file;
@@ -342,6 +368,7 @@ static void get_prog(struct reader *r, const struct object *obj, struct vm_prog 
 	p->ninsns = size / sizeof(*p->insns);
 	p->lines = get_table(r, p->ninsns);
 	get_texts(r, obj, p);
+	get_subprogs(r, obj, p);
 }
 
 static void get_maps(struct reader *r, struct object *obj)

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "tests/vm/bpf_file.h"
+#include "vm/btf_index.h"
 #include "vm/object_internal.h"
 #include "vm/opcodes.h"
 #include "vm/runtime.h"
@@ -189,6 +190,39 @@ START_TEST(program_runs_with_its_maps)
 	ck_assert_uint_eq(prog_of(obj, "on_malloc")->info.nsubprogs, 3);
 	live_deinit(&l);
 	object_free(obj);
+}
+END_TEST
+
+static const struct vm_subprog *subprog_of(const struct vm_prog *p, const char *name)
+{
+	for (u32 i = 0; i < p->nsubprogs; i++)
+		if (!strcmp(p->subprogs[i].name, name))
+			return &p->subprogs[i];
+	ck_abort_msg("%s: no function %s", p->name, name);
+}
+
+START_TEST(functions_are_known)
+{
+	struct bpf_file f = bpf_file_read("probes");
+	struct object_opts opts = { .name = "probes" };
+	struct object *obj;
+	struct uerr *err;
+
+	for (int isolated = 0; isolated < 2; isolated++) {
+		const struct vm_prog *p;
+
+		err = isolated ? object_open_isolated(f.data, f.size, &opts, &obj) : object_open(f.data, f.size, &opts, &obj);
+		ck_assert_msg(!err, "%s", err ? err->message : "");
+		p = prog_of(obj, "on_malloc");
+		ck_assert_ptr_eq(p->btf, obj->types);
+		ck_assert_uint_eq(p->nsubprogs, 3);
+		ck_assert_uint_eq(subprog_of(p, "on_malloc")->start, 0);
+		ck_assert(!subprog_of(p, "scale")->global);
+		ck_assert(subprog_of(p, "note")->global);
+		ck_assert_uint_eq(BTF_INFO_KIND(btf_index_type(obj->types, subprog_of(p, "note")->type_id)->info), BTF_KIND_FUNC);
+		object_free(obj);
+	}
+	free(f.data);
 }
 END_TEST
 
@@ -466,6 +500,7 @@ int main(void)
 	tcase_add_test(tc, programs_are_read);
 	tcase_add_test(tc, lines_reach_into_subprograms);
 	tcase_add_test(tc, program_runs_with_its_maps);
+	tcase_add_test(tc, functions_are_known);
 	tcase_add_test(tc, core_by_the_kernel);
 	tcase_add_test(tc, core_without_the_kernel);
 	tcase_add_test(tc, maps_are_resized);
