@@ -20,6 +20,7 @@
 #include "tests/vm/verdict/verdict.h"
 
 #define LOG_SIZE (16u << 20)
+#define LOG_STATS 4 /* BPF_LOG_STATS */
 
 static int map_fds[NMAPS], btf_fd = -1;
 static char *log_buf;
@@ -109,16 +110,14 @@ static const char *find_reason(char *log)
 	return line ? line + 1 : log;
 }
 
-void kernel_judge(const struct program *p, u32 level, struct judgement *ret)
+static bool load(const struct program *p, u32 log_level)
 {
 	struct bpf_func_info funcs[MAX_FUNCS];
 	u32 nfuncs = funcs_find(p, funcs);
-	const char *at;
 	int fd;
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .fd_array = map_fds, .log_level = level ? level | 4 : 4, .log_buf = log_buf,
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .fd_array = map_fds, .log_level = log_level, .log_buf = log_buf,
 		    .log_size = LOG_SIZE);
 
-	*ret = (struct judgement){ .reason = "" };
 	if (nfuncs > 1) {
 		opts.prog_btf_fd = (u32)btf_fd;
 		opts.func_info = funcs;
@@ -127,17 +126,28 @@ void kernel_judge(const struct program *p, u32 level, struct judgement *ret)
 	}
 	*log_buf = 0;
 	fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "verdict", "GPL", p->insns, p->n, &opts);
-	ret->accepted = fd >= 0;
-	ret->error = fd >= 0 ? 0 : errno;
 	if (fd >= 0)
 		close(fd);
+	return fd >= 0;
+}
+
+/* The verdict comes from a load without a log: one that does not fit makes an
+ * accepted program fail with ENOSPC. */
+void kernel_judge(const struct program *p, u32 level, struct judgement *ret)
+{
+	const char *at;
+
+	*ret = (struct judgement){ .reason = "" };
+	ret->accepted = load(p, LOG_STATS);
+	ret->error = ret->accepted ? 0 : errno;
 	at = strstr(log_buf, "verification time ");
 	if (at)
 		ret->ns = strtoull(at + 18, NULL, 10) * 1000;
 	at = strstr(log_buf, "processed ");
 	if (at)
 		ret->insns = (u32)strtoul(at + 10, NULL, 10);
-	if (level) {
+	if (level > 1 || (level && !ret->accepted)) {
+		(void)load(p, level | LOG_STATS);
 		ret->log = strdup(log_buf);
 		ret->reason = ret->log ? find_reason(ret->log) : "";
 	}

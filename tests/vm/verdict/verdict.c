@@ -79,9 +79,9 @@ static void print_disagreement(const struct program *p, const char *what)
 	if (have_kernel)
 		kernel_judge(p, verbose ? 2 : 1, &k);
 	ours_judge(p, verbose ? 2 : 1, &o);
-	printf("#   %s/%s%s: %s\n#     kernel: %s %s\n#     ours:   %s %.*s\n", p->theme, p->name, p->bad ? " (bad)" : "", what,
-	       !have_kernel ? "-" : k.accepted ? "accepts" : "rejects", k.reason, o.accepted ? "accepts" : "rejects",
-	       first_line(o.reason), o.reason);
+	printf("#   %s/%s%s: %s\n#     kernel: %s %s (%s)\n#     ours:   %s %.*s\n", p->theme, p->name, p->bad ? " (bad)" : "", what,
+	       !have_kernel ? "-" : k.accepted ? "accepts" : "rejects", k.reason, strerror(k.error),
+	       o.accepted ? "accepts" : "rejects", first_line(o.reason), o.reason);
 	if (verbose) {
 		print_log("kernel", k.log);
 		print_log("ours", o.log);
