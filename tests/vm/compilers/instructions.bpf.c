@@ -88,7 +88,7 @@ PROGRAM(data)
 
 struct entry {
 	__u32 n;
-	__u32 tag;
+	__u8 tag; /* and padding behind it */
 	__u64 sum;
 };
 
