@@ -153,7 +153,7 @@ static bool elem_is_linked(const struct umap *m, u32 i)
 	struct umap_ctx cx = {.rec = &rec};
 	struct hash_elem *e = hash_elem(m, i);
 	u64 word = load(&e->key);
-	struct hash_op o;
+	struct hash_op o = { .index = 0 };
 	long err;
 
 	op_init(&o, m, key_is_wide(m) ? elem_key(e) : (u8 *)&word, &cx);

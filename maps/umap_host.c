@@ -65,7 +65,7 @@ struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_siz
 {
 	struct umap m;
 	struct uerr *err;
-	void *mem;
+	void *mem = NULL;
 	long rc = umap_geometry(type, key_size, value_size, max_entries, map_flags, ncpus, id, &m);
 
 	if (rc)
@@ -95,7 +95,7 @@ void umap_destroy(struct umap *m, int fd)
 struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd)
 {
 	struct uerr *err;
-	void *mem;
+	void *mem = NULL;
 
 	err = memory_create("uprobed-claims", ALIGN_UP(UMAP_CLAIMS_SIZE(ncpus), PAGE), &mem, ret_fd);
 	if (!err)
