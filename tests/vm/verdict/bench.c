@@ -55,7 +55,8 @@ static void build_paths(struct builder *b)
 		b->insns[b->n - 3].imm = 1 << i;
 		b->insns[b->n - 1] = (struct bpf_insn)MOV_REG(R8, R7);
 	}
-	EMIT(b, ALU64_IMM(BPF_RSH, R7, 8), LD_VALUE(R8, M_BSS, 0), ALU64_REG(BPF_ADD, R8, R7), LOAD(B, R0, R8, 0), EXIT);
+	EMIT(b, ALU64_IMM(BPF_RSH, R7, 8), LD_VALUE(R8, M_BSS, 0), ALU64_REG(BPF_ADD, R8, R7), LOAD(B, R0, R8, 0),
+	     EXIT);
 }
 
 /* 2,700 passes with a lookup that may fail in each, as a tool walks a list */
@@ -74,8 +75,8 @@ static void build_lookups(struct builder *b)
 static void build_nested(struct builder *b)
 {
 	EMIT(b, MOV_IMM(R6, 0), MOV_IMM(R8, 0),
-	     MOV_IMM(R7, 0), MOV_REG(R1, R7), ALU64_IMM(BPF_LSH, R1, 3), ALU64_IMM(BPF_XOR, R8, 1), ADD(R8, 1), MOV_REG(R2, R8),
-	     STORE(DW, FP, -8, R1), ADD(R7, 1), JUMP_IMM(BPF_JLT, R7, 100, -8),
+	     MOV_IMM(R7, 0), MOV_REG(R1, R7), ALU64_IMM(BPF_LSH, R1, 3), ALU64_IMM(BPF_XOR, R8, 1), ADD(R8, 1),
+	     MOV_REG(R2, R8), STORE(DW, FP, -8, R1), ADD(R7, 1), JUMP_IMM(BPF_JLT, R7, 100, -8),
 	     ADD(R6, 1), JUMP_IMM(BPF_JLT, R6, 1100, -11), MOV_IMM(R0, 0), EXIT);
 }
 
@@ -84,7 +85,8 @@ static void build_straight(struct builder *b)
 {
 	EMIT(b, MOV_IMM(R6, 1), MOV_IMM(R7, 3));
 	for (u32 i = 0; i < 15000; i++)
-		EMIT(b, ALU64_REG(BPF_ADD, R6, R7), ALU64_IMM(BPF_XOR, R7, 0x1234), STORE(DW, FP, -8, R6), LOAD(DW, R7, FP, -8));
+		EMIT(b, ALU64_REG(BPF_ADD, R6, R7), ALU64_IMM(BPF_XOR, R7, 0x1234), STORE(DW, FP, -8, R6),
+		     LOAD(DW, R7, FP, -8));
 	EMIT(b, MOV_IMM(R0, 0), EXIT);
 }
 
@@ -140,7 +142,8 @@ bool bench(bool kernel)
 		if (kernel)
 			kernel_judge(&p, 0, &k);
 		ours_judge(&p, 0, &o);
-		printf("# %-28s %10.1f %10u %10.1f %10u\n", p.name, (double)o.ns / 1e6, o.insns, (double)k.ns / 1e6, k.insns);
+		printf("# %-28s %10.1f %10u %10.1f %10u\n", p.name, (double)o.ns / 1e6, o.insns, (double)k.ns / 1e6,
+		       k.insns);
 		if (!o.accepted)
 			printf("#   ours: %s\n", o.reason);
 		if (!k.accepted)

@@ -68,13 +68,14 @@ static struct vm_map *bind_maps(const struct object *obj, struct umap *umaps)
 					  .max_entries = m->max_entries, .map_flags = m->map_flags, .id = (u32)i + 1,
 					  .frozen = m->readonly };
 		maps[i] = (struct vm_map){ .map = &umaps[i], .btf = obj->types, .key_type = m->btf_key_type_id,
-					   .value_type = m->btf_value_type_id, .frozen = m->readonly ? m->initial : NULL };
+					   .value_type = m->btf_value_type_id,
+					   .frozen = m->readonly ? m->initial : NULL };
 	}
 	return maps;
 }
 
-static void compare_prog(struct object *obj, struct vm_prog *p, const struct vm_map *maps, const char *path, bool kernel,
-			 char *log, struct tally *t)
+static void compare_prog(struct object *obj, struct vm_prog *p, const struct vm_map *maps, const char *path,
+			 bool kernel, char *log, struct tally *t)
 {
 	struct verify_opts opts = { .flags = VERIFY_ABSENT_HELPERS, .log_level = 1 };
 	struct verify_stats stats = {};

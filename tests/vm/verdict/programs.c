@@ -53,6 +53,7 @@ const u8 *map_contents(u32 map)
 /* A pair whose accepted program we refuse as well */
 #define STRICT_PAIR(name_, why_, words_, good_, bad_, ...) \
 	{ .name = name_, .words = words_, .good = { good_ }, .bad = { bad_ }, .strict = why_, .insns = { __VA_ARGS__ } }
+#define CHAIN "a chain of calls has 512 bytes of stack: no function has a private one"
 #define AT_A_DISTANCE "what is found out about a copy plus a constant is not carried over"
 #define FETCHED "what an atomic operation fetches is not known"
 #define NO_SUCH_MAP "maps of maps are not there"
@@ -77,24 +78,24 @@ const u8 *map_contents(u32 map)
 
 #include "tests/vm/verdict/alu.h"
 #include "tests/vm/verdict/branches.h"
+#include "tests/vm/verdict/callbacks.h"
 #include "tests/vm/verdict/ctx.h"
 #include "tests/vm/verdict/helpers.h"
 #include "tests/vm/verdict/map_value.h"
 #include "tests/vm/verdict/maps.h"
-#include "tests/vm/verdict/flow.h"
+#include "tests/vm/verdict/refs.h"
 #include "tests/vm/verdict/scalars.h"
 #include "tests/vm/verdict/stack.h"
 #include "tests/vm/verdict/subprogs.h"
-#include "tests/vm/verdict/callbacks.h"
-#include "tests/vm/verdict/refs.h"
+#include "tests/vm/verdict/flow.h" /* MAYBE of maps.h */
 
 #define THEME(name) { #name, name, ARRAY_SIZE(name) }
 const struct theme themes[] = {
 	THEME(scalars),
-	THEME(branches), THEME(branches32), THEME(stack), THEME(spill), THEME(var_off), THEME(ctx), THEME(map_value), THEME(rodata),
-	THEME(maps), THEME(null), THEME(helpers), THEME(alu), THEME(v4),
-	THEME(pointer_arith), THEME(atomics), THEME(flow), THEME(loops), THEME(pruning), THEME(subprogs), THEME(depth),
-	THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr),
+	THEME(branches), THEME(branches32), THEME(stack), THEME(spill), THEME(var_off), THEME(ctx),
+	THEME(map_value), THEME(rodata), THEME(maps), THEME(null), THEME(helpers), THEME(alu), THEME(v4),
+	THEME(pointer_arith), THEME(atomics), THEME(flow), THEME(loops), THEME(pruning), THEME(subprogs),
+	THEME(depth), THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr),
 };
 const size_t nthemes = ARRAY_SIZE(themes);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Programs that nobody wrote, for both judges. Half come from the generator of
- * tests/vm/random; the others are made from those of the tables, by a few changes each: a number, an offset, a register, a size, a
- * comparison, an instruction less, or one from another program. So they are near
- * the line between what is accepted and what is not, and use all that there is.
+ * tests/vm/random; the others are made from those of the tables, by a few changes
+ * each: a number, an offset, a register, a size, a comparison, an instruction
+ * less, or one from another program. So they are near the line between what is
+ * accepted and what is not, and use all that there is.
  * What names a thing outside of the program (a file descriptor, a helper that no
  * table uses) is left alone: there the two judges do not have the same world.
  */
@@ -133,10 +134,10 @@ static void change_register(struct rng *r, const struct program *p, struct bpf_i
 
 static void change_code(struct rng *r, struct bpf_insn *in)
 {
-	static const u8 alu[] = { BPF_ADD, BPF_SUB, BPF_MUL, BPF_DIV, BPF_OR, BPF_AND, BPF_LSH, BPF_RSH, BPF_MOD, BPF_XOR,
-				  BPF_MOV, BPF_ARSH };
-	static const u8 jumps[] = { BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET, BPF_JNE, BPF_JSGT, BPF_JSGE, BPF_JLT, BPF_JLE, BPF_JSLT,
-				    BPF_JSLE };
+	static const u8 alu[] = { BPF_ADD, BPF_SUB, BPF_MUL, BPF_DIV, BPF_OR, BPF_AND, BPF_LSH, BPF_RSH, BPF_MOD,
+				  BPF_XOR, BPF_MOV, BPF_ARSH };
+	static const u8 jumps[] = { BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET, BPF_JNE, BPF_JSGT, BPF_JSGE, BPF_JLT, BPF_JLE,
+				    BPF_JSLT, BPF_JSLE };
 	u8 class = BPF_CLASS(in->code);
 
 	if (is_wide(in) || is_call(in) || (is_jump(in) && (BPF_OP(in->code) == BPF_JA || BPF_OP(in->code) == BPF_EXIT)))
@@ -144,7 +145,8 @@ static void change_code(struct rng *r, struct bpf_insn *in)
 	if (class == BPF_LDX || class == BPF_ST || class == BPF_STX)
 		in->code = (u8)((in->code & ~0x18) | below(r, 4) << 3);
 	else if (below(r, 3))
-		in->code = (u8)((in->code & 0x0f) | (is_jump(in) ? jumps[below(r, ARRAY_SIZE(jumps))] : alu[below(r, ARRAY_SIZE(alu))]));
+		in->code = (u8)((in->code & 0x0f) |
+				(is_jump(in) ? jumps[below(r, ARRAY_SIZE(jumps))] : alu[below(r, ARRAY_SIZE(alu))]));
 	else /* 32 bits instead of 64, or the other way round */
 		in->code ^= is_jump(in) ? BPF_JMP ^ BPF_JMP32 : BPF_ALU ^ BPF_ALU64;
 }
@@ -168,7 +170,8 @@ static void take_from_another(struct rng *r, struct program *p, u32 at)
 
 	pick_program(r, &other);
 	from = pick_insn(r, &other);
-	if (is_wide(&p->insns[at]) == is_wide(&insns[from]) && !(is_wide(&insns[from]) && insns[from].src_reg == BPF_PSEUDO_FUNC))
+	if (is_wide(&p->insns[at]) == is_wide(&insns[from]) &&
+	    !(is_wide(&insns[from]) && insns[from].src_reg == BPF_PSEUDO_FUNC))
 		memcpy(&p->insns[at], &insns[from], sizeof(insns[0]) * (1 + is_wide(&insns[from])));
 }
 

@@ -67,6 +67,11 @@ void judgement_deinit(struct judgement *j)
 	*j = (struct judgement){ .reason = "" };
 }
 
+static const char *side(const struct program *p)
+{
+	return p->bad ? " (bad)" : "";
+}
+
 static int first_line(const char *s)
 {
 	return (int)(strchrnul(s, '\n') - s);
@@ -79,7 +84,7 @@ static void print_disagreement(const struct program *p, const char *what)
 	if (have_kernel)
 		kernel_judge(p, verbose ? 2 : 1, &k);
 	ours_judge(p, verbose ? 2 : 1, &o);
-	printf("#   %s/%s%s: %s\n#     kernel: %s %s (%s)\n#     ours:   %s %.*s\n", p->theme, p->name, p->bad ? " (bad)" : "", what,
+	printf("#   %s/%s%s: %s\n#     kernel: %s %s (%s)\n#     ours:   %s %.*s\n", p->theme, p->name, side(p), what,
 	       !have_kernel ? "-" : k.accepted ? "accepts" : "rejects", k.reason, strerror(k.error),
 	       o.accepted ? "accepts" : "rejects", first_line(o.reason), o.reason);
 	if (verbose) {
@@ -100,12 +105,12 @@ static bool check_record(const struct program *p)
 	ok = k.accepted ? p->verdict == VERDICT_ACCEPT :
 			  p->verdict != VERDICT_ACCEPT && k.log && strstr(k.log, p->words);
 	if (show_kernel)
-		printf("#   %s/%s%s: %s %s\n", p->theme, p->name, p->bad ? " (bad)" : "", k.accepted ? "accepts" : "rejects",
+		printf("#   %s/%s%s: %s %s\n", p->theme, p->name, side(p), k.accepted ? "accepts" : "rejects",
 		       k.reason);
 	if (!ok)
-		printf("#   %s/%s%s: recorded as %s \"%s\", but the kernel %s: %s\n", p->theme, p->name, p->bad ? " (bad)" : "",
-		       p->verdict == VERDICT_ACCEPT ? "accepted" : "rejected", p->words, k.accepted ? "accepts" : "rejects",
-		       k.reason);
+		printf("#   %s/%s%s: recorded as %s \"%s\", but the kernel %s: %s\n", p->theme, p->name, side(p),
+		       p->verdict == VERDICT_ACCEPT ? "accepted" : "rejected", p->words,
+		       k.accepted ? "accepts" : "rejects", k.reason);
 	judgement_deinit(&k);
 	return ok;
 }
@@ -199,8 +204,8 @@ static void report_tables(void)
 	char detail[200];
 	double share = sum.accept ? 100.0 * sum.we_accept / sum.accept : 100;
 
-	printf("# tables: %u programs; accepted by the kernel %u, by us of these %u (%.1f %%), rejected %u, by us accepted of these "
-	       "%u, refused by policy %u, by us accepted of these %u\n",
+	printf("# tables: %u programs; accepted by the kernel %u, by us of these %u (%.1f %%), rejected %u, by us "
+	       "accepted of these %u, refused by policy %u, by us accepted of these %u\n",
 	       sum.programs, sum.accept, sum.we_accept, share, sum.reject, sum.unsound, sum.policy, sum.lax);
 	snprintf(detail, sizeof(detail), "%.1f %% (%u of %u)", share, sum.we_accept, sum.accept);
 	tap(share >= MIN_SHARE, "share of what the kernel accepts that we accept", detail);
@@ -208,8 +213,9 @@ static void report_tables(void)
 
 bool is_policy(const char *log)
 {
-	static const char *const words[] = { "cannot use helper", "GPL-restricted", "might sleep in a non-sleepable prog",
-					     "dereference of modified ctx", "verifier bug" };
+	static const char *const words[] = { "cannot use helper", "GPL-restricted",
+					     "might sleep in a non-sleepable prog", "dereference of modified ctx",
+					     "verifier bug" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (strstr(log, words[i]))
@@ -280,8 +286,8 @@ static void run_object(const char *path)
 		tap(false, name, why);
 		return;
 	}
-	snprintf(detail, sizeof(detail), "%u programs by the kernel, %u of them by us; ours %.3f ms, kernel %.3f ms", t.kernel_accepts,
-		 t.both_accept, (double)t.our_ns / 1e6, (double)t.kernel_ns / 1e6);
+	snprintf(detail, sizeof(detail), "%u programs by the kernel, %u of them by us; ours %.3f ms, kernel %.3f ms",
+		 t.kernel_accepts, t.both_accept, (double)t.our_ns / 1e6, (double)t.kernel_ns / 1e6);
 	nobject_progs += t.kernel_accepts + t.kernel_rejects;
 	objects_ns += t.our_ns;
 	if (t.our_ns > slowest_ns)
@@ -293,8 +299,8 @@ static void report_objects(void)
 {
 	char detail[200];
 
-	snprintf(detail, sizeof(detail), "%u of %u, %u programs; ours %.3f ms, the slowest object %.3f ms", nobjects - nrefused, nobjects,
-		 nobject_progs, (double)objects_ns / 1e6, (double)slowest_ns / 1e6);
+	snprintf(detail, sizeof(detail), "%u of %u, %u programs; ours %.3f ms, the slowest object %.3f ms",
+		 nobjects - nrefused, nobjects, nobject_progs, (double)objects_ns / 1e6, (double)slowest_ns / 1e6);
 	tap(nrefused * 2 <= nobjects, "objects that could be compared", detail);
 }
 
@@ -321,7 +327,8 @@ int main(int argc, char **argv)
 	ours_init();
 	have_kernel = kernel_init(why_not, sizeof(why_not));
 	if (!have_kernel)
-		printf("# THE KERNEL IS NOT ASKED: %s. Only our verdicts are compared with what it said once.\n", why_not);
+		printf("# THE KERNEL IS NOT ASKED: %s. Only our verdicts are compared with what it said once.\n",
+		       why_not);
 	if (timing) {
 		tap(bench(have_kernel), "long programs", "");
 	} else {
