@@ -231,6 +231,51 @@ static force_inline void *lookup_fast(const struct umap *m, const u8 *key, const
 	return lookup_slow(m, key, cx);
 }
 
+/* lookup_fast() for a value in the element or in a block, and keys of one word. */
+static force_inline void *lookup_word(const struct umap *m, const void *key, u64 word, void *arg, umap_slow_lookup *slow)
+{
+	u32 bucket = key_bucket(m, word);
+	u64 *prev = hash_bucket(m, bucket);
+	u64 cur = load(prev);
+
+	for (u32 n = 0; n <= m->nelems; n++) {
+		u32 i = (u32)cur;
+		struct hash_elem *e;
+		u64 next, val;
+		bool match;
+
+		if (i >= m->nelems) {
+			if (likely(i == (LINK_END | bucket)))
+				return NULL;
+			break;
+		}
+		e = hash_elem(m, i);
+		next = load(&e->next);
+		match = load(&e->key) == word;
+		val = load(&e->val);
+		if (unlikely(load(prev) != cur || next & LINK_MARK))
+			break;
+		if (match) {
+			if (!m->nblocks)
+				return &e->val;
+			return likely(val_block(val) < m->nblocks) ? hash_block_value(m, val_block(val)) : NULL;
+		}
+		prev = &e->next;
+		cur = next;
+	}
+	return slow(m, key, arg);
+}
+
+void *umap_hash_lookup_4(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow)
+{
+	return lookup_word(m, key, *(const u32_any *)key, arg, slow);
+}
+
+void *umap_hash_lookup_8(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow)
+{
+	return lookup_word(m, key, *(const u64_any *)key, arg, slow);
+}
+
 void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx)
 {
 	if (likely(!key_is_wide(m)))

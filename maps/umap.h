@@ -77,6 +77,13 @@ void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 long umap_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
 
+/* umap_lookup() for compiled programs, which know what they look into: a HASH
+ * with keys of 4 or 8 bytes. No umap_ctx is made for the common case; the rest is
+ * left to SLOW, which gets ARG. */
+typedef void *umap_slow_lookup(const struct umap *m, const void *key, void *arg);
+void *umap_hash_lookup_4(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow);
+void *umap_hash_lookup_8(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow);
+
 /*
  * Per-CPU claims. One table (a memfd of its own) for each object, shared by all
  * its targets: a program that uses per-CPU maps claims a slot for its whole

@@ -149,6 +149,12 @@ void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, 
 	op_rm(e, sign || size == X86_64, ops[sign][size], dst, m);
 }
 
+void emit_load_fs32(struct emit *e, enum x86_reg dst, struct x86_mem m)
+{
+	emit_u8(e, 0x64);
+	op_rm(e, false, 0x8b, dst, m);
+}
+
 void emit_store_r(struct emit *e, enum x86_size size, struct x86_mem m, enum x86_reg src)
 {
 	if (size == X86_16)
@@ -378,6 +384,13 @@ void emit_lock_cmpxchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum
 {
 	emit_u8(e, 0xf0);
 	op_rm(e, w, 0x0fb1, reg, x86_at(base, disp));
+}
+
+void emit_rep_stosq(struct emit *e)
+{
+	emit_u8(e, 0xf3);
+	emit_u8(e, 0x48);
+	emit_u8(e, 0xab);
 }
 
 void emit_push(struct emit *e, enum x86_reg reg)

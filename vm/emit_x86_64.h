@@ -17,7 +17,7 @@ enum x86_reg {
 
 /* Condition codes as in jcc, setcc */
 enum x86_cond {
-	CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_L = 12, CC_GE = 13, CC_LE = 14, CC_G = 15,
+	CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_S = 8, CC_L = 12, CC_GE = 13, CC_LE = 14, CC_G = 15,
 };
 
 /* The eight classic operations: /digit of 81 and 83, opcode digit * 8 + 1. */
@@ -71,6 +71,8 @@ void emit_extend_rr(struct emit *e, bool w, bool sign, enum x86_size size, enum 
 
 /* Loads SIZE, zero-extended to 64 bits or sign-extended to 64. */
 void emit_load(struct emit *e, enum x86_size size, bool sign, enum x86_reg dst, struct x86_mem m);
+/* dst = the u32 at %fs:[m] */
+void emit_load_fs32(struct emit *e, enum x86_reg dst, struct x86_mem m);
 void emit_store_r(struct emit *e, enum x86_size size, struct x86_mem m, enum x86_reg src);
 void emit_store_i(struct emit *e, enum x86_size size, struct x86_mem m, s32 imm);
 void emit_lea(struct emit *e, bool w, enum x86_reg dst, struct x86_mem m);
@@ -116,6 +118,8 @@ void emit_lock_xadd(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x8
 void emit_xchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg);
 void emit_lock_cmpxchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg);
 
+/* rcx words of rax at [rdi] */
+void emit_rep_stosq(struct emit *e);
 void emit_push(struct emit *e, enum x86_reg reg);
 void emit_pop(struct emit *e, enum x86_reg reg);
 void emit_leave(struct emit *e);

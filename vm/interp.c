@@ -48,6 +48,7 @@ struct call_frame {
 struct machine {
 	u64 r[11];
 	u32 depth; /* frames below the current one */
+	bool clear_stack;
 	struct call_frame frames[INSN_MAX_FRAMES - 1];
 	u8 stack[INSN_MAX_FRAMES * INSN_STACK_SIZE] __attribute__((aligned(16)));
 };
@@ -235,6 +236,8 @@ op_CALL_LOCAL:
 	memcpy(m->frames[m->depth].saved, &r[6], sizeof(m->frames[0].saved));
 	m->depth++;
 	r[10] -= INSN_STACK_SIZE;
+	if (m->clear_stack)
+		memset((void *)(r[10] - INSN_STACK_SIZE), 0, INSN_STACK_SIZE);
 	op += (s32)op->imm;
 	NEXT;
 
@@ -412,6 +415,9 @@ long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook
 	}
 	memset(m.r, 0, sizeof(m.r));
 	m.depth = 0;
+	m.clear_stack = code->prog->info.reads_unset_stack;
+	if (m.clear_stack)
+		memset(m.stack, 0, sizeof(m.stack));
 	m.r[1] = r1;
 	m.r[2] = r2;
 	m.r[10] = (uintptr_t)(m.stack + sizeof(m.stack));

@@ -44,8 +44,10 @@
 #include "base/cleanup.h"
 #include "vm/jit_internal.h"
 
-#define JIT_INSN_BOUND 96 /* bytes of code for one instruction, at most */
-#define JIT_FUNC_BOUND 128
+/* Bytes of code for one instruction, at most */
+#define JIT_INSN_BOUND 40
+#define JIT_LONG_BOUND 128 /* a call, a division, an atomic operation */
+#define JIT_FUNC_BOUND 160 /* a beginning, or an end */
 #define JIT_MAX_PASSES 64
 
 const u8 jit_reg_of[] = { RAX, RDI, RSI, RDX, RCX, R8, RBX, R13, R14, R15, RBP };
@@ -435,18 +437,38 @@ static struct uerr *jit_init(struct jit *j, const struct jit_input *in)
 	return NULL;
 }
 
+static bool is_any_jump(const struct bpf_insn *insn)
+{
+	return BPF_CLASS(insn->code) == BPF_JMP || BPF_CLASS(insn->code) == BPF_JMP32;
+}
+
+static bool is_long(const struct bpf_insn *insn)
+{
+	u8 class = BPF_CLASS(insn->code), op = BPF_OP(insn->code);
+
+	if (class == BPF_ALU || class == BPF_ALU64)
+		return op == BPF_DIV || op == BPF_MOD;
+	if (class == BPF_STX)
+		return BPF_MODE(insn->code) == BPF_ATOMIC;
+	return insn->code == (BPF_JMP | BPF_CALL);
+}
+
 size_t jit_size_bound(const struct vm_prog *prog)
 {
-	size_t funcs = 1, loops = 0;
+	size_t size = JIT_FUNC_BOUND;
 
 	for (u32 i = 0; i < prog->ninsns; i++) {
 		const struct bpf_insn *insn = &prog->insns[i];
-		u8 class = BPF_CLASS(insn->code);
 
-		funcs += insn->code == (BPF_JMP | BPF_CALL) && insn->src_reg == BPF_PSEUDO_CALL;
-		loops += (class == BPF_JMP || class == BPF_JMP32) && insn_jump_target(insn, i) <= i;
+		size += is_long(insn) ? JIT_LONG_BOUND : JIT_INSN_BOUND;
+		if (insn->code == (BPF_JMP | BPF_CALL) && insn->src_reg == BPF_PSEUDO_CALL)
+			size += JIT_FUNC_BOUND; /* maybe another function */
+		else if (is_any_jump(insn) && insn_jump_target(insn, i) <= i)
+			size += JIT_LOOP_ALIGN;
+		else if (insn->code == (BPF_JMP | BPF_EXIT))
+			size += JIT_FUNC_BOUND;
 	}
-	return prog->ninsns * (size_t)JIT_INSN_BOUND + funcs * JIT_FUNC_BOUND + loops * JIT_LOOP_ALIGN;
+	return size;
 }
 
 struct uerr *jit_compile(const struct jit_input *in, struct jit_output *ret)

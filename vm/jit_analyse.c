@@ -229,7 +229,7 @@ static bool alu64_zero(const struct bpf_insn *insn, u16 zero)
 	case BPF_XOR:
 		return dst && (imm ? insn->imm >= 0 : src);
 	case BPF_RSH:
-		return dst || (imm && insn->imm >= 32);
+		return dst || (imm && (insn->imm & 63) >= 32); /* a count is taken modulo the width */
 	case BPF_ARSH:
 		return dst;
 	case BPF_DIV:
@@ -316,10 +316,31 @@ static bool inlinable(u32 id, const struct umap *m)
 	return m->type == UMAP_PERCPU_ARRAY && m->slot_stride && m->slot_stride <= INT32_MAX;
 }
 
+/* The map in r1 at the call I, by the verifier, or as found in straight code. */
+static s32 map_of_call(const struct jit *j, u32 i, s32 found)
+{
+	const struct insn_fact *facts = j->in->prog->facts;
+
+	if (found == NO_MAP && facts && facts[i].map && facts[i].map <= j->in->nmaps)
+		return facts[i].map - 1;
+	return found;
+}
+
+/* A helper that does the same for this very kind of map, or NO_INSN. */
+static u32 special_helper(const struct jit *j, u32 id, const struct umap *m)
+{
+	u32 special = m->key_size == 4 ? VM_RT_HASH_LOOKUP_4 : VM_RT_HASH_LOOKUP_8;
+
+	if (id != BPF_FUNC_map_lookup_elem || m->type != UMAP_HASH || (m->key_size != 4 && m->key_size != 8) ||
+	    !jit_helper_addr(j, special))
+		return NO_INSN;
+	return special;
+}
+
 /* Follows map addresses through the registers of straight code, to find lookups
- * in and deletes from a known array; an address loaded for such a call alone is
- * not loaded. */
-static void find_array_calls(struct jit *j)
+ * in and deletes from a known map; an address loaded for a call that is inlined
+ * is not loaded. */
+static void find_map_calls(struct jit *j)
 {
 	s32 map[MAX_BPF_REG];
 	u32 from[MAX_BPF_REG]; /* the ld_imm64 behind it, while nobody has read it */
@@ -328,17 +349,22 @@ static void find_array_calls(struct jit *j)
 		const struct bpf_insn *insn = &j->insns[i];
 		const struct opcode *op = &opcodes[j->ids[i]];
 		bool call = j->ids[i] == OP_CALL_HELPER;
+		s32 known;
 
 		if (j->at[i] & AT_SECOND)
 			continue;
 		if (!i || (j->at[i] & (AT_TARGET | AT_FUNC)))
-			for (u32 r = 0; r < MAX_BPF_REG; r++)
+			for (u32 r = 0; r < MAX_BPF_REG; r++) {
 				map[r] = NO_MAP;
-		if (call && map[BPF_REG_1] != NO_MAP &&
-		    inlinable((u32)insn->imm, j->in->maps[map[BPF_REG_1]].map)) {
-			j->array[i] = map[BPF_REG_1];
+				from[r] = UINT32_MAX;
+			}
+		known = call ? map_of_call(j, i, map[BPF_REG_1]) : NO_MAP;
+		if (known != NO_MAP && inlinable((u32)insn->imm, j->in->maps[known].map)) {
+			j->array[i] = known;
 			if (from[BPF_REG_1] != UINT32_MAX)
 				j->at[from[BPF_REG_1]] |= AT_SKIP;
+		} else if (known != NO_MAP) {
+			j->steps[i].load = special_helper(j, (u32)insn->imm, j->in->maps[known].map);
 		}
 		if (op->form == FORM_CALL) { /* r1 - r5 are gone */
 			for (u32 r = BPF_REG_0; r <= BPF_REG_5; r++)
@@ -463,7 +489,7 @@ struct uerr *jit_analyse(struct jit *j)
 		err = split_funcs(j);
 	if (err)
 		return err;
-	find_array_calls(j);
+	find_map_calls(j);
 	err = check_helpers(j);
 	if (err)
 		return err;

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Machine code of jumps and calls, and the beginning and end of functions.
+ * Machine code of jumps, and the beginning and end of functions.
  *
  * Jumps are short where that is certain whatever the padding before loops comes
  * to (jit.c aligns these last); a jump to a jump goes where that one leads.
  */
-#include <errno.h>
-
 #include "vm/jit_internal.h"
 
 #define MAX_HOPS 8
@@ -53,8 +51,7 @@ static void jump_to(struct jit *j, int cc, size_t target, bool known, u32 to)
 		emit_jcc(&j->e, (enum x86_cond)cc, *at & AT_SHORT, (s32)rel);
 }
 
-/* The jump of instruction FROM (this one, or one of its group). */
-static void jump(struct jit *j, int cc, u32 from)
+void jit_jump(struct jit *j, int cc, u32 from)
 {
 	u32 target = (u32)insn_jump_target(&j->insns[from], from);
 
@@ -71,7 +68,7 @@ static bool jumps_to_next(const struct jit *j, const struct bpf_insn *insn)
 void jit_jump_always(struct jit *j, const struct bpf_insn *insn, u32 arg)
 {
 	if (!jumps_to_next(j, insn))
-		jump(j, -1, j->i);
+		jit_jump(j, -1, j->i);
 }
 
 /*
@@ -166,14 +163,14 @@ void jit_jump_cond(struct jit *j, const struct bpf_insn *insn, u32 arg)
 	if (jumps_to_next(j, insn))
 		return;
 	compare(j, insn);
-	jump(j, (int)cc_of_jump(insn), j->i);
+	jit_jump(j, (int)cc_of_jump(insn), j->i);
 }
 
 /* if c: goto +1; goto x: that is, if not c: goto x */
 void jit_fused_invert(struct jit *j, const struct bpf_insn *insn, u32 arg)
 {
 	compare(j, insn);
-	jump(j, (int)inverse(cc_of_jump(insn)), j->steps[j->i].with);
+	jit_jump(j, (int)inverse(cc_of_jump(insn)), j->steps[j->i].with);
 }
 
 /*
@@ -230,6 +227,28 @@ void jit_fused_set(struct jit *j, const struct bpf_insn *insn, u32 arg)
 
 static const u8 push_order[] = { RBX, R12, R13, R14, R15 };
 
+#define CLEAR_BY_STORES 64 /* bytes; more by rep stos */
+
+/* Zeros all of the BPF stack. Scratch registers and rax are free here. */
+static void clear_stack(struct jit *j, const struct func *f)
+{
+	struct emit *e = &j->e;
+
+	if (f->depth <= CLEAR_BY_STORES) {
+		for (u32 at = 8; at <= f->depth; at += 8)
+			emit_store_i(e, X86_64, x86_at(RBP, -(s32)at), 0);
+		return;
+	}
+	emit_mov_rr(e, true, scratch(j, R9), RDI);
+	emit_mov_rr(e, true, scratch(j, R10), RCX);
+	emit_lea(e, true, RDI, x86_at(RBP, -(s32)f->depth));
+	emit_mov_ri(e, RCX, f->depth / 8);
+	emit_mov_ri(e, scratch(j, RAX), 0);
+	emit_rep_stosq(e);
+	emit_mov_rr(e, true, RDI, R9);
+	emit_mov_rr(e, true, RCX, R10);
+}
+
 void jit_prologue(struct jit *j, const struct func *f)
 {
 	struct emit *e = &j->e;
@@ -241,13 +260,14 @@ void jit_prologue(struct jit *j, const struct func *f)
 	}
 	if (room)
 		emit_alu_ri(e, true, X86_SUB, RSP, (s32)room);
+	if (j->in->prog->info.reads_unset_stack && f->uses_fp)
+		clear_stack(j, f);
 	for (size_t i = 0; i < ARRAY_SIZE(push_order); i++)
 		if (f->saved & 1u << push_order[i])
 			emit_push(e, push_order[i]);
 }
 
-/* All that the prologue did. */
-static void unwind(struct jit *j, const struct func *f)
+void jit_unwind(struct jit *j, const struct func *f)
 {
 	struct emit *e = &j->e;
 
@@ -262,7 +282,7 @@ static void unwind(struct jit *j, const struct func *f)
 
 static void epilogue(struct jit *j, const struct func *f)
 {
-	unwind(j, f);
+	jit_unwind(j, f);
 	emit_ret(&j->e);
 }
 
@@ -294,168 +314,4 @@ void jit_main_end(struct jit *j)
 	release_slot(j);
 	j->out_off = j->e.len;
 	epilogue(j, j->func);
-}
-
-/*
- * Calls
- */
-
-#define CALLER_SAVED                                                                                  \
-	(1u << RAX | 1u << RCX | 1u << RDX | 1u << RSI | 1u << RDI | 1u << R8 | 1u << R9 | 1u << R10 | \
-	 1u << R11)
-
-static bool fits32(s64 v)
-{
-	return v == (s32)v;
-}
-
-/* Near if it is from anywhere in the code, so that no pass changes its mind. */
-static bool is_near(const struct jit *j, addr_t fn)
-{
-	s64 rel = (s64)(fn - j->in->code_addr);
-
-	return fits32(rel) && fits32(rel - (s64)j->e.cap);
-}
-
-static void call_addr(struct jit *j, addr_t fn)
-{
-	s64 rel = (s64)(fn - j->in->code_addr);
-
-	j->written |= CALLER_SAVED;
-	emit_mov_rr(&j->e, true, R9, R12);
-	if (is_near(j, fn)) {
-		emit_call_rel(&j->e, (s32)(rel - (s64)(j->e.len + 5)));
-	} else {
-		emit_movabs(&j->e, RAX, fn);
-		emit_call_r(&j->e, RAX);
-	}
-}
-
-/* The helper returns for us: nothing of our stack may be its argument. */
-static void tail_call_addr(struct jit *j, addr_t fn)
-{
-	s64 rel = (s64)(fn - j->in->code_addr);
-
-	j->written |= CALLER_SAVED;
-	emit_mov_rr(&j->e, true, R9, R12);
-	unwind(j, j->func);
-	emit_jmp(&j->e, false, (s32)(rel - (s64)(j->e.len + 5)));
-}
-
-static bool is_tail_call(const struct jit *j, addr_t fn)
-{
-	u32 k = j->i + 1;
-
-	return k < j->func->end && j->ids[k] == OP_EXIT && !j->func->uses_fp && !jit_claims(j) && is_near(j, fn);
-}
-
-/* Claims a slot; without one the program ends here, its result 0. */
-void jit_claim_slot(struct jit *j)
-{
-	struct emit *e = &j->e;
-
-	emit_push(e, RDI);
-	emit_push(e, RSI);
-	call_addr(j, jit_helper_addr(j, VM_RT_CLAIM));
-	emit_pop(e, RSI);
-	emit_pop(e, RDI);
-	emit_alu_ri(e, true, X86_ADD, RAX, 1); /* HOOK_NO_SLOT is -1 */
-	emit_jcc(e, CC_E, false, (s32)((s64)j->out_off - (s64)(e->len + 6)));
-}
-
-/* reg *= n */
-static void scale(struct emit *e, enum x86_reg reg, u32 n)
-{
-	if (n & (n - 1))
-		emit_imul_rri(e, true, reg, reg, (s32)n);
-	else if (n > 1)
-		emit_shift_i(e, true, X86_SHL, reg, (u8)__builtin_ctz(n));
-}
-
-/*
- * Array lookup: rax = *(u32 *)rsi < max_entries ? base + index * stride : 0 (per
- * CPU: + slot * slot_stride). With a test for NULL behind it, the bounds check
- * jumps where that would.
- *
- *	mov r9d, [rsi]; xor eax, eax; cmp r9d, max; jae 1f
- *	movabs rax, base; lea rax, [rax + r9 * 8]; 1:
- */
-static void lookup_array(struct jit *j, const struct umap *m)
-{
-	struct emit *e = &j->e;
-	u32 null_test = j->steps[j->i].with;
-	bool percpu = m->type == UMAP_PERCPU_ARRAY;
-	bool sib = !percpu && m->elem_stride == 8; /* strides are multiples of 8 */
-	size_t out = 0;
-
-	emit_load(e, X86_32, false, scratch(j, R9), x86_at(RSI, 0));
-	emit_alu_rr(e, false, X86_XOR, scratch(j, RAX), RAX);
-	emit_alu_ri(e, false, X86_CMP, R9, (s32)m->max_entries);
-	if (null_test != NO_INSN)
-		jump(j, CC_AE, null_test);
-	else
-		out = emit_jcc_fwd(e, CC_AE);
-	if (!sib)
-		scale(e, R9, m->elem_stride);
-	if (percpu) {
-		emit_load(e, X86_64, false, scratch(j, R11), x86_at(R12, offsetof(struct hook_frame, slot)));
-		scale(e, R11, (u32)m->slot_stride);
-		emit_alu_rr(e, true, X86_ADD, R9, R11);
-	}
-	emit_movabs(e, RAX, m->base + m->data_off);
-	emit_lea(e, true, RAX, (struct x86_mem){ RAX, R9, sib ? 3 : 0, 0 });
-	if (null_test == NO_INSN)
-		emit_land(e, out);
-}
-
-/* What deleting from an array always gives (umap_delete). */
-static s64 array_delete_result(const struct umap *m)
-{
-	return m->frozen ? -EPERM : -EINVAL;
-}
-
-void jit_call_helper(struct jit *j, const struct bpf_insn *insn, u32 arg)
-{
-	u32 id = (u32)insn->imm;
-
-	if (j->array[j->i] != NO_MAP) {
-		const struct umap *m = j->in->maps[j->array[j->i]].map;
-
-		if (id == BPF_FUNC_map_delete_elem)
-			emit_mov_ri(&j->e, scratch(j, RAX), (u64)array_delete_result(m));
-		else
-			lookup_array(j, m);
-	} else if (jit_reads_site(id)) {
-		emit_load(&j->e, X86_64, false, scratch(j, RAX), x86_at(R12, offsetof(struct hook_frame, site)));
-		emit_load(&j->e, X86_64, false, RAX,
-			  x86_at(RAX, id == BPF_FUNC_get_func_ip ? offsetof(struct site_data, func_ip) :
-								   offsetof(struct site_data, cookie)));
-	} else if (is_tail_call(j, jit_helper_addr(j, id))) {
-		tail_call_addr(j, jit_helper_addr(j, id));
-	} else {
-		call_addr(j, jit_helper_addr(j, id));
-	}
-}
-
-static const struct func *func_at(const struct jit *j, s64 insn)
-{
-	u32 lo = 0, hi = j->nfuncs;
-
-	while (hi - lo > 1) {
-		u32 mid = lo + (hi - lo) / 2;
-
-		if (j->funcs[mid].start <= insn)
-			lo = mid;
-		else
-			hi = mid;
-	}
-	return &j->funcs[lo];
-}
-
-void jit_call_local(struct jit *j, const struct bpf_insn *insn, u32 arg)
-{
-	const struct func *callee = func_at(j, (s64)j->i + 1 + insn->imm);
-
-	j->written |= CALLER_SAVED;
-	emit_call_rel(&j->e, (s32)((s64)callee->entry_off - (s64)(j->e.len + 5)));
 }

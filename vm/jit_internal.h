@@ -6,7 +6,8 @@
  *	                registers are still needed, which upper halves are zero
  *	jit_plan.c      what is emitted together, and what not at all
  *	jit_alu.c       machine code of arithmetic
- *	jit_flow.c      … of jumps, calls, and functions' ends
+ *	jit_flow.c      … of jumps and functions' ends
+ *	jit_call.c      … of calls
  *	jit.c           … of the rest; the driver
  *
  * Analysis and plan are made once, before any byte; emission runs over the plan
@@ -56,7 +57,8 @@ struct step {
 	u8 base, index, shift; /* a memory access: x86 registers instead of its own; NO_REG */
 	u32 with;
 	u32 load; /* a jump: the load whose memory it compares, or the `and` that it tests (of `index`); a group
-	           * that begins with a move and a shift: the shift; else NO_INSN */
+	           * that begins with a move and a shift: the shift; a call: the helper
+	           * to call instead; else NO_INSN */
 };
 
 struct func {
@@ -197,8 +199,15 @@ enum { DIV_SIGNED = 1, DIV_MOD = 2 };
 void jit_zf_tells(struct jit *j, enum x86_reg reg, bool w);
 
 /* jit_flow.c */
-jit_emitter jit_jump_always, jit_jump_cond, jit_call_helper, jit_call_local, jit_exit;
+jit_emitter jit_jump_always, jit_jump_cond, jit_exit;
 jit_emitter jit_fused_select, jit_fused_set, jit_fused_invert;
+/* The jump of instruction FROM (this one, or one of its group); CC < 0: always. */
+void jit_jump(struct jit *j, int cc, u32 from);
 void jit_prologue(struct jit *j, const struct func *f);
-void jit_claim_slot(struct jit *j);
+/* All that the prologue did is undone. */
+void jit_unwind(struct jit *j, const struct func *f);
 void jit_main_end(struct jit *j);
+
+/* jit_call.c */
+jit_emitter jit_call_helper, jit_call_local;
+void jit_claim_slot(struct jit *j);

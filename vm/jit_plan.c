@@ -316,7 +316,7 @@ static bool is_shift(const struct jit *j, u32 i, u32 d)
 /* Two shifts of the same value whose sum is the width. */
 static bool complement(const struct bpf_insn *a, const struct bpf_insn *b)
 {
-	return same_class(a, b) && BPF_OP(a->code) != BPF_OP(b->code) && a->imm && b->imm &&
+	return same_class(a, b) && BPF_OP(a->code) != BPF_OP(b->code) && a->imm > 0 && b->imm > 0 &&
 	       a->imm + b->imm == (is_64(a) ? 64 : 32);
 }
 
@@ -364,15 +364,15 @@ static bool match_rotate(struct jit *j, u32 i)
 static bool match_field(struct jit *j, u32 i)
 {
 	u32 d = insn_at(j, i)->dst_reg, a = next(j, i), b;
-	u32 left, mask;
+	s32 left, mask;
 
-	if (!j->bmi2 || !alu_on(j, a, BPF_RSH, BPF_K, d) || !insn_at(j, a)->imm || !same_class(insn_at(j, a), insn_at(j, i)))
+	if (!j->bmi2 || !alu_on(j, a, BPF_RSH, BPF_K, d) || !same_class(insn_at(j, a), insn_at(j, i)))
 		return false;
+	left = (is_64(insn_at(j, a)) ? 64 : 32) - insn_at(j, a)->imm;
 	b = next(j, a);
-	if (!alu_on(j, b, BPF_AND, BPF_K, d) || insn_at(j, b)->imm <= 0)
+	if (insn_at(j, a)->imm < 1 || left < 1 || !alu_on(j, b, BPF_AND, BPF_K, d) || insn_at(j, b)->imm <= 0)
 		return false;
-	left = (is_64(insn_at(j, a)) ? 64u : 32u) - (u32)insn_at(j, a)->imm;
-	mask = 32u - (u32)__builtin_clz((u32)insn_at(j, b)->imm);
+	mask = 32 - __builtin_clz((u32)insn_at(j, b)->imm);
 	if (mask > left)
 		return false;
 	skip(j, a);

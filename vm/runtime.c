@@ -47,6 +47,10 @@ u32 runtime_helper_off(u32 id)
 		return BLOB_OFF_rt_prog_claim;
 	if (id == VM_RT_RELEASE)
 		return BLOB_OFF_rt_prog_release;
+	if (id == VM_RT_HASH_LOOKUP_4)
+		return BLOB_OFF_rt_hash_lookup_4;
+	if (id == VM_RT_HASH_LOOKUP_8)
+		return BLOB_OFF_rt_hash_lookup_8;
 	return id <= HELPER_MAX_ID ? offs[id] : 0;
 }
 
@@ -62,6 +66,10 @@ helper_fn runtime_helper(u32 id)
 		return rt_prog_claim;
 	if (id == VM_RT_RELEASE)
 		return rt_prog_release;
+	if (id == VM_RT_HASH_LOOKUP_4)
+		return rt_hash_lookup_4;
+	if (id == VM_RT_HASH_LOOKUP_8)
+		return rt_hash_lookup_8;
 	return id <= HELPER_MAX_ID ? fns[id] : NULL;
 }
 

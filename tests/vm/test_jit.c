@@ -3,6 +3,8 @@
  * and what it reports about its code. */
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +36,17 @@
 static struct vm_prog program(const struct bpf_insn *insns, u32 n)
 {
 	return (struct vm_prog){ .name = "t", .insns = (struct bpf_insn *)insns, .ninsns = n };
+}
+
+/* Where glibc keeps the thread's id, as the daemon finds it in a target. */
+static s64 offsetof_tid(void)
+{
+	const u32 *self = (const u32 *)pthread_self();
+
+	for (s64 k = 0; k < 512; k++)
+		if (self[k] == (u32)gettid())
+			return k * 4;
+	return 0;
 }
 
 static void self_site(struct site_data *site, struct hook_frame *frame)
@@ -251,6 +264,11 @@ START_TEST(groups_keep_what_is_needed)
 		{ .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R1 }, { .imm = 1 }, MOV_REG(R2, R1), ALU64_IMM(BPF_AND, R2, -1),
 		MOV_IMM(R0, 1), IF_IMM(BPF_JEQ, R2, 0, 1), MOV_IMM(R0, 9), EXIT,
 	};
+	/* a count of 69 is one of 5: the upper half is not zero */
+	static const struct bpf_insn large_count[] = {
+		MOV_IMM(R0, 0), MOV_IMM(R1, -1), ALU64_IMM(BPF_RSH, R1, 69), MOV_REG(R2, R1), IF_IMM(BPF_JEQ, R1, 1, 1),
+		ALU32_REG(BPF_MOV, R1, R1), MOV_REG(R0, R1), EXIT,
+	};
 	static const struct {
 		const char *name;
 		const struct bpf_insn *insns;
@@ -262,6 +280,7 @@ START_TEST(groups_keep_what_is_needed)
 		{ "flags and zero", flags_and_zero, ARRAY_SIZE(flags_and_zero), 0 },
 		{ "flags and truth", flags_and_truth, ARRAY_SIZE(flags_and_truth), 0 },
 		{ "maybe moved", maybe_moved, ARRAY_SIZE(maybe_moved), 6 },
+		{ "large count", large_count, ARRAY_SIZE(large_count), 0xffffffff },
 		{ "upper half", upper_half, ARRAY_SIZE(upper_half), 9 },
 	};
 
@@ -271,6 +290,30 @@ START_TEST(groups_keep_what_is_needed)
 		snprintf(p.name, sizeof(p.name), "%s", rows[i].name);
 		ck_assert_uint_eq(run_both(&p, 0, 0, 0), rows[i].want);
 		ck_assert_uint_eq(run_both(&p, 0, 0, JIT_NO_BMI2), rows[i].want);
+	}
+}
+END_TEST
+
+/* Where the verifier says that a program may read stack that it never wrote, that
+ * is zero, in each call anew. */
+START_TEST(unset_stack_is_zero)
+{
+	static const s16 depths[] = { 8, 64, 72, 512 };
+
+	for (size_t d = 0; d < ARRAY_SIZE(depths); d++) {
+		/* main calls f(5), f(7); r0 of f = r1 + what lies in its stack, where it then puts r1 */
+		struct bpf_insn insns[] = {
+			MOV_IMM(R1, 5), { .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = 7 }, MOV_REG(R6, R0),
+			MOV_IMM(R1, 7), { .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = 4 },
+			ALU64_REG(BPF_ADD, R0, R6), LDX_DW(R1, FP, -depths[d]), ALU64_REG(BPF_ADD, R0, R1), EXIT,
+			LDX_DW(R0, FP, -depths[d]), LDX_DW(R3, FP, -8), ALU64_REG(BPF_ADD, R0, R1), ALU64_REG(BPF_ADD, R0, R3),
+			STX_DW(FP, -depths[d], R1), STX_DW(FP, -8, R1), EXIT,
+		};
+		struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+
+		p.info.reads_unset_stack = true;
+		for (u32 again = 0; again < 2; again++)
+			ck_assert_uint_eq(run_both(&p, 0, 0, 0), 12);
 	}
 }
 END_TEST
@@ -286,11 +329,12 @@ START_TEST(division_by_constants)
 	struct bpf_insn insns[5] = { { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R3 }, { 0 }, { 0 }, MOV_REG(R0, R3), EXIT };
 	struct vm_prog p = program(insns, 5);
 
-	for (size_t d = 0; d < ARRAY_SIZE(divisors); d++)
+	for (size_t d = 0; d < ARRAY_SIZE(divisors) + 128; d++)
 		for (size_t v = 0; v < ARRAY_SIZE(values) * 3; v++)
 			for (u32 op = 0; op < 4; op++)
-				for (u32 r = R0; r <= R6; r += 3) { /* rax, rdx, rbx */
-					u64 unit = op & 1 ? (u64)(s64)divisors[d] : (u32)divisors[d];
+				for (u32 r = R0; r <= (d < ARRAY_SIZE(divisors) ? R6 : R0); r += 3) { /* rax, rdx, rbx */
+					s32 divisor = d < ARRAY_SIZE(divisors) ? divisors[d] : (s32)(d - ARRAY_SIZE(divisors) + 2);
+					u64 unit = op & 1 ? (u64)(s64)divisor : (u32)divisor;
 					u64 value = values[v / 3] / unit * unit + v % 3 - 1;
 
 					insns[0].dst_reg = r;
@@ -298,7 +342,7 @@ START_TEST(division_by_constants)
 					insns[1].imm = (s32)(value >> 32);
 					insns[2] = (struct bpf_insn){ .code = (op & 1 ? BPF_ALU64 : BPF_ALU) |
 									      (op & 2 ? BPF_MOD : BPF_DIV) | BPF_K,
-								      .dst_reg = r, .imm = divisors[d] };
+								      .dst_reg = r, .imm = divisor };
 					insns[3].src_reg = r;
 					run_both(&p, 0, 0, 0);
 				}
@@ -465,6 +509,99 @@ START_TEST(maps)
 }
 END_TEST
 
+/* Helpers that are not called in the common case: what they give is what the
+ * helper gives, in that case and in the others. */
+START_TEST(helpers_done_in_place)
+{
+	static const struct bpf_insn pid_tgid[] = { CALL(BPF_FUNC_get_current_pid_tgid), EXIT };
+	static const struct bpf_insn cpu[] = { CALL(BPF_FUNC_get_smp_processor_id), EXIT };
+	struct target_env env, odd;
+	struct target_private private_ = { 0 };
+	struct site_data site;
+	struct hook_frame frame;
+	struct jit_code code;
+	cpu_set_t one, all;
+
+	self_site(&site, &frame);
+	env = *(const struct target_env *)site.env;
+	site.env = (addr_t)&odd;
+	for (u32 missing = 0; missing < 4; missing++) { /* what the env does not offer is asked of the kernel */
+		struct vm_prog p = program(pid_tgid, 2);
+
+		odd = env;
+		odd.private_ = missing & 1 ? 0 : (addr_t)&private_;
+		odd.tid_off = missing & 2 ? 0 : (s64)(offsetof_tid());
+		ck_assert_ptr_null(jit_code_create(&p, NULL, 0, 0, &code));
+		for (u32 again = 0; again < 2; again++)
+			ck_assert_uint_eq(code.fn(0, 0, &frame), (u64)getpid() << 32 | (u32)gettid());
+		jit_code_destroy(&code);
+	}
+	ck_assert_uint_eq(private_.tgid, getpid());
+	sched_getaffinity(0, sizeof(all), &all);
+	CPU_ZERO(&one);
+	for (int c = 0; c < CPU_SETSIZE; c++)
+		if (CPU_ISSET(c, &all)) { /* the last that there is */
+			CPU_ZERO(&one);
+			CPU_SET(c, &one);
+		}
+	sched_setaffinity(0, sizeof(one), &one);
+	for (u32 missing = 0; missing < 2; missing++) {
+		struct vm_prog p = program(cpu, 2);
+
+		odd = env;
+		if (missing)
+			odd.rseq_off = 0;
+		ck_assert_ptr_null(jit_code_create(&p, NULL, 0, 0, &code));
+		ck_assert_uint_eq(code.fn(0, 0, &frame), sched_getcpu());
+		jit_code_destroy(&code);
+	}
+	sched_setaffinity(0, sizeof(all), &all);
+}
+END_TEST
+
+/* r1 = where from: 1 to 9 bytes of it into the stack, folded. */
+static u64 read_both(u32 size, u64 from)
+{
+	struct bpf_insn insns[] = {
+		MOV_REG(R3, R1), ST_W(FP, -16, 0x55), ST_W(FP, -12, 0x66), ST_W(FP, -8, 0x77), ST_W(FP, -4, 0), MOV_REG(R1, FP),
+		ALU64_IMM(BPF_ADD, R1, -16), MOV_IMM(R2, (s32)size), CALL(BPF_FUNC_probe_read_user), LDX_DW(R1, FP, -16),
+		LDX_DW(R2, FP, -8), ALU64_IMM(BPF_MUL, R0, 31), ALU64_REG(BPF_ADD, R0, R1), ALU64_IMM(BPF_MUL, R0, 31),
+		ALU64_REG(BPF_ADD, R0, R2), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+
+	return run_both(&p, from, 0, 0);
+}
+
+/* Near the stack pointer reads are made in place, elsewhere by the helper; where
+ * nothing is, both say so and clear the destination. */
+START_TEST(reads_of_scalars)
+{
+	u8 near[64];
+	u8 *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert_ptr_ne(pages, MAP_FAILED);
+	munmap(pages + PAGE, PAGE);
+	for (u32 i = 0; i < sizeof(near); i++)
+		near[i] = (u8)(0x81 + i);
+	memset(pages, 0x3c, PAGE);
+	for (u32 size = 1; size <= 9; size++) {
+		ck_assert_uint_ne(read_both(size, (u64)near), read_both(size, 8));
+		read_both(size, (u64)pages);
+		for (u32 k = 0; k < 10; k++)
+			read_both(size, (u64)pages + PAGE - k);
+		for (u32 k = 0; k < 16; k++) { /* up to and over the end of the stack pointer's page and of those above */
+			read_both(size, ALIGN_UP((u64)near, PAGE) - k);
+			read_both(size, ALIGN_UP((u64)near, PAGE) - PAGE - k);
+		}
+		read_both(size, 0);
+		read_both(size, ~0ull);
+		read_both(size, ~0ull - 3);
+	}
+	munmap(pages, PAGE);
+}
+END_TEST
+
 /* Without a slot the program does not run, and that is counted. */
 START_TEST(no_slot_means_missed)
 {
@@ -570,6 +707,9 @@ int main(void)
 	tcase_add_test(tc, code_is_tight);
 	tcase_add_test(tc, groups_keep_what_is_needed);
 	tcase_add_test(tc, division_by_constants);
+	tcase_add_test(tc, unset_stack_is_zero);
+	tcase_add_test(tc, helpers_done_in_place);
+	tcase_add_test(tc, reads_of_scalars);
 	tcase_add_test(tc, calls_clobber_all);
 	tcase_add_test(tc, callee_saved_registers_survive);
 	tcase_add_test(tc, hostile_programs_are_refused);

@@ -33,6 +33,23 @@ RT_HELPER(map_lookup_elem)
 	return slot_ok(m, &cx) ? (u64)umap_lookup(m, (const void *)r2, &cx) : 0;
 }
 
+static void *lookup_slowly(const struct umap *m, const void *key, void *frame)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	return umap_lookup(m, key, &cx);
+}
+
+RT_HELPER(hash_lookup_4)
+{
+	return (u64)umap_hash_lookup_4((const struct umap *)r1, (const void *)r2, frame, lookup_slowly);
+}
+
+RT_HELPER(hash_lookup_8)
+{
+	return (u64)umap_hash_lookup_8((const struct umap *)r1, (const void *)r2, frame, lookup_slowly);
+}
+
 RT_HELPER(map_update_elem)
 {
 	const struct umap *m = (const struct umap *)r1;

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Machine code of calls: of the program's own functions, and of helpers, some of
+ * which are not called at all: lookups in arrays and deletes from them, and what
+ * only reads a few constants; others only in uncommon cases.
+ */
+#include <errno.h>
+
+#include "vm/jit_internal.h"
+
+#define CALLER_SAVED                                                                                  \
+	(1u << RAX | 1u << RCX | 1u << RDX | 1u << RSI | 1u << RDI | 1u << R8 | 1u << R9 | 1u << R10 | \
+	 1u << R11)
+
+static bool fits32(s64 v)
+{
+	return v == (s32)v;
+}
+
+/* Near if it is from anywhere in the code, so that no pass changes its mind. */
+static bool is_near(const struct jit *j, addr_t fn)
+{
+	s64 rel = (s64)(fn - j->in->code_addr);
+
+	return fits32(rel) && fits32(rel - (s64)j->e.cap);
+}
+
+static void call_addr(struct jit *j, addr_t fn)
+{
+	s64 rel = (s64)(fn - j->in->code_addr);
+
+	j->written |= CALLER_SAVED;
+	emit_mov_rr(&j->e, true, R9, R12);
+	if (is_near(j, fn)) {
+		emit_call_rel(&j->e, (s32)(rel - (s64)(j->e.len + 5)));
+	} else {
+		emit_movabs(&j->e, RAX, fn);
+		emit_call_r(&j->e, RAX);
+	}
+}
+
+/* The helper returns for us: nothing of our stack may be its argument. */
+static void tail_call_addr(struct jit *j, addr_t fn)
+{
+	s64 rel = (s64)(fn - j->in->code_addr);
+
+	j->written |= CALLER_SAVED;
+	emit_mov_rr(&j->e, true, R9, R12);
+	jit_unwind(j, j->func);
+	emit_jmp(&j->e, false, (s32)(rel - (s64)(j->e.len + 5)));
+}
+
+static bool is_tail_call(const struct jit *j, addr_t fn)
+{
+	u32 k = j->i + 1;
+
+	return k < j->func->end && j->ids[k] == OP_EXIT && !j->func->uses_fp && !jit_claims(j) && is_near(j, fn);
+}
+
+/* Claims a slot; without one the program ends here, its result 0. */
+void jit_claim_slot(struct jit *j)
+{
+	struct emit *e = &j->e;
+
+	emit_push(e, RDI);
+	emit_push(e, RSI);
+	call_addr(j, jit_helper_addr(j, VM_RT_CLAIM));
+	emit_pop(e, RSI);
+	emit_pop(e, RDI);
+	emit_alu_ri(e, true, X86_ADD, RAX, 1); /* HOOK_NO_SLOT is -1 */
+	emit_jcc(e, CC_E, false, (s32)((s64)j->out_off - (s64)(e->len + 6)));
+}
+
+/* reg *= n */
+static void scale(struct emit *e, enum x86_reg reg, u32 n)
+{
+	if (n & (n - 1))
+		emit_imul_rri(e, true, reg, reg, (s32)n);
+	else if (n > 1)
+		emit_shift_i(e, true, X86_SHL, reg, (u8)__builtin_ctz(n));
+}
+
+/*
+ * Array lookup: rax = *(u32 *)rsi < max_entries ? base + index * stride : 0 (per
+ * CPU: + slot * slot_stride). With a test for NULL behind it, the bounds check
+ * jumps where that would.
+ *
+ *	mov r9d, [rsi]; xor eax, eax; cmp r9d, max; jae 1f
+ *	movabs rax, base; lea rax, [rax + r9 * 8]; 1:
+ */
+static void lookup_array(struct jit *j, const struct umap *m)
+{
+	struct emit *e = &j->e;
+	u32 null_test = j->steps[j->i].with;
+	bool percpu = m->type == UMAP_PERCPU_ARRAY;
+	bool sib = !percpu && m->elem_stride == 8; /* strides are multiples of 8 */
+	size_t out = 0;
+
+	emit_load(e, X86_32, false, scratch(j, R9), x86_at(RSI, 0));
+	emit_alu_rr(e, false, X86_XOR, scratch(j, RAX), RAX);
+	emit_alu_ri(e, false, X86_CMP, R9, (s32)m->max_entries);
+	if (null_test != NO_INSN)
+		jit_jump(j, CC_AE, null_test);
+	else
+		out = emit_jcc_fwd(e, CC_AE);
+	if (!sib)
+		scale(e, R9, m->elem_stride);
+	if (percpu) {
+		emit_load(e, X86_64, false, scratch(j, R11), x86_at(R12, offsetof(struct hook_frame, slot)));
+		scale(e, R11, (u32)m->slot_stride);
+		emit_alu_rr(e, true, X86_ADD, R9, R11);
+	}
+	emit_movabs(e, RAX, m->base + m->data_off);
+	emit_lea(e, true, RAX, (struct x86_mem){ RAX, R9, sib ? 3 : 0, 0 });
+	if (null_test == NO_INSN)
+		emit_land(e, out);
+}
+
+/* What deleting from an array always gives (umap_delete). */
+static s64 array_delete_result(const struct umap *m)
+{
+	return m->frozen ? -EPERM : -EINVAL;
+}
+
+/*
+ * Helpers whose common case is a few loads. What is out of the ordinary jumps to
+ * the call, which the others jump over.
+ */
+
+#define MAX_ODD 6
+
+struct quick {
+	size_t odd[MAX_ODD];
+	u32 nodd;
+};
+
+static void quick_unless(struct jit *j, struct quick *q, enum x86_cond cc)
+{
+	q->odd[q->nodd++] = emit_jcc_fwd(&j->e, cc);
+}
+
+static void quick_end(struct jit *j, const struct quick *q, addr_t fn)
+{
+	size_t done = emit_jmp_fwd(&j->e);
+
+	for (u32 i = 0; i < q->nodd; i++)
+		emit_land(&j->e, q->odd[i]);
+	call_addr(j, fn);
+	emit_land(&j->e, done);
+}
+
+/* r9 = the target's struct target_env */
+static void load_env(struct jit *j)
+{
+	emit_load(&j->e, X86_64, false, scratch(j, R9), x86_at(R12, offsetof(struct hook_frame, site)));
+	emit_load(&j->e, X86_64, false, R9, x86_at(R9, offsetof(struct site_data, env)));
+}
+
+/* As rt_cpu(): struct rseq's cpu_id, negative when it is not registered. */
+static void quick_cpu(struct jit *j, addr_t fn)
+{
+	struct emit *e = &j->e;
+	struct quick q = { 0 };
+
+	load_env(j);
+	emit_load(e, X86_64, false, R9, x86_at(R9, offsetof(struct target_env, rseq_off)));
+	emit_test_rr(e, true, R9, R9);
+	quick_unless(j, &q, CC_E);
+	emit_load_fs32(e, RAX, x86_at(R9, 4));
+	emit_test_rr(e, false, RAX, RAX);
+	quick_unless(j, &q, CC_S);
+	quick_end(j, &q, fn);
+}
+
+/* As rt_tgid() << 32 | rt_tid(). */
+static void quick_pid_tgid(struct jit *j, addr_t fn)
+{
+	struct emit *e = &j->e;
+	struct quick q = { 0 };
+
+	load_env(j);
+	emit_load(e, X86_64, false, scratch(j, R10), x86_at(R9, offsetof(struct target_env, private_)));
+	emit_load(e, X86_64, false, scratch(j, R11), x86_at(R9, offsetof(struct target_env, tid_off)));
+	emit_test_rr(e, true, R10, R10);
+	quick_unless(j, &q, CC_E);
+	emit_test_rr(e, true, R11, R11);
+	quick_unless(j, &q, CC_E);
+	emit_load(e, X86_32, false, RAX, x86_at(R10, offsetof(struct target_private, tgid)));
+	emit_load_fs32(e, R11, x86_at(R11, 0));
+	emit_test_rr(e, false, RAX, RAX);
+	quick_unless(j, &q, CC_E);
+	emit_test_rr(e, false, R11, R11);
+	quick_unless(j, &q, CC_E);
+	emit_shift_i(e, true, X86_SHL, RAX, 32);
+	emit_alu_rr(e, true, X86_OR, RAX, R11);
+	quick_end(j, &q, fn);
+}
+
+/*
+ * probe_read of 1, 2, 4 or 8 bytes: directly where they lie between our stack
+ * pointer and the end of its page, as in_stack_page() of the runtime has it. rsp
+ * is a multiple of 8, so that as much is there at least.
+ *
+ *	r11 = rdx - rsp;  r10 = (rsp | 4095) - rsp - (size - 1);  r11 > r10: call
+ */
+static void quick_read(struct jit *j, enum x86_size size, addr_t fn)
+{
+	struct emit *e = &j->e;
+	struct quick q = { 0 };
+
+	emit_mov_rr(e, true, scratch(j, R10), RSP);
+	emit_mov_rr(e, true, scratch(j, R11), RDX);
+	emit_alu_ri(e, true, X86_OR, R10, (s32)PAGE - 1);
+	emit_alu_rr(e, true, X86_SUB, R11, RSP);
+	emit_alu_rr(e, true, X86_SUB, R10, RSP);
+	if (size != X86_8)
+		emit_alu_ri(e, true, X86_SUB, R10, (1 << size) - 1);
+	emit_alu_rr(e, true, X86_CMP, R11, R10);
+	quick_unless(j, &q, CC_A);
+	emit_load(e, size, false, R11, x86_at(RDX, 0));
+	emit_alu_rr(e, false, X86_XOR, RAX, RAX);
+	emit_store_r(e, size, x86_at(RDI, 0), R11);
+	quick_end(j, &q, fn);
+}
+
+/* The size of the read at j->i, if it is known and that of a scalar; else
+ * negative. Without facts: a constant put into r2 on the way here. */
+static int read_size(const struct jit *j)
+{
+	const struct insn_fact *facts = j->in->prog->facts;
+	s64 size = -1;
+
+	if (facts && facts[j->i].flags & FACT_SIZE)
+		size = facts[j->i].size;
+	for (u32 k = j->i; size < 0 && k-- > j->func->start && !(j->at[k + 1] & (AT_TARGET | AT_FUNC));) {
+		if (j->at[k] & AT_SECOND || !(jit_defs(j, k) & 1u << BPF_REG_2))
+			continue;
+		if (j->ids[k] != OP_MOV64_IMM && j->ids[k] != OP_MOV32_IMM)
+			return -1;
+		size = (u32)j->insns[k].imm;
+	}
+	return size == 1 ? X86_8 : size == 2 ? X86_16 : size == 4 ? X86_32 : size == 8 ? X86_64 : -1;
+}
+
+static void lookup_site(struct jit *j, u32 id)
+{
+	emit_load(&j->e, X86_64, false, scratch(j, RAX), x86_at(R12, offsetof(struct hook_frame, site)));
+	emit_load(&j->e, X86_64, false, RAX,
+		  x86_at(RAX, id == BPF_FUNC_get_func_ip ? offsetof(struct site_data, func_ip) :
+							   offsetof(struct site_data, cookie)));
+}
+
+static bool call_quick(struct jit *j, u32 id, addr_t fn)
+{
+	switch (id) {
+	case BPF_FUNC_get_smp_processor_id:
+		quick_cpu(j, fn);
+		return true;
+	case BPF_FUNC_get_current_pid_tgid:
+		quick_pid_tgid(j, fn);
+		return true;
+	case BPF_FUNC_probe_read:
+	case BPF_FUNC_probe_read_user:
+	case BPF_FUNC_probe_read_kernel:
+		if (read_size(j) < 0)
+			return false;
+		quick_read(j, (enum x86_size)read_size(j), fn);
+		return true;
+	}
+	return false;
+}
+
+static void call_array(struct jit *j, u32 id)
+{
+	const struct umap *m = j->in->maps[j->array[j->i]].map;
+
+	if (id == BPF_FUNC_map_delete_elem)
+		emit_mov_ri(&j->e, scratch(j, RAX), (u64)array_delete_result(m));
+	else
+		lookup_array(j, m);
+}
+
+void jit_call_helper(struct jit *j, const struct bpf_insn *insn, u32 arg)
+{
+	u32 id = (u32)insn->imm, special = j->steps[j->i].load;
+	addr_t fn;
+
+	if (j->array[j->i] != NO_MAP)
+		return call_array(j, id);
+	if (jit_reads_site(id))
+		return lookup_site(j, id);
+	fn = jit_helper_addr(j, special != NO_INSN ? special : id);
+	if (is_tail_call(j, fn))
+		tail_call_addr(j, fn);
+	else if (!call_quick(j, id, fn))
+		call_addr(j, fn);
+}
+
+static const struct func *func_at(const struct jit *j, s64 insn)
+{
+	u32 lo = 0, hi = j->nfuncs;
+
+	while (hi - lo > 1) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (j->funcs[mid].start <= insn)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return &j->funcs[lo];
+}
+
+void jit_call_local(struct jit *j, const struct bpf_insn *insn, u32 arg)
+{
+	const struct func *callee = func_at(j, (s64)j->i + 1 + insn->imm);
+
+	j->written |= CALLER_SAVED;
+	emit_call_rel(&j->e, (s32)((s64)callee->entry_off - (s64)(j->e.len + 5)));
+}
