@@ -600,6 +600,18 @@ struct uerr *do_atomic(struct verifier *v, const struct bpf_insn *insn, const st
 
 /* --- for helpers --- */
 
+/* A program may overwrite a dynptr, which ends it; a helper may not. */
+static struct uerr *no_dynptrs(struct verifier *v, u32 frame, s32 min, s32 end)
+{
+	const struct frame *f = frame_at(v, frame);
+
+	for (u32 slot = slot_of(end - 1); slot <= slot_of(min) && slot < f->nslots; slot++)
+		if (f->slots[slot].byte[0] == SLOT_DYNPTR)
+			return v_refuse(v, v_text(v, "potential write to dynptr at off=%d disallowed", -8 * (s32)(slot + 1)),
+					NULL, "a helper would write over a dynptr");
+	return NULL;
+}
+
 static struct uerr *helper_stack(struct verifier *v, const struct mem_access *a)
 {
 	struct stack_range at;
@@ -608,7 +620,7 @@ static struct uerr *helper_stack(struct verifier *v, const struct mem_access *a)
 	bool certain;
 
 	if (!err && a->write)
-		err = destroy_dynptrs(v, at.frame, at.min, at.max + (s32)a->max);
+		err = no_dynptrs(v, at.frame, at.min, at.max + (s32)a->max);
 	if (err)
 		return err;
 	f = writable(v, at.frame, at.min);
@@ -641,14 +653,15 @@ static struct uerr *helper_stack(struct verifier *v, const struct mem_access *a)
 struct uerr *check_helper_mem(struct verifier *v, const struct mem_access *a)
 {
 	const struct reg *r = &v->regs[a->reg];
+	struct stack_range at;
 	struct uerr *err;
 
 	if (!a->max && !a->zero_ok)
 		return v_refuse(v, v_text(v, "R%u invalid zero-sized read", a->reg), NULL, "R%u is memory of no size", a->reg);
 	if (is_pointer(r) && r->flags & REG_MAYBE_NULL)
 		return refuse_null(v, a->reg);
-	if (!a->max && (r->type == PTR_STACK || r->type == PTR_MAP_VALUE || r->type == PTR_MEM || r->type == PTR_CTX))
-		return NULL;
+	if (!a->max && r->type == PTR_STACK)
+		return stack_range(v, a->reg, 0, 0, &at);
 	switch (r->type) {
 	case PTR_STACK:
 		return helper_stack(v, a);
