@@ -158,6 +158,8 @@ static const struct row dynptr[] = {
 	     LD_MAP(R1, M_RINGBUF), MOV_IMM(R2, 16), MOV_IMM(R3, 0), MOV_REG(R4, FP), X,
 	     CALL(BPF_FUNC_ringbuf_reserve_dynptr), ADDR(R1, -32), MOV_IMM(R2, 0), CALL(BPF_FUNC_ringbuf_submit_dynptr),
 	     SUBMIT_DYN, RETURN),
+	PAIR("helper writes over one without a record", "potential write to dynptr at off=-16 disallowed", ADD(R1, -32), ADD(R1, -24), FROM_MEM, MOV_REG(R1, FP), X,
+	     MOV_IMM(R2, 16), MOV_IMM(R3, 0), CALL(BPF_FUNC_probe_read_user), RETURN),
 	PAIR("helper writes over it", "potential write to dynptr at off=-16 disallowed", ADD(R1, -32), ADD(R1, -24),
 	     RESERVE_DYN, MOV_REG(R1, FP), X, MOV_IMM(R2, 16), MOV_IMM(R3, 0), CALL(BPF_FUNC_probe_read_user),
 	     SUBMIT_DYN, RETURN),

@@ -215,7 +215,9 @@ bool is_policy(const char *log)
 {
 	static const char *const words[] = { "cannot use helper", "GPL-restricted",
 					     "might sleep in a non-sleepable prog", "dereference of modified ctx",
-					     "verifier bug" };
+					     "verifier bug",
+					     /* the helper looks at them again when it runs */
+					     "Invalid format string", "call bpf_snprintf" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (strstr(log, words[i]))
