@@ -32,6 +32,7 @@
 #include "base/cleanup.h"
 #include "vm/disasm.h"
 #include "vm/env.h"
+#include "vm/interp.h"
 #include "vm/jit.h"
 #include "vm/object.h"
 #include "vm/opcodes.h"
@@ -74,6 +75,7 @@ struct bpfvm_prog {
 	/* once loaded */
 	bool loaded;
 	struct vm_prog prog;
+	struct interp_code *decoded;
 	u64 (*fn)(u64 r1, u64 r2, struct hook_frame *frame); /* NULL: not compiled */
 	size_t fn_size;
 	u32 *insn_off;
@@ -791,7 +793,10 @@ static struct uerr *load_prog(struct bpfvm_prog *p, unsigned flags)
 	p->env.nhelpers = p->vm->nhelpers;
 	p->prog.env = &p->env;
 	err = judge(p, flags);
-	return uerr_prefix(err, "%s", p->vm->name);
+	if (err)
+		return uerr_prefix(err, "%s", p->vm->name);
+	p->decoded = interp_code_create(&p->prog, p->vm->vm_maps, p->vm->nmaps);
+	return p->decoded ? NULL : uerr_nomem();
 }
 
 /* Where code calls the helpers of this library directly: at most this far from
@@ -927,11 +932,13 @@ static void prog_unload(struct bpfvm_prog *p)
 {
 	p->entry.call = call_unloaded;
 	p->loaded = false;
+	interp_code_destroy(p->decoded);
 	verify_forget(&p->prog); /* facts and subprograms */
 	free(p->prog.insns);
 	free(p->insn_off);
 	free(p->log);
 	p->prog = (struct vm_prog){ .insns = NULL };
+	p->decoded = NULL;
 	p->fn = NULL;
 	p->fn_size = 0;
 	p->insn_off = NULL;
@@ -1059,7 +1066,7 @@ int bpfvm_interpret(const struct bpfvm_prog *p, void *ctx, size_t ctx_size, uint
 		return -EINVAL;
 	runtime_self_frame(&frame);
 	frame.site = (addr_t)&p->vm->site;
-	status = interp_run(&p->prog, p->vm->vm_maps, p->vm->nmaps, (u64)ctx, ctx_size, &frame, max_insns, &r0);
+	status = interp_code_run(p->decoded, (u64)ctx, ctx_size, &frame, max_insns, &r0);
 	if (!status && ret)
 		*ret = r0;
 	return (int)status;

@@ -432,18 +432,15 @@ long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook
 long interp_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, u64 r1, u64 r2,
 		struct hook_frame *frame, u64 max_insns, u64 *r0)
 {
-	struct {
-		struct interp_code code;
-		struct op ops[SMALL + 1];
-	} small;
-	struct interp_code *code = p->ninsns <= SMALL ? &small.code : malloc(code_size(p->ninsns));
+	u8 small[sizeof(struct interp_code) + (SMALL + 1) * sizeof(struct op)] __attribute__((aligned(16)));
+	struct interp_code *code = p->ninsns <= SMALL ? (struct interp_code *)small : malloc(code_size(p->ninsns));
 	long ret;
 
 	if (!code)
 		return -ENOMEM;
 	decode(code, p, maps, nmaps);
 	ret = interp_code_run(code, r1, r2, frame, max_insns, r0);
-	if (code != &small.code)
+	if ((u8 *)code != small)
 		free(code);
 	return ret;
 }

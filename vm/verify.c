@@ -150,10 +150,11 @@ static void find_live(struct verifier *v)
 static s32 find_lock(const struct vm_map *m)
 {
 	const struct btf_type *t = m->btf && m->value_type ? btf_index_resolve(m->btf, m->value_type) : NULL;
-	const struct btf_member *members = (const struct btf_member *)(t + 1);
+	const struct btf_member *members;
 
 	if (!t || BTF_INFO_KIND(t->info) != BTF_KIND_STRUCT)
 		return -1;
+	members = (const struct btf_member *)(t + 1);
 	for (u32 i = 0; i < BTF_INFO_VLEN(t->info); i++) {
 		const struct btf_type *mt = btf_index_resolve(m->btf, members[i].type);
 

@@ -510,7 +510,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 	case ARG_MAP_VALUE_OR_NULL:
 		if (reg_is_null(r))
 			return NULL;
-		/* fallthrough */
+		__attribute__((fallthrough));
 	case ARG_MAP_VALUE:
 		return map ? arg_fixed(v, reg, map->value_size, true, false) : refuse_type(v, reg, "a value of a known map", NULL);
 	case ARG_MAP_VALUE_UNINIT:
@@ -564,7 +564,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 	case ARG_BTF_OR_NULL:
 		if (reg_is_null(r))
 			return NULL;
-		/* fallthrough */
+		__attribute__((fallthrough));
 	case ARG_BTF:
 		if (r->type == PTR_OPAQUE && !(r->flags & REG_MAYBE_NULL))
 			return NULL;
