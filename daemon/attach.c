@@ -124,6 +124,23 @@ static bool window_is_wanted(const struct place *pl, const struct window *w)
 	return false;
 }
 
+/* Would W change bytes that a punned jump needs, or the other way round? Plans of
+ * functions never do; a SPEC that is an address may. */
+static bool spoils(const struct target *t, u32 module, const struct window *w)
+{
+	const struct patched *behind = target_window(t, module, w->addr + w->len, w->keep);
+
+	if (w->keep && behind)
+		return true;
+	for (addr_t a = w->addr - 4; a < w->addr; a++) {
+		const struct patched *p = target_window(t, module, a, 1);
+
+		if (p && p->win.addr + p->win.len + p->win.keep > w->addr && p->win.addr < w->addr && p->win.keep)
+			return true;
+	}
+	return false;
+}
+
 /* A window that is there already stays as it was planned: its plan has both
  * sides of the function, whichever came first. */
 static struct uerr *add_change(const struct target *t, const struct module *mod, u32 module, const struct window *w,
@@ -132,7 +149,8 @@ static struct uerr *add_change(const struct target *t, const struct module *mod,
 	struct patched *there = target_window(t, module, w->addr, w->len);
 	struct change c = { .win = *w, .module = module, .installed = there };
 
-	if (there && (there->win.addr != w->addr || there->win.len != w->len || there->win.npoints != w->npoints))
+	if ((there && (there->win.addr != w->addr || there->win.len != w->len || there->win.npoints != w->npoints)) ||
+	    spoils(t, module, w))
 		return uerr_new(UERR_CANNOT_PROBE, "%s:0x%lx overlaps a probe that is there already. Nothing was touched.",
 				mod->name, (unsigned long)w->addr);
 	if (!image_addr_to_off(mod->image, w->addr, &c.file_off))
@@ -240,7 +258,8 @@ static struct uerr *plan_all(struct attaching *at)
 
 	vec_foreach(pid, &at->w->pids) {
 		struct places p;
-		struct uerr *err = places_plan(at->w, *pid, at->d->cfg.cache_dir, &at->out->refused, &p);
+		struct uerr *err = places_plan(at->w, *pid, state_target(at->d->state, *pid),
+					       at->d->cfg.cache_dir, &at->out->refused, &p);
 
 		if (err || !vec_push(&at->procs, p)) {
 			places_deinit(&p);

@@ -10,6 +10,7 @@
 #include "daemon/attach_job.h"
 #include "daemon/dispatch.h"
 #include "daemon/select.h"
+#include "daemon/stubs.h"
 #include "injector/inject.h"
 
 /*
@@ -81,6 +82,15 @@ static const struct window *entry_window(const struct func_plan *plan, addr_t at
 	return NULL;
 }
 
+/* In a process, a punned jump needs an address for its stub. */
+static bool has_stub(const struct target *t, struct pun_space *space, const struct resolved *r,
+		     const struct func_plan *plan)
+{
+	struct stub_want want = { .win = entry_window(plan, r->link_addr), .bias = r->mod->bias };
+
+	return plan->entry != SITE_PUN || !want.win || !stubs_choose(t, space, &want, 1) || want.stub;
+}
+
 static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
 {
 	const struct window *w = entry_window(plan, r->link_addr);
@@ -110,14 +120,22 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 {
 	cleanup(spec_deinit) struct spec spec = {};
 	cleanup(resolve_result_deinit) struct resolve_result found = {};
+	cleanup(pun_space_deinit) struct pun_space space = {};
+	const struct target *t = state_target(d->state, mods->pid);
 	struct uerr *err = spec_parse(text, &spec);
 
 	if (!err)
 		err = spec_resolve(&spec, mods, (const char *const *)sj->nots.data, sj->nots.n, &found);
+	if (!err && mods->pid)
+		err = stubs_space(t, mods->pid, &space);
 	for (size_t i = 0; !err && i < found.n; i++) {
 		struct func_plan plan = {};
 		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir, &plan);
 
+		if (!refusal && mods->pid && !has_stub(t, &space, &found.places[i], &plan)) {
+			plan.entry = SITE_NONE;
+			plan.entry_reason = strdup(stubs_refusal);
+		}
 		cJSON_AddItemToArray(rows, view_symbol(mods->pid, &found.places[i], &plan,
 						       refusal ? refusal->message : NULL));
 		if (!refusal)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "daemon/stubs.h"
 
 /* Scans by image: a worker sees few files, and the same ones in every process. */
 static struct {
@@ -116,13 +117,13 @@ void refused_deinit(refused_vec *v)
 }
 
 /* "libc:setjmp returns twice, so its exit cannot be probed: use …" */
-static struct uerr *cannot_probe(const struct resolved *r, const char *reason, u32 sides, const struct func_plan *plan)
+static struct uerr *cannot_probe(const char *name, const char *reason, u32 sides, const struct func_plan *plan)
 {
 	if (sides == PLAN_EXIT && plan->entry != SITE_NONE)
 		return uerr_new(UERR_CANNOT_PROBE,
 				"%s: its exit cannot be probed: %s. Use 'count' or 'uprobe:%s'. Nothing was touched.",
-				r->name, reason, r->name);
-	return uerr_new(UERR_CANNOT_PROBE, "%s cannot be probed: %s. Nothing was touched.", r->name, reason);
+				name, reason, name);
+	return uerr_new(UERR_CANNOT_PROBE, "%s cannot be probed: %s. Nothing was touched.", name, reason);
 }
 
 static bool is_known(const struct places *p, u32 group, const struct resolved *r, u32 sides)
@@ -134,7 +135,7 @@ static bool is_known(const struct places *p, u32 group, const struct resolved *r
 }
 
 static struct uerr *add_place(struct places *p, u32 group, const struct resolved *r, u32 sides, enum probe_side spec,
-			      struct func_plan *plan)
+			      bool glob, struct func_plan *plan)
 {
 	struct place pl = {
 		.mod = r->mod,
@@ -145,6 +146,7 @@ static struct uerr *add_place(struct places *p, u32 group, const struct resolved
 		.group = group,
 		.sides = sides,
 		.spec = spec,
+		.glob = glob,
 	};
 
 	if (!pl.symbol || !vec_push(&p->list, pl)) {
@@ -182,7 +184,7 @@ static struct uerr *plan_one(const struct planning *pn, const struct resolved *r
 		return NULL;
 	}
 	if (err && err->code == UERR_CANNOT_PROBE) {
-		struct uerr *full = cannot_probe(r, err->message, 0, &plan);
+		struct uerr *full = cannot_probe(r->name, err->message, 0, &plan);
 
 		uerr_free(err);
 		return full;
@@ -191,11 +193,11 @@ static struct uerr *plan_one(const struct planning *pn, const struct resolved *r
 		return uerr_prefix(err, "%s", r->name);
 	reason = plan_refusal(&plan, sides);
 	if (!reason)
-		return add_place(p, pn->group, r, sides, spec, &plan);
+		return add_place(p, pn->group, r, sides, spec, glob, &plan);
 	if (glob)
 		add_refused(pn->refused, p->pid, r->name, reason);
 	else
-		err = cannot_probe(r, reason, sides, &plan);
+		err = cannot_probe(r->name, reason, sides, &plan);
 	func_plan_deinit(&plan);
 	return err;
 }
@@ -233,8 +235,65 @@ static struct uerr *plan_group(struct planning *pn)
 	return err;
 }
 
-struct uerr *places_plan(const struct wanted *w, pid_t pid, const char *cache_dir, refused_vec *refused,
-			 struct places *ret)
+/*
+ * Punned jumps: whether there is an address for their stubs depends on the process.
+ */
+
+static const struct window *punned_window(const struct place *pl)
+{
+	for (size_t i = 0; pl->plan.entry == SITE_PUN && pl->sides & PLAN_ENTRY && i < pl->plan.nwindows; i++)
+		if (pl->plan.windows[i].addr == pl->at)
+			return &pl->plan.windows[i];
+	return NULL;
+}
+
+/* Takes out the places whose stub in WANTS, which follow one another as the
+ * punned places do, could not be placed. */
+static struct uerr *drop_unplaced(struct places *p, const struct stub_want *want, refused_vec *refused)
+{
+	struct uerr *err = NULL;
+	size_t n = 0;
+
+	vec_foreach(pl, &p->list) {
+		if (!punned_window(pl) || want++->stub) {
+			p->list.data[n++] = *pl;
+			continue;
+		}
+		if (pl->glob)
+			add_refused(refused, p->pid, pl->symbol, stubs_refusal);
+		else if (!err)
+			err = cannot_probe(pl->symbol, stubs_refusal, pl->sides, &pl->plan);
+		free(pl->symbol);
+		func_plan_deinit(&pl->plan);
+	}
+	p->list.n = n;
+	return err;
+}
+
+static struct uerr *check_punned(struct places *p, const struct target *t, refused_vec *refused)
+{
+	VEC(struct stub_want) wants = {};
+	cleanup(pun_space_deinit) struct pun_space space = {};
+	struct uerr *err = NULL;
+
+	vec_foreach(pl, &p->list) {
+		struct stub_want w = { .win = punned_window(pl), .bias = pl->mod->bias };
+
+		if (w.win && !vec_push(&wants, w))
+			err = uerr_nomem();
+	}
+	if (!err && wants.n)
+		err = stubs_space(t, p->pid, &space);
+	if (!err && wants.n && !stubs_choose(t, &space, wants.data, wants.n))
+		err = uerr_nomem();
+	if (!err && wants.n)
+		err = drop_unplaced(p, wants.data, refused);
+	vec_free(&wants);
+	return err;
+}
+
+struct uerr *places_plan(const struct wanted *w, pid_t pid, const struct target *t, const char *cache_dir,
+			 refused_vec *refused, struct places *ret)
 {
 	struct planning pn = { .w = w, .cache_dir = cache_dir, .refused = refused, .places = ret };
 	struct uerr *err;
@@ -244,7 +303,7 @@ struct uerr *places_plan(const struct wanted *w, pid_t pid, const char *cache_di
 	for (pn.group = 0; !err && pn.group < w->groups.n; pn.group++)
 		if (pid_vec_has(&w->groups.data[pn.group].pids, pid))
 			err = plan_group(&pn);
-	return err;
+	return err ? err : check_punned(ret, t, refused);
 }
 
 void places_deinit(struct places *p)

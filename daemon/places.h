@@ -4,6 +4,7 @@
  * windows from injector/plan. Nothing here touches the process.
  */
 #pragma once
+#include "daemon/target.h"
 #include "daemon/wanted.h"
 #include "elfsym/resolve.h"
 #include "injector/plan.h"
@@ -17,6 +18,7 @@ struct place {
 	u32 group;            /* of the wanted groups */
 	u32 sides;            /* PLAN_ENTRY | PLAN_EXIT that are wanted */
 	enum probe_side spec; /* what the SPEC's prefix said */
+	bool glob;            /* of a SPEC that means many */
 	u64 cookie;
 };
 
@@ -34,9 +36,10 @@ struct places {
 };
 
 /* Reads the modules of PID and plans what W wants there. A plain name that
- * cannot be probed is an error; a glob's is added to REFUSED. */
-struct uerr *places_plan(const struct wanted *w, pid_t pid, const char *cache_dir, refused_vec *refused,
-			 struct places *ret) UERR_MUST_CHECK;
+ * cannot be probed is an error; a glob's is added to REFUSED. T is the process as
+ * a target, or NULL. */
+struct uerr *places_plan(const struct wanted *w, pid_t pid, const struct target *t, const char *cache_dir,
+			 refused_vec *refused, struct places *ret) UERR_MUST_CHECK;
 void places_deinit(struct places *p);
 void refused_deinit(refused_vec *v);
 

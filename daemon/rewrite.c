@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "daemon/arena.h"
 #include "daemon/env.h"
+#include "daemon/stubs.h"
 #include "injector/trampoline.h"
 #include "vm/runtime.h"
 
@@ -54,6 +55,7 @@ struct rewrite {
 	VEC(struct inject_range) ranges;
 	VEC(struct mapping) new_maps; /* ranges[map_range + i] will hold it */
 	size_t map_range;
+	size_t stub_range;            /* pages of stubs, from here to the end */
 	size_t base_range;            /* threads, then the private page */
 	bool first;                   /* nothing of ours is in the process yet */
 	VEC(struct view_of) views;
@@ -278,6 +280,87 @@ static struct uerr *want_base(struct rewrite *rw)
 	return vec_push(&rw->ranges, threads) && vec_push(&rw->ranges, private_page) ? NULL : uerr_nomem();
 }
 
+/*
+ * Stubs of punned windows.
+ */
+
+static addr_t site_addr(const struct target *t, u32 module, const struct window *w)
+{
+	return t->modules.data[module].bias + w->addr;
+}
+
+/* What was chosen becomes part of the target. A page that was about to go is in
+ * use again. */
+static struct uerr *use_stub(struct rewrite *rw, struct change *c, addr_t stub)
+{
+	struct target *t = rw->t;
+	struct stub fresh = { .addr = stub, .site = site_addr(t, c->module, &c->win), .live = true };
+	struct stub *known = target_stub(t, fresh.site);
+
+	if (!stub)
+		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): 0x%lx: %s", t->pid, t->comm,
+				(unsigned long)fresh.site, stubs_refusal);
+	c->stub = stub;
+	if (known)
+		known->live = true;
+	else if (!vec_push(&t->stubs, fresh))
+		return uerr_nomem();
+	vec_foreach(p, &t->stub_pages)
+		if (p->addr == ALIGN_DOWN(stub, PAGE))
+			p->retired = false;
+	return NULL;
+}
+
+static struct uerr *use_stubs(struct rewrite *rw, const struct pun_space *space, const struct stub_want *want)
+{
+	struct uerr *err = NULL;
+
+	vec_foreach(c, rw->changes)
+		if (!err && c->win.keep && !c->restore)
+			err = use_stub(rw, c, want++->stub);
+	for (size_t i = rw->t->stub_pages.n; !err && i < space->pages.n; i++)
+		if (!vec_push(&rw->ranges, (struct inject_range){ .kind = RANGE_STUBS, .size = PAGE,
+								  .exact = space->pages.data[i] }))
+			err = uerr_nomem();
+	return err;
+}
+
+static struct uerr *choose_stubs(struct rewrite *rw)
+{
+	VEC(struct stub_want) wants = {};
+	cleanup(pun_space_deinit) struct pun_space space = {};
+	struct uerr *err = NULL;
+
+	rw->stub_range = rw->ranges.n;
+	vec_foreach(c, rw->changes)
+		if (c->win.keep && !c->restore &&
+		    !vec_push(&wants, (struct stub_want){ &c->win, rw->t->modules.data[c->module].bias, 0 }))
+			err = uerr_nomem();
+	if (!err && wants.n)
+		err = stubs_space(rw->t, rw->t->pid, &space);
+	if (!err && wants.n && !stubs_choose(rw->t, &space, wants.data, wants.n))
+		err = uerr_nomem();
+	if (!err && wants.n)
+		err = use_stubs(rw, &space, wants.data);
+	vec_free(&wants);
+	return err;
+}
+
+static struct uerr *install_stub_pages(struct rewrite *rw)
+{
+	for (size_t i = rw->stub_range; i < rw->ranges.n; i++)
+		if (!vec_push(&rw->t->stub_pages, (struct stub_page){ .addr = rw->ranges.data[i].addr }))
+			return uerr_nomem();
+	return NULL;
+}
+
+static struct uerr *put_stub(struct rewrite *rw, const struct change *c, addr_t tramp)
+{
+	u8 bytes[STUB_MAX];
+
+	return inject_stub(rw->in, c->stub, bytes, stub_bytes(c->stub, tramp, bytes));
+}
+
 static struct uerr *share(struct rewrite *rw, addr_t addr, u64 size, int fd, bool readonly)
 {
 	char path[32];
@@ -371,6 +454,8 @@ static struct uerr *place_all(struct rewrite *rw)
 		err = inject_place(rw->in, rw->ranges.data, rw->ranges.n);
 	if (!err && rw->first)
 		err = install_base(rw);
+	if (!err)
+		err = install_stub_pages(rw);
 	if (!err)
 		err = install_threads(rw);
 	for (size_t i = 0; !err && i < rw->new_maps.n; i++) {
@@ -506,15 +591,17 @@ static void patch_start(const struct rewrite *rw, const struct change *c, const 
 		.file_off = c->file_off,
 	};
 	if (there)
-		window_patch_bytes(&c->win, m->bias, there->tramp, p->old_bytes);
+		window_patch_bytes(&c->win, m->bias, there->stub ? there->stub : there->tramp, p->old_bytes);
 	else
-		memcpy(p->old_bytes, c->win.bytes, c->win.len);
+		memcpy(p->old_bytes, c->win.bytes, c->win.len + c->win.keep);
+	if (!there)
+		p->keep = c->win.keep;
 }
 
 static struct uerr *keep_window(struct rewrite *rw, const struct change *c, struct patched *there, addr_t tramp,
 				struct arena *a)
 {
-	struct patched w = { c->win, c->module, c->file_off, tramp, a->addr };
+	struct patched w = { c->win, c->module, c->file_off, tramp, a->addr, c->stub };
 
 	a->live++;
 	if (!there)
@@ -522,6 +609,24 @@ static struct uerr *keep_window(struct rewrite *rw, const struct change *c, stru
 	target_arena(rw->t, there->arena)->live--;
 	*there = w;
 	return NULL;
+}
+
+/* The window's jump, to the trampoline at TRAMP. A punned one that is there stays
+ * as it is: its stub leads elsewhere. */
+static struct uerr *put_jump(struct rewrite *rw, const struct change *c, const struct patched *there, addr_t tramp,
+			     const struct trampoline *code)
+{
+	addr_t bias = rw->t->modules.data[c->module].bias;
+	struct patch p;
+	struct uerr *err = c->stub ? put_stub(rw, c, tramp) : NULL;
+
+	if (err || (c->stub && there))
+		return err;
+	patch_start(rw, c, there, &p);
+	window_patch_bytes(&c->win, bias, c->stub ? c->stub : tramp, p.new_bytes);
+	if (!there)
+		add_moves(c, bias, tramp, code, &p);
+	return inject_patch(rw->in, &p);
 }
 
 /* A window gets a new trampoline, whether one is there or not. */
@@ -539,7 +644,6 @@ static struct uerr *emit(struct rewrite *rw, const struct change *c, struct patc
 	};
 	struct hooks hooks = {};
 	struct trampoline code = {};
-	struct patch p;
 	addr_t at = 0;
 	struct uerr *err = make_hooks(rw, a, local, c, &hooks);
 
@@ -553,11 +657,7 @@ static struct uerr *emit(struct rewrite *rw, const struct change *c, struct patc
 	}
 	if (!err) {
 		memcpy(arena_local(a, local, at), code.code, code.size);
-		patch_start(rw, c, there, &p);
-		window_patch_bytes(&c->win, m->bias, at, p.new_bytes);
-		if (!there)
-			add_moves(c, m->bias, at, &code, &p);
-		err = inject_patch(rw->in, &p);
+		err = put_jump(rw, c, there, at, &code);
 	}
 	if (!err)
 		err = keep_window(rw, c, there, at, a);
@@ -576,6 +676,8 @@ static struct uerr *restore(struct rewrite *rw, const struct change *c, struct p
 	p.restore = true;
 	if (a)
 		a->live--;
+	if (there->stub)
+		target_stub(rw->t, site_addr(rw->t, c->module, &c->win))->live = false;
 	there->tramp = 0; /* swept after the last */
 	return inject_patch(rw->in, &p);
 }
@@ -643,13 +745,34 @@ static bool all_arenas_empty(const struct target *t)
 	return true;
 }
 
+/* Stubs that no window leads to any more: their page goes when it has no other,
+ * and until then whoever stands on one keeps the code there. */
+static struct uerr *unmap_empty_stubs(struct rewrite *rw)
+{
+	struct target *t = rw->t;
+	struct uerr *err = NULL;
+
+	vec_foreach(p, &t->stub_pages) {
+		if (stub_page_live(t, p))
+			continue;
+		p->retired = true;
+		err = inject_unmap_stubs(rw->in, p->addr, PAGE);
+		if (err)
+			return err;
+	}
+	vec_foreach(s, &t->stubs)
+		if (!err && !s->live)
+			err = inject_gate(rw->in, s->addr, STUB_MAX);
+	return err;
+}
+
 /* When the last code goes, data goes with it; the injector takes code first,
  * and data only if no code stays. */
 static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 {
-	vec_foreach(a, &rw->t->arenas) {
-		struct uerr *err;
+	struct uerr *err;
 
+	vec_foreach(a, &rw->t->arenas) {
 		if (a->live)
 			continue;
 		a->retired = true;
@@ -658,8 +781,9 @@ static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 		if (err)
 			return err;
 	}
-	if (!all_arenas_empty(rw->t))
-		return NULL;
+	err = unmap_empty_stubs(rw);
+	if (err || !all_arenas_empty(rw->t))
+		return err;
 	vec_foreach(m, &rw->t->mappings)
 		m->retired = true;
 	return unmap_mappings(rw, rw->t->installed);
@@ -671,6 +795,22 @@ static bool journal_has(const struct journal *j, addr_t addr)
 		if (j->ranges[i].addr == addr)
 			return true;
 	return false;
+}
+
+static void forget_stubs(struct target *t, const struct journal *j)
+{
+	size_t n = 0;
+
+	vec_foreach(p, &t->stub_pages)
+		if (!p->retired || journal_has(j, p->addr))
+			t->stub_pages.data[n++] = *p;
+	t->stub_pages.n = n;
+	n = 0;
+	vec_foreach(s, &t->stubs)
+		vec_foreach(p, &t->stub_pages)
+			if (ALIGN_DOWN(s->addr, PAGE) == p->addr)
+				t->stubs.data[n++] = *s;
+	t->stubs.n = n;
 }
 
 /* The journal says which ranges are really gone. */
@@ -695,6 +835,7 @@ static void forget_unmapped(struct target *t, const char *journal)
 	}
 	t->arenas.n = n;
 	n = 0;
+	forget_stubs(t, &j);
 	vec_foreach(m, &t->mappings)
 		if (!m->retired || journal_has(&j, m->addr))
 			t->mappings.data[n++] = *m;
@@ -790,6 +931,8 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 	if (!err)
 		err = want_base(rw);
 	if (!err)
+		err = choose_stubs(rw);
+	if (!err)
 		err = begin(rw);
 	if (!err)
 		err = place_all(rw);
@@ -823,8 +966,11 @@ static void rewrite_deinit(struct rewrite *rw)
 	free(rw->journal);
 }
 
-static bool has_empty_arena(const struct target *t)
+static bool has_empty_code(const struct target *t)
 {
+	vec_foreach(p, &t->stub_pages)
+		if (!stub_page_live(t, p))
+			return true;
 	vec_foreach(a, &t->arenas)
 		if (!a->live)
 			return true;
@@ -955,7 +1101,7 @@ struct uerr *rewrite_run(const struct rewrite_opts *opts, struct target *t, chan
 
 	if (!journal)
 		return uerr_nomem();
-	if (changes->n || has_empty_arena(t))
+	if (changes->n || has_empty_code(t))
 		err = run_step(opts, t, changes, change_code, journal, stop);
 	/* what cannot be unmapped now is tried again later: no reason to fail */
 	if (!err && find_unused_data(t, opts->d->state))

@@ -22,6 +22,7 @@ struct change {
 	bool restore;    /* nothing is to be called there any more */
 	u32 ncalls;
 	u32 group;       /* of arenas */
+	addr_t stub;     /* of a punned window */
 };
 typedef VEC(struct change) change_vec;
 

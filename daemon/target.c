@@ -149,6 +149,8 @@ void target_destroy(struct target *t)
 	vec_free(&t->modules);
 	vec_free(&t->mappings);
 	vec_free(&t->arenas);
+	vec_free(&t->stub_pages);
+	vec_free(&t->stubs);
 	vec_free(&t->windows);
 	vec_free(&t->calls);
 	vec_free(&t->sites);
@@ -162,7 +164,7 @@ void target_destroy(struct target *t)
 
 bool target_is_clean(const struct target *t)
 {
-	return !t->installed && !t->windows.n && !t->arenas.n && !t->mappings.n && !t->leftover;
+	return !t->installed && !t->windows.n && !t->arenas.n && !t->stub_pages.n && !t->mappings.n && !t->leftover;
 }
 
 u32 target_count_sites(const struct target *t, u32 link)
@@ -185,6 +187,8 @@ u32 target_retired(const struct target *t)
 
 	vec_foreach(a, &t->arenas)
 		n += a->retired;
+	vec_foreach(p, &t->stub_pages)
+		n += p->retired;
 	vec_foreach(m, &t->mappings)
 		n += m->retired;
 	return n;
@@ -192,7 +196,7 @@ u32 target_retired(const struct target *t)
 
 u64 target_mapped_bytes(const struct target *t)
 {
-	u64 sum = t->installed ? t->threads->size + PAGE : 0;
+	u64 sum = (t->installed ? t->threads->size + PAGE : 0) + t->stub_pages.n * PAGE;
 
 	vec_foreach(a, &t->arenas)
 		sum += a->size;
@@ -214,6 +218,22 @@ struct arena *target_arena(const struct target *t, addr_t addr)
 		if (a->addr == addr)
 			return a;
 	return NULL;
+}
+
+struct stub *target_stub(const struct target *t, addr_t site)
+{
+	vec_foreach(s, &t->stubs)
+		if (s->site == site)
+			return s;
+	return NULL;
+}
+
+bool stub_page_live(const struct target *t, const struct stub_page *page)
+{
+	vec_foreach(s, &t->stubs)
+		if (s->live && ALIGN_DOWN(s->addr, PAGE) == page->addr)
+			return true;
+	return false;
 }
 
 struct mapping *target_mapping(const struct target *t, u32 map, bool claims)
@@ -440,6 +460,10 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u32(p, t->arenas.n);
 	vec_foreach(a, &t->arenas)
 		pack_arena(a, p);
+	pack_u32(p, t->stub_pages.n);
+	pack_bytes(p, t->stub_pages.data, t->stub_pages.n * sizeof(*t->stub_pages.data));
+	pack_u32(p, t->stubs.n);
+	pack_bytes(p, t->stubs.data, t->stubs.n * sizeof(*t->stubs.data));
 	pack_u32(p, t->mappings.n);
 	pack_bytes(p, t->mappings.data, t->mappings.n * sizeof(*t->mappings.data));
 	pack_u32(p, t->windows.n);
@@ -526,7 +550,7 @@ static void unpack_site(struct unpacker *u, struct target *t)
 
 static bool window_holds(const struct patched *w, const struct target *t)
 {
-	if (w->module >= t->modules.n || w->win.len > WINDOW_MAX || w->win.npoints > ARRAY_SIZE(w->win.points))
+	if (w->module >= t->modules.n || w->win.len + w->win.keep > WINDOW_MAX || w->win.npoints > ARRAY_SIZE(w->win.points))
 		return false;
 	for (unsigned i = 0; i < w->win.npoints; i++)
 		if (!is_bool(&w->win.points[i].exit))
@@ -542,6 +566,12 @@ static bool contents_hold(const struct target *t)
 			return false;
 	vec_foreach(c, &t->calls)
 		if (c->module >= t->modules.n || !is_bool(&c->exit))
+			return false;
+	vec_foreach(p, &t->stub_pages)
+		if (!is_bool(&p->retired))
+			return false;
+	vec_foreach(s, &t->stubs)
+		if (!is_bool(&s->live))
 			return false;
 	vec_foreach(m, &t->mappings)
 		if (!is_bool(&m->claims) || !is_bool(&m->retired))
@@ -577,6 +607,8 @@ static void unpack_target(struct unpacker *u, struct target *t)
 		unpack_module(u, t);
 	for (size_t i = 0, n = unpack_count(u, 50); i < n && !u->failed; i++)
 		unpack_arena(u, t);
+	unpack_vec(u, &t->stub_pages);
+	unpack_vec(u, &t->stubs);
 	unpack_vec(u, &t->mappings);
 	unpack_vec(u, &t->windows);
 	unpack_vec(u, &t->calls);

@@ -89,6 +89,20 @@ struct target_module {
 	u64 dev, ino;
 };
 
+/* A page of stubs, through which punned jumps lead to trampolines. Private to
+ * each process, so that it can be changed while its relatives have theirs. */
+struct stub_page {
+	addr_t addr;
+	bool retired;      /* no window leads to it; unmapped as soon as nobody is on it */
+};
+
+/* Belongs to one window for as long as its page is there. */
+struct stub {
+	addr_t addr;
+	addr_t site;       /* the window's address at run time */
+	bool live;         /* the window is patched */
+};
+
 /* A window that holds a jump to a trampoline. */
 struct patched {
 	struct window win; /* link addresses; bytes of the file */
@@ -96,6 +110,7 @@ struct patched {
 	u64 file_off;
 	addr_t tramp;
 	addr_t arena;      /* of the trampoline */
+	addr_t stub;       /* of a punned window, else 0 */
 };
 
 /* What a hook point calls. Sorted (target_sort); the calls of one point
@@ -145,6 +160,8 @@ struct target {
 	VEC(struct target_module) modules;
 	VEC(struct mapping) mappings;
 	VEC(struct arena) arenas;
+	VEC(struct stub_page) stub_pages;
+	VEC(struct stub) stubs;
 	VEC(struct patched) windows;
 	VEC(struct call) calls;
 	VEC(struct site) sites;
@@ -171,6 +188,8 @@ u32 target_retired(const struct target *t);
 u64 target_mapped_bytes(const struct target *t);
 u64 target_map_bytes(const struct target *t);
 struct arena *target_arena(const struct target *t, addr_t addr);
+struct stub *target_stub(const struct target *t, addr_t site); /* or NULL */
+bool stub_page_live(const struct target *t, const struct stub_page *page);
 struct mapping *target_mapping(const struct target *t, u32 map, bool claims);
 
 /* The index of a module, added when it is new; UINT32_MAX when out of memory. */

@@ -98,6 +98,40 @@ static struct uerr *do_pokes(struct injection *in)
 	return NULL;
 }
 
+/* Before any text leads there: a jump to a stub that is not there yet would be the
+ * end, and this process may be killed at any point. */
+static struct uerr *write_stubs(struct injection *in, const struct thread *th)
+{
+	vec_foreach(s, &in->stubs) {
+		addr_t lo = ALIGN_DOWN(s->addr, sizeof(u64));
+		size_t len = ALIGN_UP(s->addr + s->len, sizeof(u64)) - lo;
+		int err = remote_read(&in->t, lo, s->old, len);
+
+		memcpy(s->new, s->old, len);
+		memcpy(s->new + (s->addr - lo), s->bytes, s->len);
+		s->written = !err;
+		if (!err)
+			err = remote_write_text(&in->t, th, lo, s->new, s->old, len);
+		if (err)
+			return uerr_errno(err, "process %d (%s): cannot write to a page of ours", in->t.pid,
+					  in->t.comm);
+	}
+	return NULL;
+}
+
+static void unwrite_stubs(struct injection *in, const struct thread *th)
+{
+	for (size_t i = in->stubs.n; i-- > 0;) {
+		struct stub_write *s = &in->stubs.data[i];
+		addr_t lo = ALIGN_DOWN(s->addr, sizeof(u64));
+
+		if (s->written)
+			(void)remote_write_text(&in->t, th, lo, s->old, s->new,
+						ALIGN_UP(s->addr + s->len, sizeof(u64)) - lo);
+		s->written = false;
+	}
+}
+
 static struct uerr *with_calls(struct injection *in, struct uerr *(*fn)(struct injection *in, struct remote *r,
 									struct window_state *w),
 			       struct window_state *w)
@@ -141,19 +175,37 @@ static struct thread *any_stopped(struct injection *in)
 	return NULL;
 }
 
-/* Is everything that is still mapped free of threads? Decided for all ranges
- * before the first is unmapped. Data goes only when all code has gone. */
-static void mark_empty(struct injection *in, bool *empty)
+/* Is somebody on a stub that no text leads to? He enters a trampoline next. */
+static bool mark_stubs(struct injection *in, bool *empty)
 {
-	bool code_left = false;
+	bool left = false;
 
 	for (size_t i = 0; i < in->unmaps.n; i++) {
 		struct unmap_req *u = &in->unmaps.data[i];
 
-		empty[i] = false;
-		if (u->done || !u->is_code)
+		if (u->done || !u->is_stubs)
 			continue;
-		empty[i] = !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u);
+		empty[i] = quiesce_is_empty(in, u);
+		left |= !empty[i];
+	}
+	vec_foreach(g, &in->gates)
+		left = left || !quiesce_gate_empty(in, g);
+	return left;
+}
+
+/* Is everything that is still mapped free of threads? Decided for all ranges
+ * before the first is unmapped. Data goes only when all code has gone, and code
+ * when nobody is on his way into it. */
+static void mark_empty(struct injection *in, bool *empty)
+{
+	bool on_stub = mark_stubs(in, empty), code_left = on_stub;
+
+	for (size_t i = 0; i < in->unmaps.n; i++) {
+		struct unmap_req *u = &in->unmaps.data[i];
+
+		if (u->done || !u->is_code || u->is_stubs)
+			continue;
+		empty[i] = !on_stub && !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u);
 		code_left |= !empty[i];
 	}
 	for (size_t i = 0; i < in->unmaps.n; i++) {
@@ -291,7 +343,12 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 	th = any_stopped(in);
 	if (!th)
 		return uerr_new(UERR_NO_TARGET, "process %d (%s) is gone", in->t.pid, in->t.comm);
-	return patch_write(in, th);
+	err = write_stubs(in, th);
+	if (!err)
+		err = patch_write(in, th);
+	if (err)
+		unwrite_stubs(in, th);
+	return err;
 }
 
 static struct uerr *room_for_threads(struct injection *in, struct window_state *w)

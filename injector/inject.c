@@ -137,7 +137,7 @@ void inject_clear_work(struct injection *in)
 {
 	vec_foreach(p, &in->pokes)
 		free(p->bytes);
-	in->pokes.n = in->shares.n = in->unmaps.n = 0;
+	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->gates.n = 0;
 	patch_set_deinit(&in->set);
 }
 
@@ -155,6 +155,8 @@ void inject_end(struct injection *in)
 	target_maps_deinit(&in->maps);
 	inject_clear_work(in);
 	vec_free(&in->pokes);
+	vec_free(&in->stubs);
+	vec_free(&in->gates);
 	vec_free(&in->shares);
 	vec_free(&in->unmaps);
 	vec_free(&in->placed);
@@ -321,9 +323,24 @@ struct uerr *inject_poke(struct injection *in, addr_t addr, const void *bytes, s
 	return uerr_nomem();
 }
 
+struct uerr *inject_stub(struct injection *in, addr_t addr, const void *bytes, size_t len)
+{
+	struct stub_write s = { .addr = addr, .len = (u8)len };
+
+	if (!len || len > sizeof(s.bytes) || addr % PAGE + len > PAGE)
+		return uerr_new(UERR_USAGE, "stub of %lu bytes at 0x%lx", len, addr);
+	memcpy(s.bytes, bytes, len);
+	return vec_push(&in->stubs, s) ? NULL : uerr_nomem();
+}
+
+struct uerr *inject_gate(struct injection *in, addr_t addr, u64 size)
+{
+	return vec_push(&in->gates, (struct gate){ addr, addr + size }) ? NULL : uerr_nomem();
+}
+
 struct uerr *inject_patch(struct injection *in, const struct patch *p)
 {
-	if (!p->len || p->len > sizeof(p->old_bytes) || p->nmoves > ARRAY_SIZE(p->moves))
+	if (!p->len || p->len + p->keep > (int)sizeof(p->old_bytes) || p->nmoves > ARRAY_SIZE(p->moves))
 		return uerr_new(UERR_USAGE, "patch of %u bytes at 0x%lx", p->len, p->addr);
 	return vec_push(&in->set.patches, *p) ? NULL : uerr_nomem();
 }
@@ -348,5 +365,14 @@ struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, a
 		in->unmaps.data[in->unmaps.n - 1].lo = lo;
 		in->unmaps.data[in->unmaps.n - 1].hi = hi;
 	}
+	return err;
+}
+
+struct uerr *inject_unmap_stubs(struct injection *in, addr_t addr, u64 size)
+{
+	struct uerr *err = inject_unmap(in, addr, size, true, NULL, NULL);
+
+	if (!err)
+		in->unmaps.data[in->unmaps.n - 1].is_stubs = true;
 	return err;
 }

@@ -67,6 +67,8 @@ enum range_kind {
 	RANGE_PRIVATE = 3, /* reserved (PROT_NONE); from the window on anonymous private, MADV_WIPEONFORK, RW
 			    * there; not mapped here */
 	RANGE_MEMFD = 4,   /* reserved (PROT_NONE); inject_share() maps a memfd over it in the window */
+	RANGE_STUBS = 5,   /* anonymous private, R-X there, not mapped here: written by inject_stub() in the window;
+			    * each process has its own, a fork child too */
 };
 
 struct inject_range {
@@ -75,13 +77,15 @@ struct inject_range {
 	u64 size;              /* multiple of the page size */
 	addr_t near;           /* must be within ±2 GiB of [near, near_end), or 0: anywhere */
 	addr_t near_end;
+	addr_t exact;          /* exactly here, or not at all; 0: where there is room */
 	/* out */
 	addr_t addr;           /* in the target */
 	void *local;           /* CODE, SHARED: here; owned by the caller (munmap) */
 	u64 inode;             /* of the mapping: how descendants are found */
 };
 
-/* Places RANGES[n] (in one stop of one thread). */
+/* Places RANGES[n] (in one stop of one thread). UERR_CANNOT_PROBE when the place
+ * of an exact one is taken. */
 struct uerr *inject_place(struct injection *in, struct inject_range *ranges, size_t n) UERR_MUST_CHECK;
 
 /* In the window: maps FD (borrowed) over the RANGE_MEMFD range at ADDR. */
@@ -89,6 +93,15 @@ struct uerr *inject_share(struct injection *in, addr_t addr, u64 size, int fd, b
 
 /* In the window: LEN bytes of LOCAL buffer to a RANGE_PRIVATE address. */
 struct uerr *inject_poke(struct injection *in, addr_t addr, const void *bytes, size_t len) UERR_MUST_CHECK;
+
+/* In the window, before any text is changed: LEN bytes (up to 16, within a page)
+ * of code to ADDR, in a RANGE_STUBS range of this injection or of an earlier
+ * one. Nobody may be inside the bytes that stand there but at the first. */
+struct uerr *inject_stub(struct injection *in, addr_t addr, const void *bytes, size_t len) UERR_MUST_CHECK;
+
+/* A stub that no text leads to any more: as long as somebody stands on it, no
+ * code is unmapped. */
+struct uerr *inject_gate(struct injection *in, addr_t addr, u64 size) UERR_MUST_CHECK;
 
 struct patch_move {
 	addr_t from, to; /* a thread whose next instruction is at `from` goes on at `to` */
@@ -100,6 +113,7 @@ struct patch_move {
 struct patch {
 	addr_t addr;
 	u8 len;            /* up to 64 */
+	u8 keep;           /* bytes behind these that must be as `old_bytes` goes on, and are not changed */
 	u8 old_bytes[64];
 	u8 new_bytes[64];
 	struct patch_move moves[24];
@@ -125,6 +139,10 @@ struct uerr *inject_unmap(struct injection *in, addr_t addr, u64 size, bool is_c
  * elsewhere into the range is then a stale one, and does not keep it mapped. */
 struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, addr_t lo, addr_t hi,
 				  bool (*entered)(void *arg), void *arg) UERR_MUST_CHECK;
+
+/* The same for a page of stubs: code is unmapped only when these are empty, since
+ * who stands on one is about to enter it. */
+struct uerr *inject_unmap_stubs(struct injection *in, addr_t addr, u64 size) UERR_MUST_CHECK;
 
 /* In the window, system calls that have to be made there are made in one go by
  * the routine that inject_batch_code() gives, of which the caller has put a copy

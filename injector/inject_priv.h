@@ -37,10 +37,24 @@ struct poke {
 	size_t len;
 };
 
+/* Whole words, for a kernel that lets us write by words only. */
+struct stub_write {
+	addr_t addr;
+	u8 len;
+	u8 bytes[16];
+	u8 old[24], new[24]; /* the words around, from ALIGN_DOWN(addr, 8) on */
+	bool written;
+};
+
+struct gate {
+	addr_t lo, hi;
+};
+
 struct unmap_req {
 	addr_t addr;
 	u64 size;
 	bool is_code;
+	bool is_stubs; /* code that leads to other code */
 	addr_t lo, hi; /* what a stack word must point to, to matter */
 	bool (*entered)(void *arg);
 	void *arg;
@@ -78,6 +92,8 @@ struct injection {
 	VEC(struct placed) placed;
 	VEC(struct share) shares;
 	VEC(struct poke) pokes;
+	VEC(struct stub_write) stubs;
+	VEC(struct gate) gates;
 	VEC(struct unmap_req) unmaps;
 	struct patch_set set;
 };
@@ -121,3 +137,4 @@ void patch_set_deinit(struct patch_set *set);
 
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);
+bool quiesce_gate_empty(struct injection *in, const struct gate *g);

@@ -22,11 +22,6 @@
 #define LARGE_GAP (64ull << 20)
 #define MARGIN (1ull << 20)
 
-struct zones {
-	struct near_zone *z;
-	size_t n;
-};
-
 static int by_lo(const void *a, const void *b)
 {
 	const struct near_zone *x = a, *y = b;
@@ -34,26 +29,30 @@ static int by_lo(const void *a, const void *b)
 	return x->lo < y->lo ? -1 : x->lo > y->lo;
 }
 
-static void zone_add(struct zones *zs, addr_t lo, addr_t hi)
+static void sort(struct near_zones *zs)
 {
-	zs->z[zs->n++] = (struct near_zone){ lo, hi };
+	if (zs->v.n)
+		qsort(zs->v.data, zs->v.n, sizeof(*zs->v.data), by_lo);
+}
+
+static bool zone_add(struct near_zones *zs, addr_t lo, addr_t hi)
+{
+	return vec_push(&zs->v, (struct near_zone){ lo, hi });
 }
 
 /* Everything that is or will be in use, by address. */
-static bool occupied(const struct near_request *rq, u64 heap_room, struct zones *zs)
+static bool occupied(const struct near_request *rq, u64 heap_room, struct near_zones *zs)
 {
 	u64 stack_room = rq->stack_limit;
+	bool ok = true;
 
 	if (stack_room < STACK_ROOM_MIN)
 		stack_room = STACK_ROOM_MIN;
 	if (stack_room > STACK_ROOM_MAX)
 		stack_room = STACK_ROOM_MAX;
-	zs->z = calloc(rq->maps->v.n + rq->ntaken + 2, sizeof(*zs->z));
-	zs->n = 0;
-	if (!zs->z)
-		return false;
+	*zs = (struct near_zones){};
 	if (rq->brk)
-		zone_add(zs, rq->brk, rq->brk + heap_room);
+		ok = zone_add(zs, rq->brk, rq->brk + heap_room);
 	for (size_t i = 0; i < rq->maps->v.n; i++) {
 		const struct target_map *m = &rq->maps->v.data[i];
 		addr_t lo = m->lo, hi = m->hi;
@@ -62,12 +61,54 @@ static bool occupied(const struct near_request *rq, u64 heap_room, struct zones 
 			hi += heap_room;
 		if (m->stack)
 			lo = hi > stack_room + MARGIN ? hi - stack_room - MARGIN : 0;
-		zone_add(zs, lo < m->lo ? lo : m->lo, hi);
+		ok = ok && zone_add(zs, lo < m->lo ? lo : m->lo, hi);
 	}
 	for (size_t i = 0; i < rq->ntaken; i++)
-		zone_add(zs, rq->taken[i].lo, rq->taken[i].hi);
-	qsort(zs->z, zs->n, sizeof(*zs->z), by_lo);
-	return true;
+		ok = ok && zone_add(zs, rq->taken[i].lo, rq->taken[i].hi);
+	sort(zs);
+	if (!ok)
+		near_zones_deinit(zs);
+	return ok;
+}
+
+bool near_zones_init(const struct near_request *rq, struct near_zones *ret)
+{
+	return occupied(rq, HEAP_ROOM, ret);
+}
+
+void near_zones_deinit(struct near_zones *zs)
+{
+	vec_free(&zs->v);
+}
+
+bool near_zones_add(struct near_zones *zs, addr_t lo, addr_t hi)
+{
+	bool ok = zone_add(zs, lo, hi);
+
+	sort(zs);
+	return ok;
+}
+
+/* From the top down: what overlaps pushes the page below itself, and then no
+ * zone that starts higher can overlap any more. */
+addr_t near_highest_free(const struct near_zones *zs, addr_t lo, addr_t hi, u64 margin)
+{
+	addr_t page = hi;
+
+	if (lo < LOWEST)
+		lo = LOWEST;
+	if (page > HIGHEST - PAGE)
+		page = HIGHEST - PAGE;
+	for (size_t i = zs->v.n; i-- > 0 && page >= lo;) {
+		const struct near_zone *z = &zs->v.data[i];
+
+		if (z->lo >= page + PAGE + margin || z->hi + margin <= page)
+			continue;
+		if (z->lo < lo + PAGE + margin)
+			return 0;
+		page = ALIGN_DOWN(z->lo - PAGE - margin, PAGE);
+	}
+	return page >= lo ? page : 0;
 }
 
 /* Start addresses [lo, hi] that the gap [ga, gb) offers; false: none. */
@@ -117,16 +158,14 @@ static addr_t pick(addr_t lo, addr_t hi, addr_t near, u64 random)
 
 static bool search(const struct near_request *rq, u64 heap_room, u64 min_gap, addr_t *ret)
 {
-	cleanup_free struct near_zone *mem = NULL;
+	cleanup(near_zones_deinit) struct near_zones zs = {};
 	addr_t lo, hi, best_lo = 0, best_hi = 0, end = 0;
 	u64 best = ~0ull;
-	struct zones zs;
 
 	if (!occupied(rq, heap_room, &zs))
 		return false;
-	mem = zs.z;
-	for (size_t i = 0; i <= zs.n; i++) {
-		addr_t gb = i < zs.n ? zs.z[i].lo : HIGHEST;
+	for (size_t i = 0; i <= zs.v.n; i++) {
+		addr_t gb = i < zs.v.n ? zs.v.data[i].lo : HIGHEST;
 
 		if (gb > end && clip(rq, end, gb, &lo, &hi) && hi - lo >= min_gap) {
 			u64 d = rq->near ? distance(lo, hi, rq->near) : ~0ull - 1 - (hi - lo);
@@ -137,8 +176,8 @@ static bool search(const struct near_request *rq, u64 heap_room, u64 min_gap, ad
 				best_hi = hi;
 			}
 		}
-		if (i < zs.n && zs.z[i].hi > end)
-			end = zs.z[i].hi;
+		if (i < zs.v.n && zs.v.data[i].hi > end)
+			end = zs.v.data[i].hi;
 	}
 	if (best == ~0ull)
 		return false;

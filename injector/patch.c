@@ -71,7 +71,7 @@ static struct uerr *check_mapping(struct injection *in, const struct patch *p)
 {
 	const struct target_map *m = target_maps_find(&in->maps, p->addr);
 
-	if (!m || !m->x || p->addr + p->len > m->hi)
+	if (!m || !m->x || p->addr + p->len + p->keep > m->hi)
 		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): 0x%lx is not in its code", in->t.pid, in->t.comm,
 				p->addr);
 	if (m->shared)
@@ -83,7 +83,7 @@ static struct uerr *check_mapping(struct injection *in, const struct patch *p)
 
 static bool add_pages(struct patch_set *set, const struct patch *p)
 {
-	addr_t last = ALIGN_DOWN(p->addr + p->len - 1, PAGE);
+	addr_t last = ALIGN_DOWN(p->addr + p->len + p->keep - 1, PAGE);
 
 	for (addr_t at = ALIGN_DOWN(p->addr, PAGE); at <= last; at += PAGE) {
 		struct text_page *page = set->pages.n ? &set->pages.data[set->pages.n - 1] : NULL;
@@ -107,7 +107,8 @@ static bool add_interior(struct patch_set *set, const struct patch *p)
 	return true;
 }
 
-/* Bytes [addr, addr+len) of BUF, which holds the set's pages in order. */
+/* The patch's bytes in BUF, which holds the set's pages in order: PUT writes
+ * those that change, GET reads those that are kept as well. */
 static void each_byte(const struct patch_set *set, const struct patch *p, u8 *buf, u8 *put, u8 *get)
 {
 	size_t lo = 0, hi = set->pages.n;
@@ -126,7 +127,7 @@ static void each_byte(const struct patch_set *set, const struct patch *p, u8 *bu
 	if (put)
 		memcpy(buf, put, p->len);
 	if (get)
-		memcpy(get, buf, p->len);
+		memcpy(get, buf, p->len + p->keep);
 }
 
 /* Length in pages of the run of neighbours that starts at page I. */
@@ -156,7 +157,7 @@ static struct uerr *mismatch(struct injection *in, const struct patch *p, const 
 {
 	bool trap = false;
 
-	for (u8 i = 0; i < p->len; i++)
+	for (u8 i = 0; i < p->len + p->keep; i++)
 		trap |= have[i] == 0xcc && p->old_bytes[i] != 0xcc;
 	return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): at 0x%lx memory is not what %s says: %s", in->t.pid,
 			in->t.comm, p->addr, p->restore ? "the journal" : "the file",
@@ -170,7 +171,7 @@ static struct uerr *compare_old(struct injection *in)
 
 	vec_foreach(p, &set->patches) {
 		each_byte(set, p, set->old, NULL, have);
-		if (memcmp(have, p->old_bytes, p->len))
+		if (memcmp(have, p->old_bytes, p->len + p->keep))
 			return mismatch(in, p, have);
 	}
 	return NULL;
@@ -208,7 +209,7 @@ struct uerr *patch_prepare(struct injection *in)
 	for (size_t i = 0; i < set->patches.n; i++) {
 		struct patch *p = &set->patches.data[i];
 
-		if (i && p[-1].addr + p[-1].len > p->addr)
+		if (i && p[-1].addr + p[-1].len + p[-1].keep > p->addr)
 			return uerr_new(UERR_USAGE, "patches at 0x%lx and 0x%lx overlap", p[-1].addr, p->addr);
 		err = check_mapping(in, p);
 		if (err)

@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
+#include "injector/pun.h"
 
 #define PLACE_TRIES 16
 
@@ -54,6 +55,18 @@ static u64 stack_limit(pid_t pid)
 	return lim.rlim_cur;
 }
 
+struct uerr *pun_space_read(pid_t pid, struct pun_space *ret)
+{
+	cleanup(target_maps_deinit) struct target_maps maps = {};
+	struct near_request rq = { .maps = &maps, .brk = start_of_heap(pid), .stack_limit = stack_limit(pid) };
+	struct uerr *err = target_maps_read(pid, pid, &maps);
+
+	*ret = (struct pun_space){};
+	if (err)
+		return err;
+	return near_zones_init(&rq, &ret->zones) ? NULL : uerr_nomem();
+}
+
 static bool is_reserved(enum range_kind kind)
 {
 	return kind == RANGE_MEMFD || kind == RANGE_PRIVATE;
@@ -80,7 +93,8 @@ static u64 run_size(const struct inject_range *ranges, size_t n)
 	return size;
 }
 
-/* Finds addresses for the run of N at I in RANGES; the earlier ones are taken. */
+/* Finds addresses for the run of N at I in RANGES; the earlier ones are taken. A
+ * range that wants exactly one address is a run of its own. */
 static struct uerr *choose(struct injection *in, struct inject_range *ranges, size_t i, size_t n)
 {
 	cleanup_free struct near_zone *taken = calloc(in->placed.n + i + 1, sizeof(*taken));
@@ -91,6 +105,10 @@ static struct uerr *choose(struct injection *in, struct inject_range *ranges, si
 
 	if (!taken)
 		return uerr_nomem();
+	if (ranges[i].exact) {
+		ranges[i].addr = ranges[i].exact;
+		return NULL;
+	}
 	vec_foreach(p, &in->placed)
 		taken[rq.ntaken++] = (struct near_zone){ p->addr, p->addr + p->size };
 	for (size_t k = 0; k < i; k++)
@@ -124,9 +142,12 @@ static struct uerr *choose_and_plan(struct injection *in, struct inject_range *r
 static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
+		if (ranges[i].exact % PAGE || (ranges[i].exact && is_reserved(ranges[i].kind)))
+			return uerr_new(UERR_USAGE, "no range can be at 0x%lx", ranges[i].exact);
+	for (size_t i = 0; i < n; i++)
 		if (!ranges[i].size || ranges[i].size % PAGE || ranges[i].size > (1ull << 40) ||
 		    ranges[i].near_end < ranges[i].near || ranges[i].kind < RANGE_CODE ||
-		    ranges[i].kind > RANGE_MEMFD)
+		    ranges[i].kind > RANGE_STUBS)
 			return uerr_new(UERR_USAGE, "bad range of %lu bytes", ranges[i].size);
 	return NULL;
 }
@@ -135,13 +156,17 @@ static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
 
 static int range_prot(enum range_kind kind)
 {
-	return kind == RANGE_CODE ? PROT_READ | PROT_EXEC : is_reserved(kind) ? PROT_NONE : PROT_READ | PROT_WRITE;
+	if (kind == RANGE_CODE || kind == RANGE_STUBS)
+		return PROT_READ | PROT_EXEC;
+	return is_reserved(kind) ? PROT_NONE : PROT_READ | PROT_WRITE;
 }
 
 static struct uerr *map_at(struct remote *r, const struct inject_range *run, size_t n, s64 fd, s64 *ret)
 {
 	u64 flags = MAP_FIXED_NOREPLACE | (is_reserved(run->kind) ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
 
+	if (run->kind == RANGE_STUBS)
+		flags = MAP_FIXED_NOREPLACE | MAP_PRIVATE;
 	if (fd < 0)
 		flags |= MAP_ANONYMOUS;
 	return REMOTE_CALL(r, ret, SYS_mmap, run->addr, run_size(run, n), range_prot(run->kind), flags, (u64)fd, 0);
@@ -174,6 +199,10 @@ static struct uerr *map_run(struct injection *in, struct remote *r, struct injec
 		/* Taken since we looked. */
 		for (size_t k = i; k < i + n; k++)
 			journal_range_gone(&in->journal, ranges[k].addr);
+		if (ranges[i].exact)
+			return uerr_new(UERR_CANNOT_PROBE,
+					"process %d (%s): the page at 0x%lx, which a jump there can only lead to, was "
+					"taken just now", in->t.pid, in->t.comm, ranges[i].exact);
 		err = inject_refresh_maps(in);
 		if (!err)
 			err = choose_and_plan(in, ranges, i, n);

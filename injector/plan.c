@@ -5,7 +5,10 @@
  *
  * Entry: whole instructions from its first byte that cover the jump. An endbr64
  * in front is displaced like any other: Linux does not enforce indirect-branch
- * tracking in user space, and a hook at the first byte sees every way in.
+ * tracking in user space, and a hook at the first byte sees every way in. Where
+ * there is no room for that, a punned jump: fewer bytes, and those behind them
+ * stay. They may not be the beginning of another function or a return's window,
+ * so that probes do not depend on which came first.
  *
  * Exit: every `ret` of the function and of its cold parts is replaced, together
  * with the padding behind it or with instructions before it in the same block.
@@ -26,7 +29,7 @@
 const char *site_tactic_name(enum site_tactic t)
 {
 	static const char *const names[] = {
-		[SITE_NONE] = "-",   [SITE_JUMP] = "jump", [SITE_PUN] = "pun", [SITE_TRAP] = "trap",
+		[SITE_NONE] = "-",   [SITE_JUMP] = "jump", [SITE_PUN] = "punned", [SITE_TRAP] = "trap",
 		[SITE_RET] = "ret", [SITE_TAIL] = "tail", [SITE_ENTRY_TAKEOVER] = "takeover",
 	};
 
@@ -316,6 +319,71 @@ static void check_ways_out(const struct body *b, u32 *nrets, struct refusal *r)
 		refuse(r, SITE_NONE, "never returns");
 }
 
+/* ---- punned entries ---- */
+
+/* The kernel's return from a signal handler, `mov $15, %rax; syscall`: unwinders
+ * and debuggers recognise a signal's frame by these very bytes. */
+static bool is_sigreturn(const struct textscan *scan, addr_t addr)
+{
+	static const u8 code[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
+	size_t avail;
+	const u8 *p = textscan_bytes(scan, addr, &avail);
+
+	return p && avail >= sizeof(code) && !memcmp(p, code, sizeof(code));
+}
+
+/* Why the function must not be touched at all, or NULL. */
+static const char *untouchable(const struct textscan *scan, addr_t addr)
+{
+	const struct code_func *f = textscan_func(scan, addr);
+
+	if (f && f->addr == addr && f->flags & CODE_FUNC_FRAGMENT)
+		return "is a cold part of another function";
+	if (is_sigreturn(scan, addr))
+		return "is the return from signal handlers, which unwinders know by its bytes";
+	return NULL;
+}
+
+/* Does another function begin in the bytes that W keeps? Its own window would
+ * change them. */
+static bool keeps_an_entry(const struct textscan *scan, const struct window *w)
+{
+	for (unsigned i = w->len; i < JUMP_LEN; i++) {
+		const struct code_func *f = textscan_func_at(scan, w->addr + i);
+
+		if (f && !(f->flags & CODE_FUNC_FRAGMENT))
+			return true;
+	}
+	return false;
+}
+
+/* The punned window of the function at ADDR, where it has to have one; false:
+ * it needs none, or there is none. */
+static bool plan_punned(const struct textscan *scan, addr_t addr, addr_t end, struct window *ret)
+{
+	const char *detail;
+	struct window w;
+
+	return !untouchable(scan, addr) && window_make(scan, addr, JUMP_LEN, end, &w, &detail) != WINDOW_OK &&
+	       window_make_punned(scan, addr, end, ret, &detail) == WINDOW_OK && !keeps_an_entry(scan, ret);
+}
+
+/* ---- returns ---- */
+
+/* Does a window at ADDR change bytes that a punned jump at the entry of a function
+ * just before it needs? Whoever may be probed first: both plans must go together. */
+static bool needed_by_pun(const struct textscan *scan, addr_t addr)
+{
+	for (addr_t a = addr - (JUMP_LEN - 1); a < addr; a++) {
+		const struct code_func *f = textscan_func_at(scan, a);
+		struct window w;
+
+		if (f && plan_punned(scan, f->addr, textscan_func_end(scan, f), &w) && w.len <= addr - a)
+			return true;
+	}
+	return false;
+}
+
 /* The window of the ret that is instruction K: itself and the padding behind
  * it, else with as many instructions before it as are needed. */
 static bool ret_window(const struct body *b, const struct segment *s, size_t k, struct window *ret)
@@ -330,7 +398,8 @@ static bool ret_window(const struct body *b, const struct segment *s, size_t k, 
 
 		if (need > WINDOW_MAX)
 			return false;
-		if (window_make(b->scan, in->addr, need > JUMP_LEN ? need : JUMP_LEN, s->hi, ret, &detail) == WINDOW_OK)
+		if (window_make(b->scan, in->addr, need > JUMP_LEN ? need : JUMP_LEN, s->hi, ret, &detail) == WINDOW_OK &&
+		    !needed_by_pun(b->scan, in->addr))
 			return window_add_point(ret, r->addr, true);
 		if (first == s->first || need >= JUMP_LEN || textscan_is_target(b->scan, in->addr))
 			return false;
@@ -398,29 +467,6 @@ static char *entry_reason(enum window_fault fault, u64 size, const char *detail)
 	return n < 0 ? NULL : s;
 }
 
-/* The kernel's return from a signal handler, `mov $15, %rax; syscall`: unwinders
- * and debuggers recognise a signal's frame by these very bytes. */
-static bool is_sigreturn(const struct textscan *scan, addr_t addr)
-{
-	static const u8 code[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
-	size_t avail;
-	const u8 *p = textscan_bytes(scan, addr, &avail);
-
-	return p && avail >= sizeof(code) && !memcmp(p, code, sizeof(code));
-}
-
-/* Why the function must not be touched at all, or NULL. */
-static const char *untouchable(const struct textscan *scan, addr_t addr)
-{
-	const struct code_func *f = textscan_func(scan, addr);
-
-	if (f && f->addr == addr && f->flags & CODE_FUNC_FRAGMENT)
-		return "is a cold part of another function";
-	if (is_sigreturn(scan, addr))
-		return "is the return from signal handlers, which unwinders know by its bytes";
-	return NULL;
-}
-
 static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_vec *windows, struct func_plan *p)
 {
 	const char *refused = untouchable(scan, p->addr), *detail = NULL;
@@ -432,14 +478,14 @@ static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_v
 		return p->entry_reason ? NULL : uerr_nomem();
 	}
 	fault = window_make(scan, p->addr, JUMP_LEN, end, &w, &detail);
-	if (fault != WINDOW_OK) {
+	if (fault != WINDOW_OK && !plan_punned(scan, p->addr, end, &w)) {
 		p->entry_reason = entry_reason(fault, p->size, detail);
 		return p->entry_reason ? NULL : uerr_nomem();
 	}
 	window_add_point(&w, p->addr, false);
 	if (!vec_push(windows, w))
 		return uerr_nomem();
-	p->entry = SITE_JUMP;
+	p->entry = w.keep ? SITE_PUN : SITE_JUMP;
 	return NULL;
 }
 
@@ -499,7 +545,7 @@ static struct uerr *finish(const struct textscan *scan, const window_vec *window
 	uerr_free(err);
 	if (!p->exit_reason)
 		return uerr_nomem();
-	return merge_windows(scan, windows, p->entry == SITE_JUMP, p);
+	return merge_windows(scan, windows, p->entry != SITE_NONE, p);
 }
 
 static struct uerr *check_place(const struct textscan *scan, addr_t addr, u64 size)

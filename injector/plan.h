@@ -4,6 +4,10 @@
  * touched. A scan of the whole text finds every address that something may
  * jump to; a plan turns a function (or an instruction) into windows: runs of
  * whole instructions that a jump can replace because nothing arrives inside.
+ *
+ * Where something arrives within the first five bytes, the jump is punned: only
+ * the instructions in front of the arrival are replaced, and the upper bytes of
+ * the jump's distance are the bytes that stand there (see pun.h).
  */
 #pragma once
 #include "base/code_image.h"
@@ -34,8 +38,9 @@ struct hook_point {
 /* A run of instructions to be replaced by one 5-byte jump at its start. */
 struct window {
 	addr_t addr;            /* link address */
-	u8 len;                 /* bytes displaced, 5 … WINDOW_MAX */
-	u8 bytes[WINDOW_MAX];   /* what the file has there */
+	u8 len;                 /* bytes displaced: 5 … WINDOW_MAX, or 5 - keep */
+	u8 keep;                /* punned: bytes behind them that are part of the jump and stay; else 0 */
+	u8 bytes[WINDOW_MAX];   /* what the file has there, kept bytes too */
 	u8 ninsns;
 	u8 insn_off[WINDOW_INSNS];
 	u8 npoints;
@@ -43,7 +48,7 @@ struct window {
 };
 
 enum site_tactic { SITE_NONE, SITE_JUMP, SITE_PUN, SITE_TRAP, SITE_RET, SITE_TAIL, SITE_ENTRY_TAKEOVER };
-const char *site_tactic_name(enum site_tactic t); /* "-", "jump", "pun", "trap", "ret", "tail", "takeover" */
+const char *site_tactic_name(enum site_tactic t); /* "-", "jump", "punned", "trap", "ret", "tail", "takeover" */
 
 enum plan_want { PLAN_ENTRY = 1, PLAN_EXIT = 2 };
 
@@ -73,7 +78,8 @@ void func_plan_deinit(struct func_plan *p);
 
 /* Merges the windows of several plans of one file (two links on one function,
  * functions whose windows touch): same address → one window with all points;
- * overlap → one longer window. UERR_CANNOT_PROBE when they cannot be merged.
+ * overlap → one longer window. UERR_CANNOT_PROBE when they cannot be merged, or
+ * one would change bytes that another keeps.
  * ret[*nret] is malloc'd, by address. */
 struct uerr *windows_merge(const struct textscan *scan, const struct window *const *windows, size_t n,
 			   struct window **ret, size_t *nret) UERR_MUST_CHECK;

@@ -78,9 +78,8 @@ static bool rseq_in(struct injection *in, const struct thread *th, const struct 
 	return !remote_read(&in->t, cs, desc, sizeof(desc)) && (in_range(r, desc[1]) || in_range(r, desc[3]));
 }
 
-bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
+static bool nobody_in(struct injection *in, struct range r, struct range words)
 {
-	struct range r = { u->addr, u->addr + u->size }, words = { u->lo, u->hi };
 	cleanup_free u64 *buf = malloc(CHUNK);
 
 	if (!buf)
@@ -93,4 +92,15 @@ bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
 			return false;
 	}
 	return true;
+}
+
+bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
+{
+	return nobody_in(in, (struct range){ u->addr, u->addr + u->size }, (struct range){ u->lo, u->hi });
+}
+
+/* A stub pushes nothing: a stack can only hold its address where a signal came. */
+bool quiesce_gate_empty(struct injection *in, const struct gate *g)
+{
+	return nobody_in(in, (struct range){ g->lo, g->hi }, (struct range){ g->lo, g->hi });
 }

@@ -152,6 +152,13 @@ addr_t textscan_func_end(const struct textscan *scan, const struct code_func *fu
 	return func->addr + (func->size < room ? func->size : room);
 }
 
+const struct code_func *textscan_func_at(const struct textscan *scan, addr_t addr)
+{
+	size_t i = func_above(scan->code, addr);
+
+	return i && scan->code->funcs[i - 1].addr == addr ? &scan->code->funcs[i - 1] : NULL;
+}
+
 const struct code_func *textscan_func(const struct textscan *scan, addr_t addr)
 {
 	size_t i = func_above(scan->code, addr);

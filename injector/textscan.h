@@ -19,6 +19,9 @@ bool textscan_insn(const struct textscan *scan, addr_t addr, struct insn *ret);
 /* The function that contains ADDR, or NULL. */
 const struct code_func *textscan_func(const struct textscan *scan, addr_t addr);
 
+/* The function that starts at ADDR, or NULL. */
+const struct code_func *textscan_func_at(const struct textscan *scan, addr_t addr);
+
 /* Where FUNC ends; an unknown size reaches to the next function. */
 addr_t textscan_func_end(const struct textscan *scan, const struct code_func *func);
 

@@ -308,7 +308,7 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 static struct uerr *check_window(const struct window *w, const struct hook *hooks, size_t nhooks,
 				 const struct tramp_env *env)
 {
-	if (w->len < JUMP_LEN || w->len > WINDOW_MAX || !w->ninsns || w->ninsns > WINDOW_INSNS || w->insn_off[0] ||
+	if (w->len + w->keep < JUMP_LEN || w->len + w->keep > WINDOW_MAX || !w->len || !w->ninsns || w->ninsns > WINDOW_INSNS || w->insn_off[0] ||
 	    nhooks > HOOKS_MAX)
 		return uerr_new(UERR_FAILED, "the window at %#lx makes no sense", (unsigned long)w->addr);
 	for (unsigned i = 1; i < w->ninsns; i++)
@@ -369,11 +369,11 @@ size_t trampoline_size_bound(const struct window *w, size_t ncalls)
 	return w->ninsns * RELOCATE_MAX + nhooks * HOOK_MAX + ncalls * CALL_MAX + 16;
 }
 
-void window_patch_bytes(const struct window *w, addr_t bias, addr_t tramp_addr, u8 *ret)
+void window_patch_bytes(const struct window *w, addr_t bias, addr_t to, u8 *ret)
 {
-	s32 rel = (s32)(tramp_addr - (w->addr + bias + JUMP_LEN));
+	s32 rel = (s32)(to - (w->addr + bias + JUMP_LEN));
 
 	memset(ret, 0xcc, w->len);
 	ret[0] = 0xe9;
-	memcpy(ret + 1, &rel, sizeof(rel));
+	memcpy(ret + 1, &rel, w->keep ? w->len - 1 : sizeof(rel));
 }

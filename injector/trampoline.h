@@ -54,6 +54,7 @@ void trampoline_deinit(struct trampoline *t);
 /* Upper bound of a trampoline's size for placing it before emitting. */
 size_t trampoline_size_bound(const struct window *w, size_t ncalls);
 
-/* What stands at the window afterwards: jmp rel32 to TRAMP_ADDR, the rest int3
- * (no one arrives there). LEN bytes into ret. */
-void window_patch_bytes(const struct window *w, addr_t bias, addr_t tramp_addr, u8 *ret);
+/* What stands at the window afterwards: jmp rel32 to TO (the trampoline, or the
+ * stub of a punned window), the rest int3 (no one arrives there). w->len bytes
+ * into ret. */
+void window_patch_bytes(const struct window *w, addr_t bias, addr_t to, u8 *ret);

@@ -91,6 +91,8 @@ static bool map_is_kind(const struct target_map *m, const struct journal_range *
 		return m->shared && m->x && !m->w && (r->inode ? m->ino == r->inode : m->dead || m->ours);
 	case RANGE_SHARED:
 		return m->shared && m->w && !m->x && (r->inode ? m->ino == r->inode : m->dead || m->ours);
+	case RANGE_STUBS:
+		return !m->shared && !m->ino && m->r && m->x && !m->w && !m->vdso && !m->special;
 	case RANGE_PRIVATE:
 		return !m->shared && !m->ino && m->w && !m->x && !m->heap && !m->stack;
 	case RANGE_MEMFD:
@@ -133,6 +135,8 @@ static struct uerr *undo_ranges(struct injection *in, const struct journal *j, c
 		/* A jump that could not be taken away may lead anywhere here. */
 		if (left->n)
 			journal_range_retired(&in->journal, r->addr);
+		else if (r->kind == RANGE_STUBS)
+			err = inject_unmap_stubs(in, r->addr, r->size);
 		else
 			err = inject_unmap(in, r->addr, r->size, r->kind == RANGE_CODE, entered, arg);
 	}

@@ -76,6 +76,59 @@ enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned
 	return WINDOW_OK;
 }
 
+/* Can the instruction IN (BYTES) behind window W be displaced? Which ends before
+ * the first arrival. */
+static enum window_fault punned_insn(const struct textscan *scan, const struct window *w, const u8 *bytes,
+				     const struct insn *in, bool outside, const char **detail)
+{
+	if (outside && !insn_is_padding(in))
+		return WINDOW_SHORT;
+	*detail = relocate_refusal(bytes, in);
+	if (*detail)
+		return outside ? WINDOW_SHORT : WINDOW_IMMOVABLE;
+	if ((w->len && textscan_is_target(scan, in->addr)) || arrival_between(scan, in->addr + 1, in->addr + in->len))
+		return WINDOW_ARRIVAL;
+	return WINDOW_OK;
+}
+
+/* Never a system call last, for the reason above. */
+enum window_fault window_make_punned(const struct textscan *scan, addr_t addr, addr_t func_end, struct window *ret,
+				     const char **detail)
+{
+	struct window w = { .addr = addr }, best = {};
+	enum window_fault fault = WINDOW_OK;
+	bool ended = false;
+	size_t avail;
+	const u8 *first = textscan_bytes(scan, addr, &avail);
+
+	if (!first || avail < JUMP_LEN)
+		return WINDOW_SHORT;
+	while (w.len < JUMP_LEN - 1 && fault == WINDOW_OK) {
+		addr_t at = addr + w.len;
+		struct insn in;
+
+		if (!insn_decode(first + w.len, avail - w.len, at, &in)) {
+			fault = WINDOW_UNDECODED;
+			break;
+		}
+		fault = punned_insn(scan, &w, first + w.len, &in, ended || at >= func_end, detail);
+		if (fault == WINDOW_OK && w.len + in.len >= JUMP_LEN)
+			fault = WINDOW_LIMIT;
+		if (fault != WINDOW_OK)
+			break;
+		window_push(&w, first + w.len, in.len);
+		ended |= insn_ends_block(&in);
+		if (in.kind != INSN_SYSCALL)
+			best = w;
+	}
+	if (!best.len)
+		return fault == WINDOW_OK ? WINDOW_ARRIVAL : fault;
+	best.keep = JUMP_LEN - best.len;
+	memcpy(best.bytes + best.len, first + best.len, best.keep);
+	*ret = best;
+	return WINDOW_OK;
+}
+
 bool window_add_point(struct window *w, addr_t addr, bool exit)
 {
 	struct hook_point p = { .off = (u8)(addr - w->addr), .exit = exit };
@@ -129,6 +182,10 @@ static struct uerr *window_join(struct window *w, const struct window *b)
 {
 	struct window joined = *w;
 
+	/* Bytes that stay cannot be displaced, nor a jump end elsewhere. */
+	if ((w->keep || b->keep) && (w->addr != b->addr || w->len != b->len))
+		return uerr_new(UERR_CANNOT_PROBE, "the probes at %#lx and %#lx lie too close together",
+				(unsigned long)w->addr, (unsigned long)b->addr);
 	if (!is_boundary(w, b->addr))
 		return uerr_new(UERR_CANNOT_PROBE, "probes at %#lx and %#lx read the same bytes as different instructions",
 				(unsigned long)w->addr, (unsigned long)b->addr);
@@ -167,7 +224,7 @@ struct uerr *windows_merge(const struct textscan *scan, const struct window *con
 		struct window *last = out ? &all[out - 1] : NULL;
 		struct uerr *err;
 
-		if (!last || all[i].addr >= last->addr + last->len) {
+		if (!last || all[i].addr >= last->addr + last->len + last->keep) {
 			all[out++] = all[i];
 			continue;
 		}

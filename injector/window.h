@@ -20,5 +20,11 @@ enum window_fault {
 enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned min_len, addr_t func_end,
 			      struct window *ret, const char **detail);
 
+/* The same for a punned jump at ADDR: as many whole instructions as lie in front
+ * of the first arrival, at most JUMP_LEN - 1 bytes, and the bytes behind them
+ * that complete the jump. What is wrong with the first instruction otherwise. */
+enum window_fault window_make_punned(const struct textscan *scan, addr_t addr, addr_t func_end, struct window *ret,
+				     const char **detail);
+
 /* False when there is no room for another point. The same point twice is one. */
 bool window_add_point(struct window *w, addr_t addr, bool exit);

@@ -60,6 +60,8 @@ static struct target *make_target(void)
 	claims.map = 6;
 	claims.addr = 0x60000;
 	ck_assert(vec_push(&t->mappings, m) && vec_push(&t->mappings, claims));
+	ck_assert(vec_push(&t->stub_pages, (struct stub_page){ .addr = 0x90000 }));
+	ck_assert(vec_push(&t->stubs, (struct stub){ .addr = 0x90010, .site = 0x7f0000001000, .live = true }));
 	w.win = (struct window){ .addr = 0x1000, .len = 6, .ninsns = 2 };
 	ck_assert(vec_push(&t->windows, w));
 	w.win.addr = 0x900;
@@ -98,6 +100,10 @@ START_TEST(comes_back_as_it_went)
 	ck_assert_str_eq(u->sites.data[1].symbol, "libc:malloc+0x4");
 	ck_assert_uint_eq(u->arenas.data[0].batch, 0x10300);
 	ck_assert_uint_eq(u->arenas.data[0].progs.data[0].entry, 0x10600);
+	ck_assert_uint_eq(target_stub(u, 0x7f0000001000)->addr, 0x90010);
+	ck_assert(stub_page_live(u, &u->stub_pages.data[0]));
+	u->stubs.data[0].live = false;
+	ck_assert(!stub_page_live(u, &u->stub_pages.data[0]));
 	packer_deinit(&p);
 	packer_deinit(&q);
 	target_destroy(t);

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 
-from harness import VICTIMS, Sandbox, Untouched, foreign_mappings, need_root, run, total, wait_for
+from harness import VICTIMS, Sandbox, Untouched, foreign_mappings, maps, need_root, run, total, wait_for
 
 
 class Victim:
@@ -35,7 +35,7 @@ def bpf(name):
 
 def counters(box):
     """calls.bpf.c: (entries, exits)."""
-    doc = box.ctl_json("map", "dump", "counts")
+    doc = box.ctl_json("map", "dump", "calls.counts")
     per = {int(e["key"]): sum(int(v["value"]) for v in e["values"]) for e in doc["elements"]}
     return per[0], per[1]
 
@@ -183,13 +183,28 @@ def test_tail_call_refuses_the_exit():
             assert total(doc, "tail_caller") == 500 and total(doc, "tail_target") == 500
 
 
-def test_jumped_into_is_refused():
+def test_jumped_into_is_punned():
+    """Its loop lands two bytes behind its start: two bytes are replaced, by a
+    second program too while the first is there, and all is put back."""
     with Sandbox() as box:
         v = Victim(box, "e2e_shapes")
         with Untouched(v.pid):
-            r = box.ctl("count", ":jumped_into", "-p", v.pid, "--for", "1s", check=False)
-            assert r.returncode == 8, (r.returncode, r.stderr)
-            assert v.ask("jumped_into 50") == "50"
+            (s,) = box.ctl_json("symbols", ":jumped_into", "-p", v.pid)["symbols"]
+            assert s["entry"] == "punned" and s["displaced"] == 2, s
+            before = len(maps(v.pid))
+            box.ctl("load", bpf("calls"))
+            for _ in range(20):
+                count = box.ctl_start("count", ":jumped_into", "-p", v.pid, "--json")
+                count.wait_attached()
+                doc = box.ctl_json("attach", "on_entry", ":jumped_into", "-p", v.pid)
+                entries = counters(box)[0]
+                assert v.ask("jumped_into 50") == "50"
+                assert counters(box)[0] - entries == 50
+                for link in links(doc):
+                    box.ctl("detach", link)
+                assert v.ask("jumped_into 50") == "50"
+                assert total(json.loads(count.interrupt())) == 100
+            wait_for(lambda: len(maps(v.pid)) <= before, "pages of stubs are gone")
 
 
 def test_fork_with_probes_in_place():

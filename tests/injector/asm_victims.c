@@ -45,6 +45,14 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_tail_ptr) "lea 1(%rdi), %rdi\n jmp *%rcx\n" END(v_tail_ptr)
     BEGIN(v_jumped) "xor %eax, %eax\nv_jumped_in: add $1, %rax\n cmp $10, %rax\n jb v_jumped_in\n ret\n"
 		    " nop\n nop\n nop\n nop\n" END(v_jumped)
+    BEGIN(v_pun3) "mov %rdi, %rax\nv_pun3_in: add $1, %rax\n cmp $16, %rax\n jl v_pun3_in\n ret\n nop\n nop\n nop\n nop\n"
+		  END(v_pun3)
+    BEGIN(v_pun_two) "push %rbx\n push %rcx\n pop %rcx\nv_pun_two_in: add $1, %edi\n cmp $8, %edi\n jl v_pun_two_in\n"
+		     " pop %rbx\n mov %edi, %eax\n ret\n nop\n nop\n nop\n nop\n" END(v_pun_two)
+    BEGIN(v_pun_endbr) "endbr64\nv_pun_endbr_in: sub $1, %edi\n jnz v_pun_endbr_in\n mov %rsi, %rax\n ret\n nop\n nop\n"
+		       " nop\n nop\n" END(v_pun_endbr)
+    BEGIN(v_inside) "lea 9(%rdi), %rax\n jmp v_inside+2\n" END(v_inside)
+    BEGIN(v_keeps_ret) "inc %esi\nv_keeps_ret_in: dec %esi\n ret\n nop\n jmp v_keeps_ret_in\n" END(v_keeps_ret)
     BEGIN(v_badtable) "push %rbx\nv_badtable_in: pop %rbx\n lea v_badtable_table(%rip), %rdx\n"
 		      " movslq (%rdx,%rdi,4), %rax\n add %rdx, %rax\n jmp *%rax\nv_bt4: ret\n" END(v_badtable)
     BEGIN(v_switch) "and $3, %edi\n lea v_switch_table(%rip), %rdx\n movslq (%rdx,%rdi,4), %rax\n"
@@ -82,7 +90,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
 #define ALL(X)                                                                                         \
 	X(v_plain) X(v_leaf) X(v_where) X(v_short) X(v_ret) X(v_repret) X(v_retn) X(v_jcc) X(v_call)   \
 	X(v_call_reg) X(v_call_mem) X(v_call_far_mem) X(v_riprel) X(v_selfloop) X(v_jrcxz)             \
-	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_badtable) X(v_switch) X(v_strays) \
+	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_pun3) X(v_pun_two) X(v_pun_endbr) X(v_inside) X(v_keeps_ret) X(v_badtable) X(v_switch) X(v_strays) \
 	X(v_computed) X(v_redzone) X(v_syscall) X(v_behind) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
 	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
 	X(v_crammed) X(v_crammed_next) X(v_fallthrough) X(v_fallen)            \
@@ -97,6 +105,7 @@ extern const u8 ro_stop[] asm("__stop_victims_ro") __attribute__((visibility("hi
 
 #define V(n) .name = #n, .code = n, .end = n##_end
 #define OK_ENTRY .entry = SITE_JUMP
+#define PUNNED(n) .entry = SITE_PUN, .punned = (n)
 #define OK_EXIT(n) .exit = SITE_RET, .nrets = (n)
 #define HITS(e, x) .entries = (e), .exits = (x)
 
@@ -113,7 +122,7 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_call), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_call_reg), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_call_mem), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
-	{ V(v_call_far_mem), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1), HITS(1, 1) },
+	{ V(v_call_far_mem), PUNNED(4), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_riprel), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_selfloop), OK_ENTRY, OK_EXIT(1), HITS(4, 1) },
 	{ V(v_jrcxz), OK_ENTRY, OK_EXIT(2), HITS(1, 1) },
@@ -121,10 +130,15 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_tail), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "ends by jumping to v_plain", HITS(1, 0) },
 	{ V(v_tail_jcc), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "ends by jumping to v_plain", .nrets = 1, HITS(1, 0) },
 	{ V(v_tail_ptr), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "may end by jumping to an address that it computes", HITS(1, 0) },
-	{ V(v_jumped), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1), HITS(1, 1) },
-	{ V(v_badtable), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1) },
+	{ V(v_jumped), PUNNED(2), OK_EXIT(1), HITS(1, 1) },
+	{ V(v_pun3), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
+	{ V(v_pun_two), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
+	{ V(v_pun_endbr), PUNNED(4), OK_EXIT(1), HITS(1, 1) },
+	{ V(v_inside), .entry_reason = "a jump lands inside its first 5 bytes", .exit_reason = "never returns" },
+	{ V(v_keeps_ret), PUNNED(2), .exit_reason = "its return at +0x4 is too near to a jump target", .nrets = 1, HITS(1, 0) },
+	{ V(v_badtable), PUNNED(1), OK_EXIT(1) },
 	{ V(v_switch), OK_ENTRY, OK_EXIT(3), HITS(1, 1) },
-	{ V(v_strays), .entry_reason = "a jump lands inside its first 5 bytes", OK_EXIT(1) },
+	{ V(v_strays), PUNNED(1), OK_EXIT(1) },
 	{ V(v_computed), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "may end by jumping to an address that it computes", .nrets = 1 },
 	{ V(v_redzone), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_syscall), OK_ENTRY, OK_EXIT(1), HITS(1, 1), .syscalls = true },

@@ -14,6 +14,7 @@ struct asm_victim {
 	enum site_tactic exit;
 	const char *exit_reason;
 	u32 nrets;
+	u8 punned;                 /* bytes of its first instructions that a punned jump replaces */
 	u32 entries;               /* hits of the entry for one call; 0: is not called by tests */
 	u32 exits;
 	bool syscalls;             /* rcx tells where the syscall instruction stood */

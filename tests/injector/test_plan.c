@@ -46,14 +46,16 @@ START_TEST(shapes)
 	for (size_t i = 0; i < p.nwindows; i++) {
 		const struct window *w = &p.windows[i];
 
-		ck_assert_uint_ge(w->len, 5);
+		ck_assert_uint_eq(w->keep, w->len < 5 ? 5 - w->len : 0);
+		if (w->addr == (addr_t)v->code)
+			ck_assert_uint_eq(w->keep ? w->len : 0, v->punned);
 		ck_assert_uint_ge(w->npoints, 1);
-		ck_assert(!memcmp(w->bytes, (const void *)w->addr, w->len));
+		ck_assert(!memcmp(w->bytes, (const void *)w->addr, w->len + w->keep));
 		ck_assert_msg(memcmp(w->bytes + w->len - 2, "\x0f\x05", 2) != 0, "%s: ends with a system call", v->name);
 		for (addr_t a = w->addr + 1; a < w->addr + w->len; a++)
 			ck_assert(!textscan_is_target(scan, a));
 		if (i)
-			ck_assert(p.windows[i - 1].addr + p.windows[i - 1].len <= w->addr);
+			ck_assert(p.windows[i - 1].addr + p.windows[i - 1].len + p.windows[i - 1].keep <= w->addr);
 	}
 	func_plan_deinit(&p);
 	textscan_destroy(scan);
@@ -119,7 +121,8 @@ START_TEST(marks_count)
 	code.nmarks = 1;
 	scan = scan_of(&code, NULL);
 	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 0, NULL, PLAN_ENTRY, &p));
-	ck_assert_int_eq(p.entry, SITE_NONE);
+	ck_assert_int_eq(p.entry, SITE_PUN);
+	ck_assert_uint_eq(p.windows[0].len, 1);
 	func_plan_deinit(&p);
 	textscan_destroy(scan);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "asm_victims.h"
+#include "injector/pun.h"
 #include "injector/relocate.h"
 #include "injector/trampoline.h"
 
@@ -247,6 +248,35 @@ static void emit_window(size_t i, struct textscan *scan, size_t *used)
 	*used += ALIGN_UP(tramps[i].size, 16);
 }
 
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* Where the window's jump shall lead: a punned one to a stub on a page that is
+ * mapped where there is room for it. */
+static addr_t jump_target(const struct window *w, addr_t tramp)
+{
+	struct pun_space space;
+	struct pun_site site;
+	u8 bytes[STUB_MAX], *page;
+	unsigned n;
+
+	if (!w->keep)
+		return tramp;
+	ck_assert_ptr_null(pun_space_read(getpid(), &space));
+	pun_reach(w, 0, &site.lo, &site.hi);
+	ck_assert(pun_place(&space, &site, 1));
+	ck_assert_uint_ne(site.stub, 0);
+	page = (u8 *)space.pages.data[0];
+	ck_assert_ptr_eq(mmap(page, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+			 page);
+	n = stub_bytes(site.stub, tramp, bytes);
+	memcpy((void *)site.stub, bytes, n);
+	ck_assert_int_eq(mprotect(page, PAGE, PROT_READ | PROT_EXEC), 0);
+	pun_space_deinit(&space);
+	return site.stub;
+}
+
 /* Plans V and patches it. False when it has nothing that CONFIG asks for. */
 static bool install(const struct asm_victim *v)
 {
@@ -261,7 +291,7 @@ static bool install(const struct asm_victim *v)
 		u8 patch[WINDOW_MAX];
 
 		emit_window(i, scan, &used);
-		window_patch_bytes(&plan.windows[i], 0, (addr_t)tramp_at[i], patch);
+		window_patch_bytes(&plan.windows[i], 0, jump_target(&plan.windows[i], (addr_t)tramp_at[i]), patch);
 		memcpy((void *)plan.windows[i].addr, patch, plan.windows[i].len);
 	}
 	make_writable(false);
@@ -337,7 +367,7 @@ static bool is_ret(addr_t ip)
 
 static void assert_hits(const struct asm_victim *v, const struct cpu *in, const struct cpu *out)
 {
-	unsigned entries = plan.entry == SITE_JUMP ? v->entries : 0;
+	unsigned entries = plan.entry == SITE_JUMP || plan.entry == SITE_PUN ? v->entries : 0;
 	unsigned exits = plan.exit == SITE_RET ? v->exits : 0;
 
 	ck_assert_msg(nhits == (entries + exits) * config->ncalls, "%s: %u hits", v->name, nhits);
