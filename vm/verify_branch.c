@@ -139,7 +139,7 @@ static struct uerr *both_numbers(struct verifier *v, const struct bpf_insn *insn
 		go(v, insn, can_take);
 		return NULL;
 	}
-	history_linked(v, &a, BPF_SRC(insn->code) == BPF_X ? &b : NULL);
+	history_linked(v, insn);
 	other = v->err ? NULL : state_push(v, (u32)insn_jump_target(insn, v->pc));
 	if (!other)
 		return v->err;

@@ -252,7 +252,7 @@ void state_widen(struct verifier *v, u32 callsite);
 /* --- verify_precision.c --- */
 bool history_add(struct verifier *v, u32 pc);
 void history_note(struct verifier *v, u16 what); /* on the newest entry */
-void history_linked(struct verifier *v, const struct reg *a, const struct reg *b);
+void history_linked(struct verifier *v, const struct bpf_insn *insn);
 /* The number in REG (of the function in hand), or in a slot, must be exact, as it
  * was before the instruction in hand. */
 struct uerr *mark_precise(struct verifier *v, u32 reg);

@@ -62,8 +62,10 @@ static void link_add(u64 *linked, u32 frame, bool is_reg, u32 at)
 	*linked = (*linked & ~(15ull << 60)) | (n + 1) << 60;
 }
 
-/* Copies beyond those that can be named are none any more. */
-static void link_collect(struct verifier *v, u32 id, u64 *linked)
+/* Names the copies of number ID but for the registers NAMED of the frame in
+ * hand, which are there already. Those beyond what can be named are copies no
+ * more. */
+static void link_collect(struct verifier *v, u32 id, u32 named, u64 *linked)
 {
 	for (u32 i = v->cur->curframe + 1; id && i-- > 0;) {
 		struct frame *f = v->cur->frames[i];
@@ -71,6 +73,8 @@ static void link_collect(struct verifier *v, u32 id, u64 *linked)
 		for (u32 k = 0; k < NREGS + f->nslots; k++) {
 			bool is_reg = k < NREGS;
 
+			if (is_reg && i == v->cur->curframe && named & 1u << k)
+				continue;
 			if (!is_reg && !slot_is_scalar(&f->slots[k - NREGS]))
 				continue;
 			if ((is_reg ? &f->regs[k] : &f->slots[k - NREGS].reg)->type != SCALAR ||
@@ -88,15 +92,26 @@ static void link_collect(struct verifier *v, u32 id, u64 *linked)
 	}
 }
 
-void history_linked(struct verifier *v, const struct reg *a, const struct reg *b)
+/* The compared registers come first: they keep their id, whatever else has to
+ * go, since they and their copies are what the jump tells something about. */
+void history_linked(struct verifier *v, const struct bpf_insn *insn)
 {
-	u32 ids[2] = { a && a->type == SCALAR ? a->id : 0, b && b->type == SCALAR ? b->id : 0 };
+	u32 regs[2] = { insn->dst_reg, insn->src_reg }, ids[2] = {}, named = 0;
+	u32 n = BPF_SRC(insn->code) == BPF_X && regs[0] != regs[1] ? 2 : 1;
 	u64 linked = 0;
 
-	if (ids[0])
-		link_collect(v, ids[0], &linked);
-	if (ids[1] && ids[1] != ids[0])
-		link_collect(v, ids[1], &linked);
+	for (u32 i = 0; i < n; i++) {
+		const struct reg *r = &v->regs[regs[i]];
+
+		if (r->type != SCALAR || !r->id)
+			continue;
+		ids[i] = r->id;
+		named |= 1u << regs[i];
+		link_add(&linked, v->cur->curframe, true, regs[i]);
+	}
+	link_collect(v, ids[0], named, &linked);
+	if (ids[1] != ids[0])
+		link_collect(v, ids[1], named, &linked);
 	v->hist[v->cur->history].linked = linked >> 60 > 1 ? linked : 0;
 }
 

@@ -77,6 +77,7 @@ const u8 *map_contents(u32 map)
 #define UNKNOWN64(d) CALL(BPF_FUNC_ktime_get_ns), MOV_REG(d, R0)
 
 #include "tests/vm/verdict/alu.h"
+#include "tests/vm/verdict/attacks.h"
 #include "tests/vm/verdict/branches.h"
 #include "tests/vm/verdict/callbacks.h"
 #include "tests/vm/verdict/ctx.h"
@@ -95,7 +96,7 @@ const struct theme themes[] = {
 	THEME(branches), THEME(branches32), THEME(stack), THEME(spill), THEME(var_off), THEME(ctx),
 	THEME(map_value), THEME(rodata), THEME(maps), THEME(null), THEME(helpers), THEME(alu), THEME(v4),
 	THEME(pointer_arith), THEME(atomics), THEME(flow), THEME(loops), THEME(pruning), THEME(subprogs),
-	THEME(depth), THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr),
+	THEME(depth), THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr), THEME(attacks),
 };
 const size_t nthemes = ARRAY_SIZE(themes);
 
@@ -131,5 +132,4 @@ void program_expand(const struct row *r, bool bad, struct program *ret)
 	ret->funcs = r->funcs;
 	ret->verdict = r->verdict ? r->verdict : bad ? VERDICT_REJECT : VERDICT_ACCEPT;
 	ret->strict = bad ? NULL : r->strict;
-	ret->lax = r->lax;
 }

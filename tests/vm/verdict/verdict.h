@@ -40,7 +40,6 @@ struct row {
 	u8 verdict;                 /* enum verdict */
 	u8 funcs;                   /* enum func_kind */
 	const char *strict;         /* why we reject what the kernel accepts, or NULL */
-	const char *lax;            /* why we accept what the kernel refuses by policy, or NULL */
 };
 
 /* The place of the instruction in which a pair differs. */
@@ -88,7 +87,7 @@ extern const size_t nthemes;
 
 /* One program to judge; a row makes one or two. */
 struct program {
-	const char *theme, *name, *words, *strict, *lax;
+	const char *theme, *name, *words, *strict;
 	bool bad;               /* the rejected one of a pair */
 	u8 verdict;             /* ACCEPT, REJECT, POLICY */
 	u8 funcs;
