@@ -169,7 +169,7 @@ static struct uerr *check_imm64(struct checker *c, u32 at)
 		return check_callback(c, at);
 	if (c->op[at] == OP_LD_IMM64)
 		return NULL;
-	if ((u32)insn->imm >= c->nmaps)
+	if ((u32)insn->imm >= c->nmaps || (u32)insn->imm > UINT16_MAX) /* struct reg */
 		return check_refuse(c, at, NULL, NULL, "map %u does not exist", (u32)insn->imm);
 	map = c->maps[insn->imm].map;
 	if (c->op[at] == OP_LD_MAP)

@@ -122,12 +122,20 @@ static void uses(const struct verifier *v, u32 at, u16 *read, u16 *set)
 	}
 }
 
-/* Which registers may still be read, backwards through the code. */
+#define PASSES_MAX 64 /* over all the code; as many as loops are nested, and one or two, would do */
+
+/* Which registers may still be read, backwards through the code. Jumps can be
+ * laid so that it takes as many passes as there are instructions: then all may. */
 static void find_live(struct verifier *v)
 {
 	bool changed = true;
 
-	while (changed) {
+	for (u32 pass = 0; changed; pass++) {
+		if (pass == PASSES_MAX) {
+			for (u32 at = 0; at < v->n; at++)
+				v->live[at] = 0x7ff;
+			return;
+		}
 		changed = false;
 		for (u32 at = v->n; at-- > 0;) {
 			u16 read, set, live = 0;
@@ -146,11 +154,12 @@ static void find_live(struct verifier *v)
 	}
 }
 
-/* Where the values of a map have their lock. */
+/* Where the values of a map have their lock, -1: none. The types are hostile. */
 static s32 find_lock(const struct vm_map *m)
 {
 	const struct btf_type *t = m->btf && m->value_type ? btf_index_resolve(m->btf, m->value_type) : NULL;
 	const struct btf_member *members;
+	u32 off;
 
 	if (!t || BTF_INFO_KIND(t->info) != BTF_KIND_STRUCT)
 		return -1;
@@ -159,8 +168,10 @@ static s32 find_lock(const struct vm_map *m)
 		const struct btf_type *mt = btf_index_resolve(m->btf, members[i].type);
 
 		if (mt && BTF_INFO_KIND(mt->info) == BTF_KIND_STRUCT &&
-		    !strcmp(btf_index_str(m->btf, mt->name_off), "bpf_spin_lock"))
-			return (s32)(BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(members[i].offset) : members[i].offset) / 8;
+		    !strcmp(btf_index_str(m->btf, mt->name_off), "bpf_spin_lock")) {
+			off = (BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(members[i].offset) : members[i].offset) / 8;
+			return off % 4 || off + 4 > m->map->value_size ? -1 : (s32)off;
+		}
 	}
 	return -1;
 }
@@ -513,7 +524,8 @@ static struct uerr *check_stack(struct verifier *v)
 
 /* --- what is told --- */
 
-/* Stores whose slots nobody reads on any way from there. */
+/* Stores whose slots nobody reads on any way from there; none, where that is not
+ * clear after some passes. */
 static bool find_dead_stores(struct verifier *v)
 {
 	cleanup_free u64 *live = calloc(v->n, sizeof(*live));
@@ -521,7 +533,12 @@ static bool find_dead_stores(struct verifier *v)
 
 	if (!live)
 		return false;
-	while (changed) {
+	for (u32 pass = 0; changed; pass++) {
+		if (pass == PASSES_MAX) {
+			for (u32 at = 0; at < v->n; at++)
+				v->facts[at].flags &= ~FACT_DEAD_STORE;
+			return true;
+		}
 		changed = false;
 		for (u32 at = v->n; at-- > 0;) {
 			const struct gathered *g = &v->gathered[at];

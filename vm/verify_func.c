@@ -243,8 +243,11 @@ static struct uerr *exit_callback(struct verifier *v)
 	if (r0->var.umax > 1)
 		return v_refuse(v, "At callback return the register R0 should have been in [0, 1]", "return 0 to go on, 1 to stop",
 				"a callback returns other than 0 or 1");
-	if (v->cur->nrefs != v->f->nrefs_at_entry)
+	if (v->cur->nrefs > v->f->nrefs_at_entry)
 		return check_refs(v);
+	if (v->cur->nrefs < v->f->nrefs_at_entry)
+		return v_refuse(v, "reference has not been acquired in the callback", "give it back after the call",
+				"a callback gives back what its caller reserved");
 	if (v->cur->lock.held)
 		return v_refuse(v, "bpf_spin_lock is held at the end of a callback", "unlock it first",
 				"a callback returns while a lock is held");

@@ -377,7 +377,7 @@ static bool frame_contains(const struct verifier *v, const struct state *old, co
 	static const struct slot nothing;
 	const struct frame *of = old->frames[i], *cf = cur->frames[i];
 	u32 at = i == old->curframe ? v->pc : old->frames[i + 1]->callsite;
-	u32 n = how == CMP_EQUAL && cf->nslots > of->nslots ? cf->nslots : of->nslots;
+	u32 n = cf->nslots > of->nslots ? cf->nslots : of->nslots; /* unset slots may have been read, too */
 
 	if (of->callsite != cf->callsite || of->subprog != cf->subprog || of->callback != cf->callback ||
 	    of->nrefs_at_entry != cf->nrefs_at_entry || of->callbacks_run > cf->callbacks_run)
@@ -460,10 +460,16 @@ static void drop_checkpoint(struct verifier *v, struct state **pp)
 	v->kept = st;
 }
 
+#define STATES_MAX 100000 /* at a time; at worst some 9 KiB each */
+
 static struct uerr *add_checkpoint(struct verifier *v)
 {
-	struct state *st = state_copy(v, v->cur), *cur = v->cur;
+	struct state *st, *cur = v->cur;
 
+	if (v->nstates >= STATES_MAX)
+		return v_refuse(v, "The program is too complex: too many states are remembered.",
+				"make the program smaller, or its loops simpler", "more paths than can be remembered");
+	st = state_copy(v, cur);
 	if (!st)
 		return uerr_nomem();
 	memset(st->read, 0, sizeof(st->read));
