@@ -15,7 +15,7 @@
 #include "tests/vm/random/arena.h"
 
 #define FILLINGS 8
-#define MAX_INSNS 300000
+#define MAX_INSNS 4000000
 #define MAX_ELEMENTS 64
 
 static const struct {

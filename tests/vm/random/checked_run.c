@@ -88,6 +88,10 @@ static void enter(struct machine *m, u32 depth, u32 sub)
 	struct stack *s = &m->stack[depth];
 
 	memset(s->byte, BYTE_UNSET, sizeof(s->byte));
+	if (m->p->info.reads_unset_stack) { /* then it must be zeros, and may be read */
+		memset(s->mem, 0, sizeof(s->mem));
+		memset(s->byte, BYTE_SET, sizeof(s->byte));
+	}
 	memset(s->word, 0, sizeof(s->word));
 	s->used = 0;
 	s->sub = sub;
@@ -723,7 +727,7 @@ static bool leave(struct machine *m)
 {
 	u32 used = 0;
 
-	if (m->t[0].type == T_UNSET) {
+	if (!m->depth && m->t[0].type == T_UNSET) { /* a function may leave r0 alone if its caller does not look */
 		violation(m, "the end, and r0 was never set");
 		return true;
 	}

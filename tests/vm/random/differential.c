@@ -38,7 +38,7 @@ static double now(void)
 
 struct tally {
 	u64 programs, right, right_accepted, wrong, wrong_accepted, insns;
-	u64 verify_ns;
+	u64 verify_ns, slowest_ns, slowest_seed;
 	struct arena_counts runs;
 };
 
@@ -65,6 +65,7 @@ static bool try_seed(struct arena *a, u64 seed, u32 inputs, bool verbose, struct
 	struct vm_prog p;
 	struct uerr *err;
 	char why[400];
+	u64 unfinished = t->runs.unfinished;
 	bool good = true;
 	u32 nmaps;
 
@@ -78,6 +79,10 @@ static bool try_seed(struct arena *a, u64 seed, u32 inputs, bool verbose, struct
 	t->programs++;
 	t->insns += r.n;
 	t->verify_ns += stats.ns;
+	if (stats.ns > t->slowest_ns) {
+		t->slowest_ns = stats.ns;
+		t->slowest_seed = seed;
+	}
 	*(r.mutated == UINT32_MAX ? &t->right : &t->wrong) += 1;
 	if (err) {
 		if (verbose)
@@ -88,7 +93,9 @@ static bool try_seed(struct arena *a, u64 seed, u32 inputs, bool verbose, struct
 	} else {
 		*(r.mutated == UINT32_MAX ? &t->right_accepted : &t->wrong_accepted) += 1;
 		good = arena_try(a, &p, seed * 1000, inputs, &t->runs, why, sizeof(why));
-		if (!good)
+		if (t->runs.unfinished != unfinished)
+			snprintf(why, sizeof(why), "a run does not end");
+		if (!good || t->runs.unfinished != unfinished)
 			show(&r, &p, maps, nmaps, seed, why);
 	}
 	verify_forget(&p);
@@ -138,7 +145,8 @@ int main(int argc, char **argv)
 	       failed);
 	printf("%llu compared with interpreter and JIT (the others depend on addresses or clocks)\n",
 	       (unsigned long long)t.runs.compared);
-	printf("%.1f s, of which %.1f s verifying\n", now() - start, (double)t.verify_ns / 1e9);
+	printf("%.1f s, of which %.1f s verifying (the slowest, of seed %llu: %.2f s)\n", now() - start,
+	       (double)t.verify_ns / 1e9, (unsigned long long)t.slowest_seed, (double)t.slowest_ns / 1e9);
 	arena_destroy(a);
 	/* a verifier that accepts too little would make all this worthless */
 	return failed || (programs >= 1000 && percent(t.right_accepted, t.right) < 90) || t.runs.unfinished ? EXIT_FAILURE :
