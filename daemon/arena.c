@@ -10,6 +10,8 @@
 #include "injector/trampoline.h"
 #include "vm/runtime.h"
 
+#define PROG_ALIGN 64ul /* jit.c aligns loop heads from the start of the code */
+
 u64 arena_base_size(void)
 {
 	size_t batch;
@@ -20,7 +22,8 @@ u64 arena_base_size(void)
 
 u64 arena_program_size(const struct program *p)
 {
-	return ALIGN_UP(jit_size_bound(p->prog), 16ul) + p->owner->obj->nmaps * ALIGN_UP(sizeof(struct umap), 16ul) + 64;
+	return ALIGN_UP(jit_size_bound(p->prog), 16ul) + PROG_ALIGN +
+	       p->owner->obj->nmaps * ALIGN_UP(sizeof(struct umap), 16ul) + 64;
 }
 
 u64 arena_window_size(const struct window *w, size_t ncalls)
@@ -44,14 +47,19 @@ void arena_start(struct arena *a, void *local, const struct target_env *env)
 	memcpy(arena_local(a, local, a->env), env, sizeof(*env));
 }
 
-addr_t arena_alloc(struct arena *a, u64 size)
+static addr_t alloc_aligned(struct arena *a, u64 size, u64 align)
 {
-	u64 off = ALIGN_UP(a->used, 16ul);
+	u64 off = ALIGN_UP(a->used, align);
 
 	if (off + size > a->top)
 		return 0;
 	a->used = off + size;
 	return a->addr + off;
+}
+
+addr_t arena_alloc(struct arena *a, u64 size)
+{
+	return alloc_aligned(a, size, 16);
 }
 
 addr_t arena_alloc_constants(struct arena *a, u64 size)
@@ -165,10 +173,10 @@ struct uerr *arena_program(struct arena *a, void *local, const struct target *t,
 	for (size_t i = 0; !err && i < p->owner->obj->nmaps; i++)
 		err = add_desc(a, local, t, &p->owner->maps[i]);
 	if (!err)
-		err = arena_jit(a, t, p, ALIGN_UP(a->addr + a->used, 16ul), &out);
+		err = arena_jit(a, t, p, ALIGN_UP(a->addr + a->used, PROG_ALIGN), &out);
 	if (err)
 		return err;
-	ap.entry = arena_alloc(a, out.size);
+	ap.entry = alloc_aligned(a, out.size, PROG_ALIGN);
 	ap.size = out.size;
 	ap.clobbers = out.clobbers;
 	if (ap.entry)
