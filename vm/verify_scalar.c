@@ -689,7 +689,7 @@ static bool alu32(struct scalar *d, u8 op, const struct scalar *s)
 		whole_is_low(d);
 		return true;
 	}
-	if ((u32)s->bits.mask || n > 31)
+	if ((u32)s->bits.mask || s->umax > 31) /* all 64 bits: so the kernel has it */
 		return false;
 	if (op == BPF_LSH)
 		lsh32(d, n);
