@@ -117,6 +117,7 @@ struct state {
 	bool detached;        /* in no list of an instruction any more */
 	u32 pc;               /* of a checkpoint */
 	u32 history;          /* newest entry */
+	u32 since;            /* entries since the parent */
 	u32 branches;         /* of a checkpoint: paths below that are not yet followed */
 	u32 hits, misses;
 	struct {

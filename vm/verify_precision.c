@@ -46,6 +46,7 @@ bool history_add(struct verifier *v, u32 pc)
 	}
 	v->hist[v->nhist] = (struct history){ .prev = v->cur->history, .pc = pc };
 	v->cur->history = v->nhist++;
+	v->cur->since++;
 	return true;
 }
 

@@ -484,16 +484,21 @@ static struct uerr *add_checkpoint(struct verifier *v)
 	st->next = v->explored[v->pc];
 	v->explored[v->pc] = st;
 	cur->parent = st;
+	cur->since = 0;
 	memset(cur->written, 0, sizeof(cur->written));
 	v->prev_jumps = v->jumps;
 	v->prev_processed = v->processed;
 	return NULL;
 }
 
+#define SINCE_MAX 200 /* instructions on one path */
+
 struct uerr *state_visit(struct verifier *v, bool *pruned)
 {
 	bool force = v->point[v->pc] & POINT_FORCE;
-	bool add = v->jumps - v->prev_jumps >= 2 && v->processed - v->prev_processed >= 8;
+	/* a long way back to the newest checkpoint is gone for every number that must be precise */
+	bool far = v->cur->since > SINCE_MAX;
+	bool add = far || (v->jumps - v->prev_jumps >= 2 && v->processed - v->prev_processed >= 8);
 	struct state **pp = &v->explored[v->pc], *old;
 
 	*pruned = false;
@@ -510,7 +515,7 @@ struct uerr *state_visit(struct verifier *v, bool *pruned)
 				return refuse_loop(v);
 			}
 			/* rounds of a loop differ: not every one is worth remembering */
-			if (!force && v->jumps - v->prev_jumps < 20 && v->processed - v->prev_processed < 100)
+			if (!force && !far && v->jumps - v->prev_jumps < 20 && v->processed - v->prev_processed < 100)
 				add = false;
 		} else if (state_contains(v, old, v->cur, old->exact ? CMP_WITHIN : CMP_LOOSE)) {
 			old->hits++;

@@ -836,7 +836,7 @@ static bool step(struct machine *m)
 void checked_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, const struct checked_opts *opts,
 		 struct checked_result *ret)
 {
-	static __thread struct machine m;
+	static struct machine m; /* too large for the stack */
 	*ret = (struct checked_result){ 0 };
 	m.p = p;
 	m.maps = maps;
