@@ -456,6 +456,8 @@ static void alu(struct machine *m, const struct bpf_insn *i)
 		*d = number;
 	} else if (w64 && op == BPF_ADD && d->type == T_NUM && s.type == T_PTR) {
 		*d = s;
+	} else if (w64 && op == BPF_ADD && d->type == T_MAP && s.type == T_NUM && !b) {
+		return; /* nothing has happened */
 	} else if (!(w64 && (op == BPF_ADD || op == BPF_SUB) && d->type == T_PTR && s.type == T_NUM)) {
 		m->ret->varies |= d->type > T_NUM || s.type > T_NUM;
 		*d = number;

@@ -981,7 +981,7 @@ static void mutate_jump(struct gen *g, struct bpf_insn *i)
 		i->off += (s16)below(g, 5) - 2;
 		break;
 	default:
-		i->imm += (s32)below(g, 17) - 8;
+		i->imm = (s32)((u32)i->imm + below(g, 17) - 8);
 	}
 }
 
@@ -997,7 +997,7 @@ static void mutate(struct gen *g)
 	if (i->code == (BPF_JMP | BPF_EXIT))
 		return;
 	if (i->code == (BPF_LD | BPF_IMM | BPF_DW)) {
-		i->imm += (s32)below(g, 3) - 1;
+		i->imm = (s32)((u32)i->imm + below(g, 3) - 1);
 		return;
 	}
 	if ((BPF_CLASS(i->code) == BPF_JMP || BPF_CLASS(i->code) == BPF_JMP32) && BPF_OP(i->code) != BPF_CALL &&
@@ -1019,7 +1019,7 @@ static void mutate(struct gen *g)
 		i->off += (s16)(one_in(g, 2) ? 8 : 1) * (one_in(g, 2) ? 1 : -1);
 		break;
 	case 4:
-		i->imm += (one_in(g, 2) ? 8 : 1) * (one_in(g, 2) ? 1 : -1);
+		i->imm = (s32)((u32)i->imm + (one_in(g, 2) ? 8u : 1u) * (one_in(g, 2) ? 1u : -1u));
 		break;
 	case 5:
 		i->imm = some_imm(g);
