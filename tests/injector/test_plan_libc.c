@@ -163,8 +163,10 @@ START_TEST(whole_libc)
 	printf("# libc: %zu functions, entry of %zu by a jump, of %zu more by a punned one, exit of %zu\n", n, entries,
 	       punned, exits);
 	ck_assert_uint_gt(n, 1000);
+#ifndef __SANITIZE_ADDRESS__ /* whose shadow lies where the stubs would */
 	ck_assert_uint_gt(punned, 0);
 	ck_assert_msg(n - entries - punned <= 2, "%zu refused", n - entries - punned);
+#endif
 	ck_assert_msg(entries * 100 >= n * 99, "%zu of %zu entries", entries, n);
 	ck_assert_msg(exits * 100 >= n * 65, "%zu of %zu exits", exits, n);
 }
