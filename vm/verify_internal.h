@@ -158,9 +158,12 @@ struct log_buf {
 	bool failed;
 };
 
+enum load_from { LOAD_NOTHING, LOAD_CTX, LOAD_MEMORY };
+
 /* What is collected of an instruction for its insn_fact. */
 struct gathered {
 	bool seen, call_seen;
+	u8 loads_from;      /* enum load_from */
 	bool elsewhere;     /* writes other memory than its own frame, on some path */
 	bool own;           /* writes its own frame, on some path */
 	/* of the frame of the function that it is in */

@@ -483,6 +483,20 @@ static struct uerr *check_rw(struct verifier *v, u32 reg, s64 off, u32 size, boo
 	return refuse_address(v, reg);
 }
 
+/* The kernel rewrites loads from ctx, so one instruction is either that or none.
+ * Here it could be both; but programs are to pass in both places. */
+static struct uerr *check_one_kind(struct verifier *v, u8 type)
+{
+	u8 now = type == PTR_CTX ? LOAD_CTX : LOAD_MEMORY, *before = &v->gathered[v->pc].loads_from;
+
+	if (*before && *before != now)
+		return v_refuse(v, "same insn cannot be used with different pointers",
+				"load in each branch by itself; make the function __always_inline",
+				"one instruction loads from the context on one path and from other memory on another,");
+	*before = now;
+	return NULL;
+}
+
 struct uerr *do_load(struct verifier *v, const struct bpf_insn *insn, const struct opcode *op)
 {
 	u32 size = insn_access_size(insn), dst = insn->dst_reg, reg = insn->src_reg;
@@ -502,6 +516,8 @@ struct uerr *do_load(struct verifier *v, const struct bpf_insn *insn, const stru
 		else
 			reg_unknown(&v->regs[dst]);
 	}
+	if (!err)
+		err = check_one_kind(v, r.type);
 	if (err || v->regs[dst].type != SCALAR || (size == 8 && !sext))
 		return err;
 	if (sext && v->regs[dst].id && v->regs[dst].var.umax >= 1ull << (size * 8 - 1))

@@ -147,6 +147,12 @@ static const struct row rows[] = {
 	  { CALL_LOCAL(1), EXIT, MOV_IMM(R0, 0), JUMP_IMM(BPF_JEQ, R1, 0, 1), CALL_LOCAL(-3), EXIT } },
 	{ "fault in a function", "R1 is no address", 0, 0,
 	  { MOV_IMM(R1, 1), CALL_LOCAL(1), EXIT, LOAD(DW, R0, R1, 0), EXIT } },
+	{ "one load from ctx or from the stack", "one instruction loads from the context on one path", 0, 0,
+	  { STORE_IMM(DW, FP, -120, 0), MOV_REG(R6, R1), CALL(BPF_FUNC_ktime_get_ns), JUMP_IMM(BPF_JEQ, R0, 0, 2),
+	    MOV_REG(R6, FP), ALU64_IMM(BPF_ADD, R6, -232), LOAD(DW, R0, R6, 112), EXIT } },
+	{ "two loads, from ctx and from the stack", NULL, DI, 120,
+	  { STORE_IMM(DW, FP, -120, 0), MOV_REG(R6, R1), CALL(BPF_FUNC_ktime_get_ns), JUMP_IMM(BPF_JEQ, R0, 0, 2),
+	    LOAD(DW, R0, FP, -120), EXIT, LOAD(DW, R0, R6, 112), EXIT } },
 
 	/* CO-RE */
 	{ "what is not there, used", "a type or field that is not there is used", 0, 0, { CALL(CORE_POISON), RETURN } },
