@@ -67,7 +67,7 @@ def test_attached_and_detached_again_and_again():
     """A thousand attaches while threads hammer the site: the victim checks
     every result itself and dies of a wrong one."""
     with Sandbox() as box:
-        v = Victim(box, "e2e_hammer", 4, 10000)
+        v = Victim(box, "e2e_hammer", 16, 10000)
         box.ctl("load", bpf("calls"))
         script = os.path.join(os.path.dirname(__file__), "again.py")
         with Untouched(v.pid):
