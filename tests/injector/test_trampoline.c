@@ -642,7 +642,7 @@ static void draw_layout(char **argv)
 	int n = drawn ? atoi(drawn) : 0;
 	char text[16];
 
-	if (layout_serves() || n == 50)
+	if (layout_serves() || n == 1000)
 		return;
 	snprintf(text, sizeof(text), "%d", n + 1);
 	setenv("TRAMPOLINE_DRAWN", text, 1);
