@@ -167,14 +167,20 @@ static force_inline struct hash_copy *copy_open(const struct umap *m, u32 i, u64
 	return copy;
 }
 
-/* Where the value of element I is, whose val and state were VAL and STATE. */
+/* Where the value of element I is, whose val was VAL, in a map that is not per CPU. */
+static force_inline void *shared_value_at(const struct umap *m, u32 i, u64 val)
+{
+	if (!m->nblocks)
+		return &hash_elem(m, i)->val;
+	return likely(val_block(val) < m->nblocks) ? hash_block_value(m, val_block(val)) : NULL;
+}
+
+/* The same in any map; its state was STATE. */
 static force_inline void *value_at(const struct umap *m, u32 i, u64 val, u64 state, const struct umap_ctx *cx)
 {
 	if (m->type == UMAP_PERCPU_HASH)
 		return likely(cx->slot < m->nslots) ? copy_open(m, i, state, cx->slot)->value : NULL;
-	if (!m->nblocks)
-		return &hash_elem(m, i)->val;
-	return likely(val_block(val) < m->nblocks) ? hash_block_value(m, val_block(val)) : NULL;
+	return shared_value_at(m, i, val);
 }
 
 static __attribute__((noinline)) void *lookup_slow(const struct umap *m, const void *key, const struct umap_ctx *cx)
@@ -196,72 +202,75 @@ static __attribute__((noinline)) void *lookup_slow(const struct umap *m, const v
 	return ret;
 }
 
-/* The same walk as op_find(), but whatever is out of the ordinary is left to
- * lookup_slow(). */
-static force_inline void *lookup_fast(const struct umap *m, const u8 *key, const bool wide, const struct umap_ctx *cx)
+/* What a walk met. */
+struct seen {
+	u32 elem;
+	u64 val, state;
+};
+enum walked { WALK_ABSENT, WALK_FOUND, WALK_ODD };
+
+/* The same walk as op_find(), but whatever is out of the ordinary is left to the
+ * slow lookup. The state is read for those whom it concerns. */
+static force_inline enum walked walk_fast(const struct umap *m, const u8 *key, u64 word, const bool wide,
+					  const bool with_state, struct seen *ret)
 {
-	u64 word = key_word(m, key);
 	u32 bucket = key_bucket(m, word);
 	u64 *prev = hash_bucket(m, bucket);
 	u64 cur = load(prev);
 
 	for (u32 n = 0; n <= m->nelems; n++) {
-		u32 i = (u32)cur;
+		struct seen seen = { .elem = (u32)cur };
 		struct hash_elem *e;
-		u64 state, next, val;
 		bool match;
+		u64 next;
 
-		if (i >= m->nelems) {
-			if (likely(i == (LINK_END | bucket)))
-				return NULL;
-			break;
-		}
-		e = hash_elem(m, i);
-		state = load(&e->state);
+		if (seen.elem >= m->nelems)
+			return likely(seen.elem == (LINK_END | bucket)) ? WALK_ABSENT : WALK_ODD;
+		e = hash_elem(m, seen.elem);
+		if (with_state)
+			seen.state = load(&e->state);
 		next = load(&e->next);
 		match = load(&e->key) == word && (!wide || key_equal(e, key, m->key_size));
-		val = load(&e->val);
+		seen.val = load(&e->val);
 		if (unlikely(load(prev) != cur || next & LINK_MARK))
-			break;
-		if (match)
-			return value_at(m, i, val, state, cx);
+			return WALK_ODD;
+		if (match) {
+			*ret = seen;
+			return WALK_FOUND;
+		}
 		prev = &e->next;
 		cur = next;
+	}
+	return WALK_ODD;
+}
+
+static force_inline void *lookup_fast(const struct umap *m, const u8 *key, const bool wide, const struct umap_ctx *cx)
+{
+	struct seen seen;
+
+	switch (walk_fast(m, key, key_word(m, key), wide, true, &seen)) {
+	case WALK_FOUND:
+		return value_at(m, seen.elem, seen.val, seen.state, cx);
+	case WALK_ABSENT:
+		return NULL;
+	case WALK_ODD:
+		break;
 	}
 	return lookup_slow(m, key, cx);
 }
 
-/* lookup_fast() for a value in the element or in a block, and keys of one word. */
+/* For a value in the element or in a block, and keys of one word. */
 static force_inline void *lookup_word(const struct umap *m, const void *key, u64 word, void *arg, umap_slow_lookup *slow)
 {
-	u32 bucket = key_bucket(m, word);
-	u64 *prev = hash_bucket(m, bucket);
-	u64 cur = load(prev);
+	struct seen seen;
 
-	for (u32 n = 0; n <= m->nelems; n++) {
-		u32 i = (u32)cur;
-		struct hash_elem *e;
-		u64 next, val;
-		bool match;
-
-		if (i >= m->nelems) {
-			if (likely(i == (LINK_END | bucket)))
-				return NULL;
-			break;
-		}
-		e = hash_elem(m, i);
-		next = load(&e->next);
-		match = load(&e->key) == word;
-		val = load(&e->val);
-		if (unlikely(load(prev) != cur || next & LINK_MARK))
-			break;
-		if (match) {
-			if (!m->nblocks)
-				return &e->val;
-			return likely(val_block(val) < m->nblocks) ? hash_block_value(m, val_block(val)) : NULL;
-		}
-		prev = &e->next;
-		cur = next;
+	switch (walk_fast(m, key, word, false, false, &seen)) {
+	case WALK_FOUND:
+		return shared_value_at(m, seen.elem, seen.val);
+	case WALK_ABSENT:
+		return NULL;
+	case WALK_ODD:
+		break;
 	}
 	return slow(m, key, arg);
 }
