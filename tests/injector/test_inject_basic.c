@@ -200,12 +200,13 @@ START_TEST(ranges_of_all_kinds)
 }
 END_TEST
 
+/* By single calls, and by the routine in the target. */
 START_TEST(many_shares)
 {
 	struct victim v = victim_start("sleep", 1);
 	struct injection *in = probe_begin(v.pid, NULL);
 	int fds = victim_count_fds(v.pid), memfds[80];
-	struct inject_range r[80];
+	struct inject_range r[80], code = { .kind = RANGE_CODE, .size = PAGE };
 	struct inject_stats stats;
 	char path[32];
 	int mem;
@@ -213,6 +214,14 @@ START_TEST(many_shares)
 	for (size_t i = 0; i < ARRAY_SIZE(r); i++)
 		r[i] = (struct inject_range){ .kind = RANGE_MEMFD, .size = PAGE };
 	ok(inject_place(in, r, ARRAY_SIZE(r)));
+	if (_i) {
+		size_t size;
+		const u8 *routine = inject_batch_code(&size);
+
+		ok(inject_place(in, &code, 1));
+		memcpy(code.local, routine, size);
+		inject_use_batch(in, code.addr);
+	}
 	for (int i = 0; i < (int)ARRAY_SIZE(r); i++) {
 		memfds[i] = memfd_create("m", MFD_CLOEXEC);
 		ck_assert_int_eq(ftruncate(memfds[i], PAGE), 0);
@@ -333,7 +342,7 @@ int main(void)
 	tcase_add_test(tc, what_is_not_committed_is_undone);
 	tcase_add_test(tc, changed_text_is_refused);
 	tcase_add_test(tc, ranges_of_all_kinds);
-	tcase_add_test(tc, many_shares);
+	tcase_add_loop_test(tc, many_shares, 0, 2);
 	tcase_add_test(tc, facts);
 	tcase_add_test(tc, fork_child_is_found_and_undone);
 	suite_add_tcase(s, tc);
