@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/uerr.h"
+#include "tests/support/suite.h"
 
 START_TEST(code_follows_errno)
 {
@@ -60,17 +61,11 @@ int main(void)
 {
 	Suite *s = suite_create("uerr");
 	TCase *tc = tcase_create("uerr");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, code_follows_errno);
 	tcase_add_test(tc, context_goes_in_front);
 	tcase_add_test(tc, no_memory_is_static);
 	tcase_add_test(tc, names_and_back);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cli/hist.h"
+#include "tests/support/suite.h"
 
 START_TEST(buckets_tile)
 {
@@ -134,17 +135,11 @@ int main(void)
 {
 	Suite *s = suite_create("hist");
 	TCase *tc = tcase_create("hist");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, buckets_tile);
 	tcase_add_test(tc, percentiles_against_sorted);
 	tcase_add_test(tc, powers_add_up);
 	tcase_add_test(tc, empty);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

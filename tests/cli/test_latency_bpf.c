@@ -11,6 +11,7 @@
 #include "base/target_abi.h"
 #include "cli/hist.h"
 #include "cli/tools.h"
+#include "tests/support/suite.h"
 #include "vm/bpfvm.h"
 
 static struct bpfvm *vm;
@@ -166,8 +167,6 @@ int main(void)
 {
 	Suite *s = suite_create("latency_bpf");
 	TCase *tc = tcase_create("latency_bpf");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, recursion);
@@ -176,9 +175,5 @@ int main(void)
 	tcase_add_test(tc, nothing_is_lost_silently);
 	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/opts.h"
 #include "cli/target.h"
+#include "tests/support/suite.h"
 
 static struct opts o;
 
@@ -210,8 +211,6 @@ int main(void)
 {
 	Suite *s = suite_create("opts");
 	TCase *tc = tcase_create("opts");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, options_stand_anywhere);
 	tcase_add_test(tc, command_is_left_alone);
@@ -223,9 +222,5 @@ int main(void)
 	tcase_add_test(tc, targets);
 	tcase_add_test(tc, relative_paths_become_absolute);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/output.h"
+#include "tests/support/suite.h"
 
 START_TEST(numbers)
 {
@@ -180,8 +181,6 @@ int main(void)
 {
 	Suite *s = suite_create("output");
 	TCase *tc = tcase_create("output");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, numbers);
 	tcase_add_test(tc, durations);
@@ -192,9 +191,5 @@ int main(void)
 	tcase_add_test(tc, tables);
 	tcase_add_test(tc, json_keeps_integers);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

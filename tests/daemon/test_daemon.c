@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/protocol.h"
+#include "tests/support/suite.h"
 
 static const char *daemon_path, *victim_path, *object_path;
 static char dir[] = "/tmp/uprobed-test-XXXXXX";
@@ -523,8 +524,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("daemon");
 	TCase *t = tcase_create("protocol"), *e = tcase_create("attach");
-	SRunner *r;
-	int failed;
 
 	if (argc != 4)
 		return 2;
@@ -551,9 +550,5 @@ int main(int argc, char **argv)
 		suite_add_tcase(s, e);
 	else
 		fprintf(stderr, "# the attach tests need root: skipped\n");
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

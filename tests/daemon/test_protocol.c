@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/protocol.h"
+#include "tests/support/suite.h"
 
 static void feed(struct protocol_buf *b, const char *bytes, size_t n)
 {
@@ -256,7 +257,6 @@ int main(void)
 {
 	Suite *s = suite_create("protocol");
 	TCase *t = tcase_create("protocol");
-	SRunner *r;
 
 	tcase_add_test(t, two_messages_come_in_pieces);
 	tcase_add_loop_test(t, what_is_no_object_is_an_error, 0, sizeof(garbage) / sizeof(garbage[0]));
@@ -271,10 +271,5 @@ int main(void)
 	tcase_add_test(t, wrong_base64_is_refused);
 	tcase_add_test(t, errors_make_the_round_trip);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

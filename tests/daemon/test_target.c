@@ -8,6 +8,7 @@
 
 #include "daemon/section.h"
 #include "daemon/target.h"
+#include "tests/support/suite.h"
 
 static void add_module(struct target *t, const char *name, addr_t lo)
 {
@@ -255,8 +256,6 @@ int main(void)
 {
 	Suite *s = suite_create("target");
 	TCase *tc = tcase_create("target");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, comes_back_as_it_went);
@@ -265,9 +264,5 @@ int main(void)
 	tcase_add_test(tc, lookups);
 	tcase_add_loop_test(tc, sections_as_libbpf_reads_them, 0, ARRAY_SIZE(sections));
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -103,20 +103,20 @@ class Sandbox:
     def ctl_json(self, *args, **kw):
         return json.loads(self.ctl(*args, "--json", **kw).stdout)
 
-    def ctl_start(self, *args):
+    def ctl_start(self, *args, **kw):
         """bpfctl in the background; its progress line says when it is attached."""
-        return Running(self, args)
+        return Running(self, args, **kw)
 
 
 class Running:
     """A bpfctl that goes on until told otherwise."""
 
-    def __init__(self, box, args):
+    def __init__(self, box, args, **kw):
         self.err_path = os.path.join(box.dir, "ctl-%d.err" % len(box.procs))
         self.out_path = self.err_path[:-3] + "out"
         self.box = box
         with open(self.err_path, "w") as err, open(self.out_path, "w") as out:
-            self.p = box.start(BPFCTL, "--socket", box.socket, *map(str, args), stdout=out, stderr=err)
+            self.p = box.start(BPFCTL, "--socket", box.socket, *map(str, args), stdout=out, stderr=err, **kw)
 
     def err(self):
         with open(self.err_path) as f:

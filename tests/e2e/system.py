@@ -19,6 +19,13 @@ def as_nobody():
     os.setuid(NOBODY)
 
 
+def counted_as_nobody(box, victim):
+    count = box.ctl_start("count", ":two_returns", "-p", victim.pid, "--json", preexec_fn=as_nobody)
+    count.wait_attached()
+    assert victim.ask("two_returns 9") == "9"
+    assert total(json.loads(count.interrupt())) == 9
+
+
 def test_started_by_its_socket():
     """The socket is there before the daemon, and stays when it has gone."""
     need_root()
@@ -67,16 +74,7 @@ def test_of_another_user():
         assert r.returncode == 7 and "belongs to user root" in r.stderr, (r.returncode, r.stderr)
         assert not foreign_mappings(others.pid)
         with Untouched(own.pid):
-            r = subprocess.Popen([BPFCTL, "--socket", box.socket, "count", ":two_returns", "-p", str(own.pid),
-                                  "--json"], preexec_fn=as_nobody, stdout=subprocess.PIPE, text=True,
-                                 stderr=open(box.dir + "/err", "w"))
-            box.procs.append(r)
-            wait_for(lambda: "stood still" in open(box.dir + "/err").read() or r.poll() is not None, "attached")
-            assert own.ask("two_returns 9") == "9"
-            r.send_signal(2)
-            out = r.communicate(timeout=30)[0]
-            assert r.returncode == 0, open(box.dir + "/err").read()
-            assert total(json.loads(out)) == 9
+            counted_as_nobody(box, own)
 
 
 def test_users_share_the_system_daemon():
@@ -87,16 +85,7 @@ def test_users_share_the_system_daemon():
         os.chmod(box.socket, 0o666)
         v = Victim(box, "e2e_shapes", preexec_fn=as_nobody)
         with Untouched(v.pid):
-            r = subprocess.Popen([BPFCTL, "--socket", box.socket, "count", ":two_returns", "-p", str(v.pid), "--json"],
-                                 preexec_fn=as_nobody, stdout=subprocess.PIPE, text=True,
-                                 stderr=open(box.dir + "/err", "w"))
-            box.procs.append(r)
-            wait_for(lambda: "stood still" in open(box.dir + "/err").read() or r.poll() is not None, "attached")
-            assert v.ask("two_returns 9") == "9"
-            r.send_signal(2)
-            out = r.communicate(timeout=30)[0]
-            assert r.returncode == 0, open(box.dir + "/err").read()
-            assert total(json.loads(out)) == 9
+            counted_as_nobody(box, v)
 
 
 def test_probes_outlive_a_daemon_that_keeps_them():

@@ -21,6 +21,7 @@
 #include "base/uerr.h"
 #include "elfsym/image.h"
 #include "elfsym/resolve.h"
+#include "tests/support/suite.h"
 
 #define LIBC "/lib/x86_64-linux-gnu/libc.so.6"
 
@@ -139,13 +140,7 @@ __attribute__((unused)) static addr_t victim_addr(const struct victim *v, const 
 __attribute__((unused)) static int run_case(const char *name, TCase *tc)
 {
 	Suite *s = suite_create(name);
-	SRunner *sr;
-	int failed;
 
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "probe.h"
+#include "tests/support/suite.h"
 
 static void remove_fully(const struct victim *v, struct probe *p, const char *journal)
 {
@@ -332,8 +333,6 @@ int main(void)
 {
 	Suite *s = suite_create("inject_basic");
 	TCase *tc = tcase_create("basic");
-	SRunner *sr;
-	int failed;
 
 	if (not_root("inject_basic"))
 		return EXIT_SUCCESS;
@@ -346,9 +345,5 @@ int main(void)
 	tcase_add_test(tc, facts);
 	tcase_add_test(tc, fork_child_is_found_and_undone);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

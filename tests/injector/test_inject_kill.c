@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "probe.h"
+#include "tests/support/suite.h"
 
 #define KILLS 500
 
@@ -132,17 +133,11 @@ int main(void)
 {
 	Suite *s = suite_create("inject_kill");
 	TCase *tc = tcase_create("kill");
-	SRunner *sr;
-	int failed;
 
 	if (not_root("inject_kill"))
 		return EXIT_SUCCESS;
 	tcase_set_timeout(tc, 100);
 	tcase_add_test(tc, worker_killed_at_random);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "probe.h"
+#include "tests/support/suite.h"
 
 struct child {
 	pid_t pid;
@@ -165,8 +166,6 @@ int main(void)
 {
 	Suite *s = suite_create("inject_launch");
 	TCase *tc = tcase_create("launch");
-	SRunner *sr;
-	int failed;
 
 	if (not_root("inject_launch"))
 		return EXIT_SUCCESS;
@@ -178,9 +177,5 @@ int main(void)
 	tcase_add_test(tc, killed_before_exec);
 	tcase_add_test(tc, never_execs);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "probe.h"
+#include "tests/support/suite.h"
 
 static struct uerr *try_begin(pid_t pid, uid_t uid, u32 timeout_ms)
 {
@@ -288,8 +289,6 @@ int main(void)
 {
 	Suite *s = suite_create("inject_refuse");
 	TCase *tc = tcase_create("refuse");
-	SRunner *sr;
-	int failed;
 
 	if (not_root("inject_refuse"))
 		return EXIT_SUCCESS;
@@ -307,9 +306,5 @@ int main(void)
 	tcase_add_test(tc, no_eintr);
 	tcase_add_test(tc, no_signal_is_lost);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

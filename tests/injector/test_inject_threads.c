@@ -13,6 +13,7 @@
 
 #include "injector/tracee.h"
 #include "probe.h"
+#include "tests/support/suite.h"
 
 static struct patch reversed(const struct patch *p)
 {
@@ -415,8 +416,6 @@ int main(void)
 {
 	Suite *s = suite_create("inject_threads");
 	TCase *tc = tcase_create("threads");
-	SRunner *sr;
-	int failed;
 
 	if (not_root("inject_threads"))
 		return EXIT_SUCCESS;
@@ -434,9 +433,5 @@ int main(void)
 	tcase_add_test(tc, dead_leader);
 	tcase_add_loop_test(tc, how_long_it_stands_still, 0, 3);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -12,6 +12,7 @@
 #include "injector/journal.h"
 #include "injector/near_alloc.h"
 #include "probe.h"
+#include "tests/support/suite.h"
 
 static struct journal_site site(addr_t addr, u8 old, u8 new)
 {
@@ -212,17 +213,11 @@ int main(void)
 {
 	Suite *s = suite_create("journal");
 	TCase *tc = tcase_create("journal");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, every_prefix);
 	tcase_add_test(tc, jump_led_elsewhere);
 	tcase_add_test(tc, long_history_is_compacted);
 	tcase_add_test(tc, placed_within_reach);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -13,6 +13,7 @@
 
 #include "asm_victims.h"
 #include "base/cleanup.h"
+#include "tests/support/suite.h"
 
 static struct textscan *scan_of(const struct code_image *code, const char *cache)
 {
@@ -355,8 +356,6 @@ int main(void)
 {
 	Suite *s = suite_create("plan");
 	TCase *tc = tcase_create("plan"), *cache = tcase_create("cache");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, shapes, 0, nasm_victims);
 	tcase_add_test(tc, one_side);
@@ -372,9 +371,5 @@ int main(void)
 	tcase_add_test(cache, cache_knows_its_input);
 	tcase_add_test(cache, cache_needs_a_clean_build_id);
 	suite_add_tcase(s, cache);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -25,6 +25,7 @@
 #include "elfsym/image.h"
 #include "injector/pun.h"
 #include "injector/trampoline.h"
+#include "tests/support/suite.h"
 
 static struct image *image;
 static const struct code_image *code;
@@ -465,8 +466,6 @@ int main(void)
 {
 	Suite *s = suite_create("plan_libc");
 	TCase *tc = tcase_create("plan_libc");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_unchecked_fixture(tc, setup, teardown);
@@ -474,9 +473,5 @@ int main(void)
 	tcase_add_test(tc, merges_whole_libc);
 	tcase_add_test(tc, patched_libc_works);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -6,6 +6,7 @@
 
 #include "injector/pun.h"
 #include "injector/trampoline.h"
+#include "tests/support/suite.h"
 
 static struct window punned(addr_t addr, u8 len, const u8 *behind)
 {
@@ -106,16 +107,10 @@ int main(void)
 {
 	Suite *s = suite_create("pun");
 	TCase *tc = tcase_create("pun");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, reach_is_what_the_bytes_allow);
 	tcase_add_test(tc, stubs_reach_anything);
 	tcase_add_test(tc, places);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

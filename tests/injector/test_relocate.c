@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "injector/relocate.h"
+#include "tests/support/suite.h"
 
 #define LOW 0x401000ull
 #define LOW_TO 0x500000ull
@@ -187,17 +188,11 @@ int main(void)
 {
 	Suite *s = suite_create("relocate");
 	TCase *tc = tcase_create("relocate");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, copies, 0, ARRAY_SIZE(rows));
 	tcase_add_loop_test(tc, refusals, 0, ARRAY_SIZE(refused));
 	tcase_add_test(tc, reach);
 	tcase_add_test(tc, kinds);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

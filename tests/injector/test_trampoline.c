@@ -17,6 +17,7 @@
 #include "injector/pun.h"
 #include "injector/relocate.h"
 #include "injector/trampoline.h"
+#include "tests/support/suite.h"
 
 /* ---- calling a victim with given registers ---- */
 
@@ -653,8 +654,6 @@ int main(int argc, char **argv)
 {
 	Suite *s;
 	TCase *tc;
-	SRunner *sr;
-	int failed;
 
 	(void)argc;
 	draw_layout(argv);
@@ -667,9 +666,5 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, syscall_restart);
 	tcase_add_test(tc, refuses);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

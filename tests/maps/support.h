@@ -12,6 +12,7 @@
 
 #include "maps/hash_layout.h"
 #include "maps/umap.h"
+#include "tests/support/suite.h"
 
 static inline u64 rnd(u64 *seed)
 {
@@ -82,15 +83,9 @@ static inline int run_tests(const char *name, void (*add)(TCase *tc), double tim
 {
 	Suite *s = suite_create(name);
 	TCase *tc = tcase_create(name);
-	SRunner *sr;
-	int failed;
 
 	add(tc);
 	tcase_set_timeout(tc, timeout);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -2,6 +2,17 @@
 /* Instructions by name, for programs in tests. */
 #pragma once
 #include <linux/bpf.h>
+#include <string.h>
+
+/* How many of INSNS[max] there are before zeros fill the array up. */
+static inline unsigned insns_length(const struct bpf_insn *insns, unsigned max)
+{
+	static const struct bpf_insn none;
+
+	while (max && !memcmp(&insns[max - 1], &none, sizeof(none)))
+		max--;
+	return max;
+}
 
 #define ALU64_IMM(op, d, i) { .code = BPF_ALU64 | (op) | BPF_K, .dst_reg = d, .imm = i }
 #define ALU64_REG(op, d, s) { .code = BPF_ALU64 | (op) | BPF_X, .dst_reg = d, .src_reg = s }

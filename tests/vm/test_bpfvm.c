@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/support/suite.h"
 #include "vm/bpfvm.h"
 
 struct input {
@@ -782,8 +783,6 @@ int main(void)
 {
 	Suite *s = suite_create("bpfvm");
 	TCase *tc = tcase_create("bpfvm");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
@@ -812,9 +811,5 @@ int main(void)
 	tcase_add_test(tc, vms_are_independent);
 	tcase_add_test(tc, write_xor_execute);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

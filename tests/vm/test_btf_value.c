@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "tests/support/suite.h"
 #include "tests/vm/bpf_file.h"
 #include "vm/btf_value.h"
 
@@ -252,8 +253,6 @@ int main(void)
 {
 	Suite *s = suite_create("btf_value");
 	TCase *tc = tcase_create("btf_value");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
@@ -266,9 +265,5 @@ int main(void)
 	tcase_add_test(tc, hostile_types);
 	tcase_add_test(tc, broken_btf);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

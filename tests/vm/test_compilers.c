@@ -5,12 +5,12 @@
  * Usage: test_compilers OBJECT…, each named …-vN.bpf.o by its -mcpu; NAME=WHY
  * stands for one that could not be made, and is skipped.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/types.h"
+#include "tests/support/complaint.h"
 #include "vm/bpfvm.h"
 
 #define CPU 4
@@ -98,19 +98,6 @@ static const struct expectation {
 };
 
 /* --- one object --- */
-
-static char *complaint(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *complaint(const char *fmt, ...)
-{
-	char *text;
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
-	va_end(ap);
-	return text;
-}
 
 static char *error_text(struct bpfvm_error *error)
 {

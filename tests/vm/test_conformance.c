@@ -13,12 +13,12 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "tests/support/complaint.h"
 #include "tests/vm/jit_run.h"
 #include "vm/opcodes.h"
 #include "vm/program.h"
@@ -87,19 +87,6 @@ static bool case_read(const char *path, struct test_case *t)
 }
 
 /* --- judging; each returns NULL, or what is wrong (malloc'd) --- */
-
-static char *complaint(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *complaint(const char *fmt, ...)
-{
-	char *text;
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
-	va_end(ap);
-	return text;
-}
 
 /* Memory as a run gets it: its own copy, none when the case has none. */
 static u8 *fresh_mem(const struct test_case *t)

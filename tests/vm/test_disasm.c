@@ -3,6 +3,7 @@
 #include <check.h>
 #include <stdlib.h>
 
+#include "tests/support/suite.h"
 #include "tests/vm/insns.h"
 #include "vm/disasm.h"
 
@@ -85,15 +86,9 @@ int main(void)
 {
 	Suite *s = suite_create("disasm");
 	TCase *tc = tcase_create("disasm");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, forms, 0, ARRAY_SIZE(rows));
 	tcase_add_test(tc, listing);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

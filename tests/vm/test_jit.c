@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "tests/support/suite.h"
 #include "tests/vm/gen_prog.h"
 #include "tests/vm/jit_run.h"
 #include "vm/program.h"
@@ -727,8 +728,6 @@ int main(void)
 {
 	Suite *s = suite_create("jit");
 	TCase *tc = tcase_create("jit");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, random_programs);
@@ -749,9 +748,5 @@ int main(void)
 	tcase_add_test(tc, size_does_not_depend_on_place);
 	tcase_add_test(tc, listing);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

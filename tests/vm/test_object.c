@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "tests/support/suite.h"
 #include "tests/vm/bpf_file.h"
 #include "vm/btf_index.h"
 #include "vm/object_internal.h"
@@ -492,8 +493,6 @@ int main(void)
 {
 	Suite *s = suite_create("object");
 	TCase *tc = tcase_create("object");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, maps_are_read);
@@ -514,9 +513,5 @@ int main(void)
 	tcase_add_test(tc, worker_dies);
 	tcase_add_test(tc, hostile_answers);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

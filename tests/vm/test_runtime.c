@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "maps/umap.h"
+#include "tests/support/suite.h"
 #include "vm/helpers.h"
 #include "vm/jit.h"
 #include "vm/program.h"
@@ -883,8 +884,6 @@ int main(void)
 {
 	Suite *s = suite_create("runtime");
 	TCase *tc = tcase_create("runtime");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, blob_is_complete);
@@ -914,9 +913,5 @@ int main(void)
 	tcase_add_test(tc, many_writers);
 	tcase_add_test(tc, self);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

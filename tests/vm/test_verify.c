@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/suite.h"
 #include "tests/vm/insns.h"
 #include "vm/core_relo.h"
 #include "vm/opcodes.h"
@@ -160,20 +161,11 @@ static const struct row rows[] = {
 	  { MOV_IMM(R1, 0), MOV_IMM(R0, 0), JUMP_IMM(BPF_JEQ, R1, 0, 1), CALL(CORE_POISON), EXIT } },
 };
 
-static u32 length(const struct row *r)
-{
-	u32 n = MAX;
-
-	while (n && !memcmp(&r->insns[n - 1], &(struct bpf_insn){ 0 }, sizeof(struct bpf_insn)))
-		n--;
-	return n;
-}
-
 START_TEST(table)
 {
 	const struct row *r = &rows[_i];
 	struct bpf_insn insns[MAX];
-	struct vm_prog p = { .name = "t", .insns = insns, .ninsns = length(r) };
+	struct vm_prog p = { .name = "t", .insns = insns, .ninsns = insns_length(r->insns, MAX) };
 	struct uerr *err;
 
 	memcpy(insns, r->insns, sizeof(insns));
@@ -284,8 +276,6 @@ int main(void)
 {
 	Suite *s = suite_create("verify");
 	TCase *tc = tcase_create("verify");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, table, 0, ARRAY_SIZE(rows));
 	tcase_add_test(tc, poison_is_buried);
@@ -293,9 +283,5 @@ int main(void)
 	tcase_add_test(tc, facts_of_a_writer);
 	tcase_add_test(tc, refusal_names_the_source);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

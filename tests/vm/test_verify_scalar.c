@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/suite.h"
+#include "tests/vm/concrete.h"
 #include "vm/verify_scalar.h"
 
 static const struct {
@@ -38,96 +40,22 @@ static const struct {
 
 /* --- the numbers themselves --- */
 
-static s64 signed_quotient(s64 a, s64 b)
-{
-	return !b ? 0 : b == -1 ? (s64)(0 - (u64)a) : a / b;
-}
-
-static s64 signed_rest(s64 a, s64 b)
-{
-	return !b ? a : b == -1 ? 0 : a % b;
-}
-
 static u64 really(u8 op, bool is_signed, bool w64, u64 a, u64 b)
 {
-	u64 r = 0;
+	u64 r;
 
-	if (!w64) {
-		a = is_signed || op == BPF_ARSH ? (u64)(s64)(s32)a : (u32)a;
-		b = is_signed ? (u64)(s64)(s32)b : (u32)b;
-	}
-	switch (op) {
-	case BPF_ADD:
-		r = a + b;
-		break;
-	case BPF_SUB:
-		r = a - b;
-		break;
-	case BPF_MUL:
-		r = a * b;
-		break;
-	case BPF_AND:
-		r = a & b;
-		break;
-	case BPF_OR:
-		r = a | b;
-		break;
-	case BPF_XOR:
-		r = a ^ b;
-		break;
-	case BPF_LSH:
-		r = a << (b & (w64 ? 63 : 31));
-		break;
-	case BPF_RSH:
-		r = a >> (b & (w64 ? 63 : 31));
-		break;
-	case BPF_ARSH:
-		r = (s64)a >> (b & (w64 ? 63 : 31));
-		break;
-	case BPF_DIV:
-		r = is_signed ? (u64)signed_quotient(a, b) : b ? a / b : 0;
-		break;
-	case BPF_MOD:
-		r = is_signed ? (u64)signed_rest(a, b) : b ? a % b : a;
-		break;
-	}
-	return w64 ? r : (u32)r;
+	if (!concrete_alu(op, is_signed, w64, a, b, &r))
+		ck_abort_msg("no such operation: %#x", op);
+	return r;
 }
 
 static bool holds(u8 op, bool w64, u64 a, u64 b)
 {
-	s64 sa = a, sb = b;
+	int taken = concrete_jump(op, w64, a, b);
 
-	if (!w64) {
-		a = (u32)a;
-		b = (u32)b;
-		sa = (s32)a;
-		sb = (s32)b;
-	}
-	switch (op) {
-	case BPF_JEQ:
-		return a == b;
-	case BPF_JNE:
-		return a != b;
-	case BPF_JGT:
-		return a > b;
-	case BPF_JGE:
-		return a >= b;
-	case BPF_JLT:
-		return a < b;
-	case BPF_JLE:
-		return a <= b;
-	case BPF_JSGT:
-		return sa > sb;
-	case BPF_JSGE:
-		return sa >= sb;
-	case BPF_JSLT:
-		return sa < sb;
-	case BPF_JSLE:
-		return sa <= sb;
-	default:
-		return a & b;
-	}
+	if (taken < 0)
+		ck_abort_msg("no such comparison: %#x", op);
+	return taken;
 }
 
 static bool member(const struct scalar *s, u64 v)
@@ -602,8 +530,6 @@ int main(void)
 {
 	Suite *suite = suite_create("verify_scalar");
 	TCase *tc = tcase_create("verify_scalar");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, tc);
 	tcase_set_timeout(tc, 120);
@@ -612,8 +538,5 @@ int main(void)
 	tcase_add_loop_test(tc, all_ranges, 0, NBASES * NBASES);
 	tcase_add_loop_test(tc, random_numbers, 0, 4);
 	tcase_add_loop_test(tc, random_chains, 0, 2);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

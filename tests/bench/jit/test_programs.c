@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engines.h"
+#include "tests/support/suite.h"
 
 START_TEST(engines_agree)
 {
@@ -39,15 +40,9 @@ int main(void)
 {
 	Suite *s = suite_create("jit_programs");
 	TCase *tc = tcase_create("jit_programs");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, engines_agree);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

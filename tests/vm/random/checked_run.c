@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "tests/vm/random/checked_run.h"
+
+#include "tests/vm/concrete.h"
 #include "vm/helpers.h"
 #include "vm/opcodes.h"
 #include "vm/runtime.h"
@@ -338,17 +340,6 @@ static void atomic(struct machine *m, const struct bpf_insn *i)
 
 /* --- arithmetic --- */
 
-static u64 quotient(u64 a, u64 b, bool is_signed)
-{
-	if (!b)
-		return 0;
-	if (!is_signed)
-		return a / b;
-	if ((s64)b == -1)
-		return 0 - a;
-	return (u64)((s64)a / (s64)b);
-}
-
 static u64 swapped(u64 v, s32 bits)
 {
 	return __builtin_bswap64(v) >> (64 - bits);
@@ -361,55 +352,10 @@ static u64 cut(u64 v, s32 bits)
 
 static u64 compute(struct machine *m, const struct bpf_insn *i, u64 a, u64 b)
 {
-	bool w64 = BPF_CLASS(i->code) == BPF_ALU64, is_signed = i->off == 1;
-	u32 count = (u32)b & (w64 ? 63 : 31);
-	u64 r = 0, x = a, y = b;
+	bool w64 = BPF_CLASS(i->code) == BPF_ALU64;
+	u64 r = 0;
 
-	if (!w64) {
-		a = (u32)a;
-		b = (u32)b;
-	}
-	if (!w64 && is_signed) {
-		x = (u64)(s64)(s32)x;
-		y = (u64)(s64)(s32)y;
-	} else {
-		x = a;
-		y = b;
-	}
 	switch (BPF_OP(i->code)) {
-	case BPF_ADD:
-		r = a + b;
-		break;
-	case BPF_SUB:
-		r = a - b;
-		break;
-	case BPF_MUL:
-		r = a * b;
-		break;
-	case BPF_DIV:
-		r = quotient(x, y, is_signed);
-		break;
-	case BPF_MOD:
-		r = y ? x - quotient(x, y, is_signed) * y : x;
-		break;
-	case BPF_OR:
-		r = a | b;
-		break;
-	case BPF_AND:
-		r = a & b;
-		break;
-	case BPF_XOR:
-		r = a ^ b;
-		break;
-	case BPF_LSH:
-		r = a << count;
-		break;
-	case BPF_RSH:
-		r = a >> count;
-		break;
-	case BPF_ARSH:
-		r = w64 ? (u64)((s64)a >> count) : (u64)((s64)(s32)a >> count);
-		break;
 	case BPF_NEG:
 		r = 0 - a;
 		break;
@@ -417,7 +363,8 @@ static u64 compute(struct machine *m, const struct bpf_insn *i, u64 a, u64 b)
 		r = i->off ? sign(b, (u32)i->off / 8) : b;
 		break;
 	default:
-		violation(m, "unknown arithmetic");
+		if (!concrete_alu(BPF_OP(i->code), i->off == 1, w64, a, b, &r))
+			violation(m, "unknown arithmetic");
 	}
 	return w64 ? r : (u32)r;
 }
@@ -469,42 +416,15 @@ static bool jumps(struct machine *m, const struct bpf_insn *i)
 	bool w64 = BPF_CLASS(i->code) == BPF_JMP, reg = BPF_SRC(i->code) == BPF_X;
 	u64 a = m->r[i->dst_reg], b = reg ? m->r[i->src_reg] : (u64)(s64)i->imm;
 	bool null_check = !reg && !i->imm && w64 && (BPF_OP(i->code) == BPF_JEQ || BPF_OP(i->code) == BPF_JNE);
-	s64 sa, sb;
+	int taken;
 
 	if (m->t[i->dst_reg].type == T_UNSET || (reg && m->t[i->src_reg].type == T_UNSET))
 		violation(m, "a jump by a register that was never set");
 	if (!null_check && (m->t[i->dst_reg].type > T_NUM || (reg && m->t[i->src_reg].type > T_NUM)))
 		m->ret->varies = true;
-	if (!w64) {
-		a = (u32)a;
-		b = (u32)b;
-	}
-	sa = w64 ? (s64)a : (s32)a;
-	sb = w64 ? (s64)b : (s32)b;
-	switch (BPF_OP(i->code)) {
-	case BPF_JEQ:
-		return a == b;
-	case BPF_JNE:
-		return a != b;
-	case BPF_JGT:
-		return a > b;
-	case BPF_JGE:
-		return a >= b;
-	case BPF_JLT:
-		return a < b;
-	case BPF_JLE:
-		return a <= b;
-	case BPF_JSGT:
-		return sa > sb;
-	case BPF_JSGE:
-		return sa >= sb;
-	case BPF_JSLT:
-		return sa < sb;
-	case BPF_JSLE:
-		return sa <= sb;
-	case BPF_JSET:
-		return (a & b) != 0;
-	}
+	taken = concrete_jump(BPF_OP(i->code), w64, a, b);
+	if (taken >= 0)
+		return taken;
 	violation(m, "an unknown jump");
 	return false;
 }
