@@ -376,6 +376,7 @@ static struct uerr *write_file(const char *dir, const char *name, const char *te
 	f = fopen(path, "we");
 	if (!f || fputs(text, f) == EOF || fflush(f))
 		return uerr_errno(errno, "%s", path);
+	fflush(stdout); /* both often go to one place */
 	fprintf(stderr, "wrote %s\n", path);
 	return NULL;
 }
