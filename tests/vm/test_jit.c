@@ -616,7 +616,8 @@ START_TEST(reads_of_scalars)
 	u8 *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ck_assert_ptr_ne(pages, MAP_FAILED);
-	munmap(pages + PAGE, PAGE);
+	/* Unmapped, the next code to be run would come to lie there. */
+	mprotect(pages + PAGE, PAGE, PROT_NONE);
 	for (u32 i = 0; i < sizeof(near); i++)
 		near[i] = (u8)(0x81 + i);
 	memset(pages, 0x3c, PAGE);
@@ -629,7 +630,7 @@ START_TEST(reads_of_scalars)
 		read_both(size, ~0ull);
 		read_both(size, ~0ull - 3);
 	}
-	munmap(pages, PAGE);
+	munmap(pages, 2 * PAGE);
 	run_at_an_edge(reads_at_the_edge);
 }
 END_TEST
