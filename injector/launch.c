@@ -369,10 +369,10 @@ struct uerr *launch_hold(pid_t pid, void (*ready)(void *arg), void *arg, u32 tim
 		err = uerr_new(UERR_FAILED, "process %d is gone", pid);
 	if (!err)
 		await_stopped(&h);
-	if (err && !h.th.gone) {
+	if (err && !h.th.gone && h.t.threads.cap) {
 		/* Stopped or not, it shall not stay ours. */
 		h.th.stopped = false;
-		(void)vec_push(&h.t.threads, h.th);
+		h.t.threads.data[h.t.threads.n++] = h.th;
 	}
 	tracee_close(&h.t);
 	return err;

@@ -276,7 +276,7 @@ static u64 socket_inode(struct injection *in, int remote_fd)
 }
 
 /* From here on, whoever comes after us can find and close them. Between the
- * pair's making and this record there are a few microseconds (docs/limits.md). */
+ * pair's making and this record a worker may die (docs/limits.md). */
 static struct uerr *journal_pair(struct injection *in, const int pair[2])
 {
 	u64 inodes[2] = { socket_inode(in, pair[0]), socket_inode(in, pair[1]) };

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -38,6 +39,7 @@
 #endif
 
 #define MAX_THREADS 65536
+#define LIST_SIZE   (MAX_THREADS * sizeof(struct thread))
 /* A real-time signal that interrupts waitpid(2) when a target takes too long. */
 #define WAKE_SIGNAL (SIGRTMAX - 3)
 
@@ -777,12 +779,19 @@ static struct uerr *open_seized(struct tracee *t)
 
 void tracee_init(struct tracee *t, pid_t pid, u32 timeout_ms)
 {
+	void *list;
+
 	*t = (struct tracee){ .pid = pid, .mem_fd = -1, .mem_forced = true, .timeout_ms = timeout_ms,
 			      .can_suspend = true, .sched_policy = -1 };
-	/* All of it at once, touched as needed: a thread that is born while one
-	 * is waited for joins the list, and whoever waits holds a pointer. */
-	t->threads.data = calloc(MAX_THREADS, sizeof(*t->threads.data));
-	t->threads.cap = t->threads.data ? MAX_THREADS : 0;
+	/* All of it at once: a thread that is born while one is waited for joins
+	 * the list, and whoever waits holds a pointer. Mapped, not allocated, so
+	 * that what no thread needs is never touched (16 MiB; an allocator that
+	 * fills what it hands out would, at every attach). */
+	list = mmap(NULL, LIST_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (list != MAP_FAILED) {
+		t->threads.data = list;
+		t->threads.cap = MAX_THREADS;
+	}
 	timer_start(t);
 }
 
@@ -810,7 +819,10 @@ void tracee_close(struct tracee *t)
 	vec_foreach(p, &t->procs)
 		close(p->task_fd);
 	vec_free(&t->procs);
-	vec_free(&t->threads);
+	if (t->threads.cap)
+		munmap(t->threads.data, LIST_SIZE);
+	t->threads.data = NULL;
+	t->threads.n = t->threads.cap = 0;
 	if (t->mem_fd >= 0)
 		close(t->mem_fd);
 	if (t->has_timer)

@@ -45,7 +45,7 @@ struct tracee {
 	u32 timeout_ms;
 	bool can_suspend;    /* PTRACE_O_SUSPEND_SECCOMP is permitted */
 	bool seccomp;        /* a filter or strict mode is on */
-	VEC(struct thread) threads; /* elements do not move until a release or a new listing */
+	VEC(struct thread) threads; /* never grown: elements do not move until a release or a new listing */
 	VEC(struct proc) procs;
 	u64 deadline_ns;     /* of the wait now going on */
 	timer_t timer;       /* interrupts a wait that takes too long */
