@@ -54,6 +54,7 @@ static void fill_code(struct probe *p, addr_t site)
 {
 	static const u8 window[] = VICTIM_SITE_BYTES;
 	u8 *code = p->code.local;
+	const u8 *routine;
 	size_t n;
 
 	n = put(code, 0, "\x49\xbb", 2);
@@ -65,7 +66,8 @@ static void fill_code(struct probe *p, addr_t site)
 	p->patch.nmoves = 2;
 	n = put(code, n, window, sizeof(window));
 	put_jump(code, n, p->code.addr, site + sizeof(window));
-	memcpy(code + BATCH_OFF, inject_batch_code(&n), n);
+	routine = inject_batch_code(&n);
+	memcpy(code + BATCH_OFF, routine, n);
 }
 
 static void fill_patch(struct probe *p, addr_t site)
