@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The window: all threads stand still, and between their stop and their release
- * nothing is computed that could have been computed before.
+ * nothing is computed that could have been computed before. What needs memory
+ * gets it in a stop of its own, ahead of the change: two short ones are felt
+ * less than a long one.
  *
  *	running   maps, pages, old bytes; journal: what is about to be written
- *	          seize all
+ *	stopped   map what is shared                  fails: let go, refuse
+ *	running   fill private pages
  *	stopped   every thread off the windows?       no: let go, try again
  *	          old bytes still there?              no: let go, refuse
- *	          map what is shared, poke private pages   fails: let go, refuse
  *	          move threads, then write pages (in this order: a thread that was
  *	          moved is right with either text, one left inside is not)
  *	          give pages back, unmap what is empty
@@ -144,8 +146,10 @@ static struct uerr *with_calls(struct injection *in, struct uerr *(*fn)(struct i
 		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): no thread can make system calls for us: each %s",
 				in->t.pid, in->t.comm, w->why);
 	err = remote_begin(&r, &in->t, th, &in->gadgets);
-	if (!err)
+	if (!err) {
 		err = fn(in, &r, w);
+		in->stray = in->stray || !r.active;
+	}
 	remote_end(&r);
 	return err;
 }
@@ -252,7 +256,7 @@ static struct uerr *drop_locked(struct injection *in, struct remote *r, struct r
 	for (size_t i = 0; i < n; i++)
 		if (ops[i].ret == -EINVAL)
 			ops[k++] = REMOTE_OP(SYS_madvise, ops[i].args[0], ops[i].args[1], MADV_DONTNEED_LOCKED);
-	return remote_batch_all(r, in->batch_code, ops, k, -1);
+	return remote_batch(r, in->batch_code, ops, k, -1);
 }
 
 /* What was ours for good: pages of text that equal the file again, and data, in
@@ -267,7 +271,7 @@ static struct uerr *give_back(struct injection *in, struct remote *r, const bool
 		return uerr_nomem();
 	npages = patch_give_back(in, ops);
 	n = npages + collect_unmaps(in, empty, false, ops + npages);
-	err = remote_batch_all(r, in->batch_code, ops, n, -1);
+	err = remote_batch(r, in->batch_code, ops, n, -1);
 	for (size_t i = 0; i < n && !err; i++)
 		if (i >= npages)
 			note_unmapped(in, &ops[i]);
@@ -276,7 +280,7 @@ static struct uerr *give_back(struct injection *in, struct remote *r, const bool
 	if (err)
 		return err;
 	n = collect_unmaps(in, empty, true, ops);
-	err = remote_batch_all(r, 0, ops, n, -1);
+	err = remote_batch(r, 0, ops, n, -1);
 	for (size_t i = 0; i < n && !err; i++)
 		note_unmapped(in, &ops[i]);
 	return err;
@@ -311,9 +315,16 @@ static bool wants_memory(const struct injection *in)
 	return private || in->shares.n;
 }
 
-/* Everything up to the change of text: after an error nothing has changed but
- * ranges that nobody knows of yet. *again: it may work after a while. */
-static struct uerr *change(struct injection *in, struct window_state *w, bool *again)
+/* All that is done in a stop. *again: it may work after a while. */
+typedef struct uerr *stop_fn(struct injection *in, struct window_state *w, bool *again);
+
+static struct uerr *hand_over(struct injection *in, struct window_state *w, bool *again)
+{
+	*again = !inject_pick_stopped(in, &w->why);
+	return with_calls(in, map_shares, w);
+}
+
+static struct uerr *change_text(struct injection *in, struct window_state *w, bool *again)
 {
 	struct thread *th;
 	struct uerr *err;
@@ -328,15 +339,6 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 		if (err)
 			return err;
 	}
-	if (wants_memory(in)) {
-		*again = !inject_pick_stopped(in, &w->why);
-		err = with_calls(in, map_shares, w);
-		if (err)
-			return err;
-	}
-	err = do_pokes(in);
-	if (err)
-		return err;
 	err = move_threads(in, w);
 	if (err)
 		return err;
@@ -365,9 +367,9 @@ static struct uerr *room_for_threads(struct injection *in, struct window_state *
 	return w->moved && w->is_moved ? NULL : uerr_nomem();
 }
 
-static void count_stop(struct injection *in, struct window_state *w, u64 from)
+static void count_stop(struct injection *in, struct window_state *w)
 {
-	u64 ns = now_ns() - from;
+	u64 ns = now_ns() - in->t.stop_ns;
 	u32 n = 0;
 
 	w->stats.stops++;
@@ -380,12 +382,27 @@ static void count_stop(struct injection *in, struct window_state *w, u64 from)
 		w->stats.nthreads = n;
 }
 
-/* One stop of all threads. */
-static struct uerr *one_stop(struct injection *in, struct window_state *w, bool *again)
+/* Text first, unless an earlier stop has changed it; then what can go. */
+static struct uerr *change(struct injection *in, struct window_state *w, bool *again)
 {
 	cleanup_uerr struct uerr *ignored = NULL;
+	struct uerr *err = in->unmaps.n ? inject_refresh_maps(in) : NULL;
+
+	if (!err)
+		err = room_for_threads(in, w);
+	if (!err && !w->patched) {
+		err = change_text(in, w, again);
+		w->patched = !err;
+	}
+	if (!err && (unmaps_left(in) || patch_wants_give_back(in)))
+		ignored = with_calls(in, clean_up, w);
+	return err;
+}
+
+/* One stop of all threads. */
+static struct uerr *one_stop(struct injection *in, struct window_state *w, stop_fn *fn, bool *again)
+{
 	struct uerr *err;
-	u64 from;
 
 	*again = false;
 	err = tracee_check_alive(&in->t);
@@ -396,19 +413,10 @@ static struct uerr *one_stop(struct injection *in, struct window_state *w, bool 
 		return err;
 	}
 	tracee_hurry(&in->t);
-	from = now_ns();
 	err = tracee_stop_all(&in->t);
-	if (!err && in->unmaps.n)
-		err = inject_refresh_maps(in);
 	if (!err)
-		err = room_for_threads(in, w);
-	if (!err && !w->patched) {
-		err = change(in, w, again);
-		w->patched = !err;
-	}
-	if (!err && (unmaps_left(in) || patch_wants_give_back(in)))
-		ignored = with_calls(in, clean_up, w);
-	count_stop(in, w, from);
+		err = fn(in, w, again);
+	count_stop(in, w);
 	tracee_release(&in->t);
 	tracee_hurry_end(&in->t);
 	return err;
@@ -416,8 +424,8 @@ static struct uerr *one_stop(struct injection *in, struct window_state *w, bool 
 
 /* ----------------------------------------------------------- the commit */
 
-/* Text first: as often as threads are in the way. */
-static struct uerr *run_change(struct injection *in, struct window_state *w)
+/* As often as threads are in the way. */
+static struct uerr *stop_until_done(struct injection *in, struct window_state *w, stop_fn *fn)
 {
 	struct uerr *err = NULL;
 	bool again = true;
@@ -426,8 +434,22 @@ static struct uerr *run_change(struct injection *in, struct window_state *w)
 		uerr_free(err);
 		if (i)
 			nap_ms(i < 5 ? 1u << (i - 1) : 16);
-		err = one_stop(in, w, &again);
+		err = one_stop(in, w, fn, &again);
 	}
+	return err;
+}
+
+/* After an error nothing has changed but ranges that nobody knows of yet. */
+static struct uerr *run_change(struct injection *in, struct window_state *w)
+{
+	struct uerr *err = NULL;
+
+	if (wants_memory(in))
+		err = stop_until_done(in, w, hand_over);
+	if (!err)
+		err = do_pokes(in);
+	if (!err)
+		err = stop_until_done(in, w, change);
 	return err;
 }
 
@@ -440,7 +462,7 @@ static void run_unmaps(struct injection *in, struct window_state *w)
 		cleanup_uerr struct uerr *err = NULL;
 
 		nap_ms(1u << i);
-		err = one_stop(in, w, &again);
+		err = one_stop(in, w, change, &again);
 		if (err)
 			return;
 	}

@@ -88,10 +88,11 @@ struct inject_range {
  * of an exact one is taken. */
 struct uerr *inject_place(struct injection *in, struct inject_range *ranges, size_t n) UERR_MUST_CHECK;
 
-/* In the window: maps FD (borrowed) over the RANGE_MEMFD range at ADDR. */
+/* In a stop ahead of the change of text: maps FD (borrowed) over the RANGE_MEMFD range at ADDR. */
 struct uerr *inject_share(struct injection *in, addr_t addr, u64 size, int fd, bool readonly) UERR_MUST_CHECK;
 
-/* In the window: LEN bytes of LOCAL buffer to a RANGE_PRIVATE address. */
+/* Before any text is changed: LEN bytes of LOCAL buffer to a RANGE_PRIVATE
+ * address of this injection. */
 struct uerr *inject_poke(struct injection *in, addr_t addr, const void *bytes, size_t len) UERR_MUST_CHECK;
 
 /* In the window, before any text is changed: LEN bytes (up to 16, within a page)

@@ -82,6 +82,7 @@ struct injection {
 	struct gadgets gadgets;
 	bool have_gadgets;
 	addr_t batch_code;   /* remote_batch_code in the target, or 0 */
+	bool stray;          /* a thread may be in that still: it got away from us */
 	u64 alone_ns;        /* how long its only thread stood still for inject_place() */
 	bool map_files;      /* /proc/PID/map_files can be opened: no descriptor in the target is needed */
 	struct journal_writer journal;

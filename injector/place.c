@@ -26,24 +26,13 @@
 #include "injector/pun.h"
 
 #define PLACE_TRIES 16
+#define STRAY_TRIES 40
 
 static addr_t start_of_heap(pid_t pid)
 {
-	cleanup_fclose FILE *f = NULL;
-	char path[32], buf[2048], *p;
-	size_t n;
+	u64 at;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	n = fread(buf, 1, sizeof(buf) - 1, f);
-	buf[n] = 0;
-	p = strrchr(buf, ')');
-	/* Field 47; ')' ends field 2. */
-	for (int field = 2; p && field < 47; field++)
-		p = strchr(p + 1, ' ');
-	return p ? strtoull(p, NULL, 10) : 0;
+	return proc_stat_field(pid, 47, &at) ? at : 0;
 }
 
 static u64 stack_limit(pid_t pid)
@@ -348,7 +337,6 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 	cleanup_free int *fds = malloc((n + 1) * sizeof(*fds));
 	struct thread *th = NULL;
 	struct uerr *err;
-	u64 from;
 
 	if (!fds)
 		return uerr_nomem();
@@ -367,14 +355,13 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 	if (!err)
 		err = journal_flush(&in->journal);
 	tracee_hurry(&in->t);
-	from = now_ns();
 	if (!err)
 		err = stop_for_place(in, ranges, n, &th);
 	if (!err)
 		err = map_ranges(in, th, ranges, n, fds);
 	tracee_release(&in->t);
-	if (in->t.threads.n == 1)
-		in->alone_ns = now_ns() - from;
+	if (!err && in->t.threads.n == 1)
+		in->alone_ns = now_ns() - in->t.stop_ns;
 	tracee_hurry_end(&in->t);
 	if (!err)
 		err = share_locally(in, ranges, n, fds);
@@ -413,6 +400,42 @@ static void unmap_placed(struct injection *in, struct thread *th)
 	remote_end(&r);
 }
 
+static bool code_is_empty(struct injection *in)
+{
+	bool empty = true;
+
+	vec_foreach(p, &in->placed) {
+		struct unmap_req u = { .addr = p->addr, .size = p->size, .lo = p->addr, .hi = p->addr + p->size };
+
+		if (p->kind == RANGE_CODE && p->mapped && !p->committed)
+			empty = empty && quiesce_is_empty(in, &u);
+	}
+	return empty;
+}
+
+/* A thread that got away from us in the routine for many calls comes back from
+ * there by itself, but needs it until then. Leaves all threads stopped. */
+static struct uerr *stop_after_stray(struct injection *in, struct thread **th)
+{
+	struct timespec nap = { 0, 25000000 };
+	const char *why;
+	struct uerr *err;
+
+	for (int i = 0; i < STRAY_TRIES; i++) {
+		err = tracee_seize_all(&in->t);
+		if (!err)
+			err = tracee_stop_all(&in->t);
+		if (err)
+			return err;
+		*th = code_is_empty(in) ? inject_pick_stopped(in, &why) : NULL;
+		if (*th)
+			return NULL;
+		tracee_release(&in->t);
+		nanosleep(&nap, NULL);
+	}
+	return uerr_new(UERR_FAILED, "process %d (%s): a thread does not leave our code", in->t.pid, in->t.comm);
+}
+
 void place_undo(struct injection *in)
 {
 	cleanup_uerr struct uerr *err = NULL;
@@ -423,12 +446,12 @@ void place_undo(struct injection *in)
 		any |= p->mapped && !p->committed;
 	if (!any)
 		return;
-	/* Nobody has ever been in there: no text leads to it. */
+	/* Nobody else has ever been in there: no text leads to it. */
 	err = tracee_check_alive(&in->t);
 	if (!err)
 		err = inject_refresh_maps(in);
 	if (!err)
-		err = inject_stop_worker(in, &th);
+		err = in->stray ? stop_after_stray(in, &th) : inject_stop_worker(in, &th);
 	if (!err)
 		unmap_placed(in, th);
 	tracee_release(&in->t);

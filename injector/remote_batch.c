@@ -29,6 +29,7 @@
 /* Cycles that the routine waits for its tracer: a tenth of a second or so. */
 #define WAIT_CYCLES 300000000ull
 #define NAP_NS 20000
+#define NOT_MADE INT64_MIN
 
 /* In the scratch area, behind REMOTE_BATCH_KEEP. */
 struct control {
@@ -38,62 +39,64 @@ struct control {
 };
 _Static_assert(REMOTE_BATCH_KEEP + sizeof(struct control) <= REMOTE_SCRATCH, "room for a batch");
 
-extern const u8 remote_batch_after_syscall[];
+extern const u8 remote_batch_after_syscall[], remote_batch_store[];
 #define AFTER_SYSCALL ((addr_t)(remote_batch_after_syscall - remote_batch_code))
+#define STORE         ((addr_t)(remote_batch_store - remote_batch_code))
 
-/* rbx control, r12 operation, r13d how many, r14 cycles to wait. */
+/* rbp scratch area, rbx control, r12 operation, r13d how many, r15 cycles to wait.
+ * r14: until when. */
 asm(".pushsection .rodata.remote_batch, \"a\", @progbits\n"
-    ".globl remote_batch_code, remote_batch_code_end, remote_batch_after_syscall\n"
-    ".hidden remote_batch_code, remote_batch_code_end, remote_batch_after_syscall\n"
+    ".globl remote_batch_code, remote_batch_code_end, remote_batch_after_syscall, remote_batch_store\n"
+    ".hidden remote_batch_code, remote_batch_code_end, remote_batch_after_syscall, remote_batch_store\n"
+    ".macro now_in_rax\n"
+    "	rdtsc\n"
+    "	shl	$32, %rdx\n"
+    "	or	%rdx, %rax\n"
+    ".endm\n"
     "remote_batch_code:\n"
-    "	mov	(%r12), %rax\n"
-    "	mov	8(%r12), %rdi\n"
+    "	now_in_rax\n"
+    "	lea	(%rax, %r15), %r14\n"
+    "1:	mov	8(%r12), %rdi\n"
     "	mov	16(%r12), %rsi\n"
     "	mov	24(%r12), %rdx\n"
     "	mov	32(%r12), %r10\n"
     "	mov	40(%r12), %r8\n"
     "	mov	48(%r12), %r9\n"
+    "	movzwl	4(%r12), %ecx\n"
+    "	and	$0x7fff, %ecx\n"
+    "	jz	2f\n"
+    "	movslq	(%rbp, %rcx), %rdi\n"
+    "2:	movzwl	6(%r12), %ecx\n"
+    "	test	%ecx, %ecx\n"
+    "	jz	3f\n"
+    "	movslq	(%rbp, %rcx), %r8\n"
+    "3:	mov	(%r12), %eax\n"
     "	syscall\n"
     "remote_batch_after_syscall:\n"
-    "	mov	%rax, 56(%r12)\n"
-    "	cmp	$-4095, %rax\n"
-    "	jae	2f\n"
-    "	add	$64, %r12\n"
-    "	dec	%r13d\n"
-    "	jnz	remote_batch_code\n"
-    "2:	movq	$1, (%rbx)\n"
-    "	rdtsc\n"
-    "	shl	$32, %rdx\n"
-    "	or	%rdx, %rax\n"
-    "	add	%rax, %r14\n"
-    "1:	pause\n"
-    "	rdtsc\n"
-    "	shl	$32, %rdx\n"
-    "	or	%rdx, %rax\n"
+    "	cmp	$-11, %rax\n" /* EAGAIN */
+    "	jne	remote_batch_store\n"
+    "	testb	$0x80, 5(%r12)\n" /* REMOTE_RETRY */
+    "	jz	remote_batch_store\n"
+    "	pause\n"
+    "	now_in_rax\n"
     "	cmp	%r14, %rax\n"
     "	jb	1b\n"
+    "	mov	$-11, %rax\n"
+    "remote_batch_store:\n"
+    "	mov	%rax, 56(%r12)\n"
+    "	add	$64, %r12\n"
+    "	dec	%r13d\n"
+    "	jnz	1b\n"
+    "	movq	$1, (%rbx)\n"
+    "	now_in_rax\n"
+    "	lea	(%rax, %r15), %r14\n"
+    "4:	pause\n"
+    "	now_in_rax\n"
+    "	cmp	%r14, %rax\n"
+    "	jb	4b\n"
     "	ret\n" /* into rt_sigreturn */
     "remote_batch_code_end:\n"
     ".popsection\n");
-
-#define NOT_MADE INT64_MIN
-
-static struct uerr *one_by_one(struct remote *r, struct remote_op *ops, size_t n, size_t *done)
-{
-	struct uerr *err = NULL;
-
-	*done = 0;
-	while (*done < n && !err) {
-		struct remote_op *op = &ops[*done];
-
-		err = remote_call(r, (long)op->nr, op->args, &op->ret);
-		if (!err)
-			++*done;
-		if (!err && remote_failed(op->ret))
-			break;
-	}
-	return err;
-}
 
 static bool is_intact(struct remote *r, addr_t code)
 {
@@ -104,49 +107,60 @@ static bool is_intact(struct remote *r, addr_t code)
 }
 
 /* A while, or until the end of EOF_FD: true. */
-static bool await_eof(int eof_fd)
+static bool await_eof(struct tracee *t, int eof_fd)
 {
+	u64 until = t->polls ? now_ns() + TRACEE_POLL_NS : 0;
 	struct timespec ts = { 0, NAP_NS };
 	struct pollfd p = { eof_fd, POLLIN, 0 };
 
-	if (eof_fd >= 0)
-		return poll(&p, 1, 1) > 0;
-	nanosleep(&ts, NULL);
-	return false;
+	if (eof_fd < 0) {
+		nanosleep(&ts, NULL);
+		return false;
+	}
+	while (t->polls) { /* as tracee_wait() does */
+		if (poll(&p, 1, 0) > 0)
+			return true;
+		t->polls = now_ns() < until;
+	}
+	return poll(&p, 1, 1) > 0;
+}
+
+/* Stops on the way (signals that cannot be blocked, job control) are passed by;
+ * false with errno when the thread is gone, or the time is over. */
+static bool goes_on(struct remote *r)
+{
+	int status;
+	pid_t got = waitpid(r->th->tid, &status, __WALL | WNOHANG);
+
+	if (got == r->th->tid && WIFSTOPPED(status)) {
+		if (ptrace(PTRACE_CONT, r->th->tid, 0, status >> 16 ? 0 : WSTOPSIG(status)))
+			return false;
+	} else if (got) {
+		errno = ESRCH;
+		return false;
+	}
+	if (now_ns() > r->t->deadline_ns) {
+		errno = ETIMEDOUT;
+		return false;
+	}
+	return true;
 }
 
 /* Until the routine has said that it is done, or has closed what only its last
- * call closes. Stops on the way (signals that
- * cannot be blocked, job control) are passed by. */
+ * call closes. */
 static bool await_done(struct remote *r, addr_t flag, int eof_fd)
 {
 	u64 done = 0;
-	int status;
 
-	for (;;) {
-		pid_t got;
-
-		if (await_eof(eof_fd))
+	do {
+		if (await_eof(r->t, eof_fd))
 			return true;
 		if (remote_read(r->t, flag, &done, sizeof(done)))
 			done = 0;
 		if (done)
 			return true;
-		got = waitpid(r->th->tid, &status, __WALL | WNOHANG);
-		if (got == r->th->tid && WIFSTOPPED(status)) {
-			int sig = status >> 16 ? 0 : WSTOPSIG(status);
-
-			if (ptrace(PTRACE_CONT, r->th->tid, 0, sig))
-				return false;
-		} else if (got) {
-			errno = ESRCH;
-			return false;
-		}
-		if (now_ns() > r->t->deadline_ns) {
-			errno = ETIMEDOUT;
-			return false;
-		}
-	}
+	} while (goes_on(r));
+	return false;
 }
 
 static struct uerr *lost(struct remote *r)
@@ -162,29 +176,67 @@ static struct uerr *lost(struct remote *r)
 	return uerr_new(UERR_NO_TARGET, "process %d (%s): thread %d is gone", r->t->pid, r->t->comm, r->th->tid);
 }
 
-static struct uerr *run_batch(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd)
+/* ------------------------------------------------------------ in parts */
+
+static addr_t control(const struct remote *r)
 {
-	addr_t at = r->scratch + REMOTE_BATCH_KEEP;
-	addr_t ops_at = at + offsetof(struct control, ops);
+	return r->scratch + REMOTE_BATCH_KEEP;
+}
+
+static addr_t op_addr(const struct remote *r, size_t i)
+{
+	return control(r) + offsetof(struct control, ops) + i * sizeof(struct remote_op);
+}
+
+bool remote_batch_possible(struct remote *r, addr_t code)
+{
+	return is_intact(r, code);
+}
+
+struct uerr *remote_batch_start(struct remote *r, addr_t code, struct remote_op *ops, size_t n)
+{
 	struct user_regs_struct regs = r->saved;
 	struct uerr *err;
 	u64 zero = 0;
 
 	for (size_t i = 0; i < n; i++)
 		ops[i].ret = NOT_MADE;
-	if (remote_write(r->t, at, &zero, sizeof(zero)) || remote_write(r->t, ops_at, ops, n * sizeof(*ops)))
+	if (remote_write(r->t, control(r), &zero, sizeof(zero)) ||
+	    remote_write(r->t, op_addr(r, 0), ops, n * sizeof(*ops)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to its stack", r->t->pid, r->t->comm);
-	regs.rbx = at;
-	regs.r12 = ops_at;
+	regs.rbp = r->scratch;
+	regs.rbx = control(r);
+	regs.r12 = op_addr(r, 0);
 	regs.r13 = n;
-	regs.r14 = WAIT_CYCLES;
+	regs.r15 = WAIT_CYCLES;
 	err = remote_go(r, code, &regs);
 	if (err)
 		return err;
 	tracee_set_deadline(r->t, r->t->timeout_ms);
-	if (ptrace(PTRACE_CONT, r->th->tid, 0, 0) || !await_done(r, at, eof_fd) || !remote_halt(r))
-		return lost(r);
-	if (ptrace(PTRACE_GETREGS, r->th->tid, 0, &regs))
+	return ptrace(PTRACE_CONT, r->th->tid, 0, 0) ? lost(r) : NULL;
+}
+
+bool remote_batch_await(struct remote *r, size_t i, s64 *ret)
+{
+	addr_t at = op_addr(r, i) + offsetof(struct remote_op, ret);
+	u64 until = now_ns() + TRACEE_POLL_NS;
+	struct timespec ts = { 0, NAP_NS };
+
+	do {
+		if (!remote_read(r->t, at, ret, sizeof(*ret)) && *ret != NOT_MADE)
+			return true;
+		if (!r->t->polls)
+			nanosleep(&ts, NULL);
+		r->t->polls = r->t->polls && now_ns() < until;
+	} while (goes_on(r));
+	return false;
+}
+
+struct uerr *remote_batch_finish(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd)
+{
+	struct user_regs_struct regs;
+
+	if (!await_done(r, control(r), eof_fd) || !remote_halt(r) || ptrace(PTRACE_GETREGS, r->th->tid, 0, &regs))
 		return lost(r);
 	if (regs.rip - code >= remote_batch_code_size()) {
 		/* We slept too long; it has returned, and its stack is its own. */
@@ -193,52 +245,37 @@ static struct uerr *run_batch(struct remote *r, addr_t code, struct remote_op *o
 		return uerr_new(UERR_FAILED, "process %d (%s): thread %d did not wait for us", r->t->pid, r->t->comm,
 				r->th->tid);
 	}
-	if (remote_read(r->t, ops_at, ops, n * sizeof(*ops)))
+	if (remote_read(r->t, op_addr(r, 0), ops, n * sizeof(*ops)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", r->t->pid, r->t->comm);
 	/* Halted between the close that we saw the end of and the store. */
-	if (eof_fd >= 0 && regs.rip == code + AFTER_SYSCALL)
-		ops[n - 1].ret = 0;
+	if (eof_fd >= 0 && regs.r13 == 1 && regs.rip >= code + AFTER_SYSCALL && regs.rip <= code + STORE)
+		ops[n - 1].ret = (s64)regs.rax;
 	return NULL;
 }
 
-static size_t count_made(const struct remote_op *ops, size_t n)
-{
-	size_t i = 0;
+/* ------------------------------------------------------------ together */
 
-	while (i < n && ops[i].ret != NOT_MADE)
-		i++;
-	return i;
-}
-
-struct uerr *remote_batch(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd, size_t *done)
+static struct uerr *one_by_one(struct remote *r, struct remote_op *ops, size_t n)
 {
 	struct uerr *err = NULL;
-	size_t k, made;
 
-	*done = 0;
-	if (n < 2 || !is_intact(r, code))
-		return one_by_one(r, ops, n, done);
-	while (*done < n && !err) {
-		k = n - *done < REMOTE_BATCH_MAX ? n - *done : REMOTE_BATCH_MAX;
-		err = run_batch(r, code, ops + *done, k, *done + k == n ? eof_fd : -1);
-		if (err)
-			break;
-		made = count_made(ops + *done, k);
-		*done += made;
-		if (!made || remote_failed(ops[*done - 1].ret))
-			break;
-	}
+	for (size_t i = 0; i < n && !err; i++)
+		err = remote_call(r, (long)ops[i].nr, ops[i].args, &ops[i].ret);
 	return err;
 }
 
-struct uerr *remote_batch_all(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd)
+struct uerr *remote_batch(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd)
 {
 	struct uerr *err = NULL;
+	size_t k;
 
-	for (size_t i = 0, done; i < n && !err; i += done) {
-		err = remote_batch(r, code, ops + i, n - i, eof_fd, &done);
-		if (!done)
-			break;
+	if (n < 2 || !is_intact(r, code))
+		return one_by_one(r, ops, n);
+	for (size_t i = 0; i < n && !err; i += k) {
+		k = n - i < REMOTE_BATCH_MAX ? n - i : REMOTE_BATCH_MAX;
+		err = remote_batch_start(r, code, ops + i, k);
+		if (!err)
+			err = remote_batch_finish(r, code, ops + i, k, i + k == n ? eof_fd : -1);
 	}
 	return err;
 }

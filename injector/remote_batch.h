@@ -21,25 +21,34 @@ struct remote_op {
 };
 _Static_assert(sizeof(struct remote_op) == 64, "the routine steps by 64");
 
+#define REMOTE_OP(nr, ...) ((struct remote_op){ (nr), { __VA_ARGS__ }, 0 })
+
+/* For the routine alone, or'ed into nr: the first or the fifth argument is the
+ * int at this offset of the scratch area, where an earlier call has put it; the
+ * call is made again as long as it returns -EAGAIN, for a tenth of a second. */
+#define REMOTE_INT_1ST(offset) ((u64)(offset) << 32)
+#define REMOTE_INT_5TH(offset) ((u64)(offset) << 48)
+#define REMOTE_RETRY           (1ull << 47)
+
 #define REMOTE_BATCH_MAX 88u /* operations that fit behind REMOTE_BATCH_KEEP; more go in turns */
+#define REMOTE_BATCH_KEEP 2048u /* bytes of the scratch area that stay the caller's */
 
-/* Makes the calls OPS[n] in order, up to the first that fails, and stores what
- * each returned; *done is how many were made. CODE is where the routine lies in
- * the target, or 0: then one by one. EOF_FD, or -1, is a socket of ours that the
- * last of them brings to its end: its word that it is done. The first
- * REMOTE_BATCH_KEEP bytes of the scratch area stay as they are. An error means
- * that the thread is gone or got away. */
-#define REMOTE_BATCH_KEEP 2048u
-struct uerr *remote_batch(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd,
-			  size_t *done) UERR_MUST_CHECK;
+/* Makes the calls OPS[n] in order and stores what each returned, failed or not.
+ * CODE is where the routine lies in the target, or 0: then one by one. EOF_FD, or
+ * -1, is a socket of ours that the last of them brings to its end: its word that
+ * it is done. An error means that the thread is gone or got away. */
+struct uerr *remote_batch(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd) UERR_MUST_CHECK;
 
-/* All of them, whatever each returns. */
-struct uerr *remote_batch_all(struct remote *r, addr_t code, struct remote_op *ops, size_t n,
-			      int eof_fd) UERR_MUST_CHECK;
+/* The same in parts, of up to REMOTE_BATCH_MAX, for a caller who has something to
+ * do meanwhile: is the routine there, begin, wait for what call I returns (false:
+ * it does not come to it), the end. If we die, the thread makes all calls. */
+bool remote_batch_possible(struct remote *r, addr_t code);
+struct uerr *remote_batch_start(struct remote *r, addr_t code, struct remote_op *ops, size_t n) UERR_MUST_CHECK;
+bool remote_batch_await(struct remote *r, size_t i, s64 *ret);
+struct uerr *remote_batch_finish(struct remote *r, addr_t code, struct remote_op *ops, size_t n,
+				 int eof_fd) UERR_MUST_CHECK;
 
 static inline bool remote_failed(s64 ret)
 {
 	return ret < 0 && ret > -4096;
 }
-
-#define REMOTE_OP(nr, ...) ((struct remote_op){ (nr), { __VA_ARGS__ }, 0 })

@@ -10,13 +10,14 @@
  *	 rsp at the stop ─▶ ┌───────────────────────────┐
  *	                    │ red zone, 128 bytes       │
  *	                    ├───────────────────────────┤
+ *	                    │ scratch for arguments     │
+ *	                    ├───────────────────────────┤
  *	                    │ xsave area (FPU, vectors) │
  *	                    ├───────────────────────────┤
  *	                    │ ucontext: registers, mask │
  *	                    │ address of rt_sigreturn ──┼─▶ mov $15,%eax; syscall
- *	 rsp in the call ─▶ ├───────────────────────────┤
- *	 rbp (for a leave)  │ scratch for arguments     │
- *	                    └───────────────────────────┘
+ *	 rsp in the call ─▶ └───────────────────────────┘
+ *	 rbp (for a leave): 8 below
  *	 rip in the call ─▶ vdso: syscall; xor …; ret
  *
  * Then SETREGS, which is atomic, and only then the signal mask (all blocked but
@@ -25,7 +26,9 @@
  * back registers, vector state and mask. On the way out the order is reversed:
  * first the mask, then the registers; were it the other way round, a death in
  * between would leave the thread at its own instruction with all signals
- * blocked for good. (A mask that is still seen blocked some milliseconds after
+ * blocked for good. (A death between the two on the way in leaves a call that
+ * signals interrupt; their frames grow downwards from rsp, and what the call
+ * needs lies above. A mask that is still seen blocked some milliseconds after
  * a kill is that of a thread which has not run since: it waits for a CPU.)
  *
  * rt_sigreturn also sets the alternate signal stack, which a tracer cannot
@@ -311,17 +314,17 @@ static struct uerr *write_frame(struct remote *r)
 				t->comm, r->th->tid);
 	xlen = iov.iov_len;
 	finish_xstate(xs, &xlen);
-	fpstate = (back.rsp - RED_ZONE - xlen - 4) & ~63ull;
+	r->scratch = (back.rsp - RED_ZONE - REMOTE_SCRATCH) & ~63ull;
+	fpstate = (r->scratch - xlen - 4) & ~63ull;
 	/* As at a handler's entry: rsp + 8 is a multiple of 16. */
 	r->frame = ((fpstate - sizeof(f)) & ~15ull) - 8;
-	r->scratch = (r->frame - 64 - REMOTE_SCRATCH) & ~63ull;
-	r->saved_len = back.rsp - RED_ZONE - r->scratch;
+	r->saved_len = back.rsp - RED_ZONE - r->frame;
 	arch_apply_restart(&back);
 	fill_frame(&f, &back, r->g.sigreturn, r->saved_mask, fpstate);
 	r->saved_stack = malloc(r->saved_len);
 	if (!r->saved_stack)
 		return uerr_nomem();
-	if (remote_read(t, r->scratch, r->saved_stack, r->saved_len) || remote_write(t, fpstate, xs, xlen + 4) ||
+	if (remote_read(t, r->frame, r->saved_stack, r->saved_len) || remote_write(t, fpstate, xs, xlen + 4) ||
 	    remote_write(t, r->frame, &f, sizeof(f)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to the stack of thread %d", t->pid,
 				t->comm, r->th->tid);
@@ -481,7 +484,7 @@ void remote_end(struct remote *r)
 	if (back_to_event_stop(r)) {
 		ptrace(PTRACE_SETSIGMASK, th->tid, sizeof(r->saved_mask), &r->saved_mask);
 		thread_set_regs(th, &r->saved);
-		remote_write(r->t, r->scratch, r->saved_stack, r->saved_len);
+		remote_write(r->t, r->frame, r->saved_stack, r->saved_len);
 	} else {
 		th->stopped = false; /* gone, or returns by itself */
 	}

@@ -47,9 +47,9 @@ _Static_assert(sizeof(struct message) < REMOTE_SCRATCH, "room for a message");
 
 /* Takes a copy of descriptor REMOTE_FD. A leader that has exited has none any
  * more: then through a live thread (Linux 6.9). */
-static struct uerr *fetch_fd(struct injection *in, s64 remote_fd, int *ret)
+static struct uerr *fetch_fd(struct injection *in, const struct remote *r, s64 remote_fd, int *ret)
 {
-	pid_t tid = tracee_live_tid(&in->t);
+	pid_t tid = r->th->tid == in->t.pid ? in->t.pid : tracee_live_tid(&in->t);
 	cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, tid, tid == in->t.pid ? 0 : PIDFD_THREAD);
 	int fd;
 
@@ -107,7 +107,7 @@ struct uerr *share_make_memfd(struct injection *in, struct remote *r, u64 size, 
 	if (got < 0)
 		return refused(in, got, "memfd_create");
 	*remote_fd = got;
-	err = fetch_fd(in, got, &fd);
+	err = fetch_fd(in, r, got, &fd);
 	if (!err && (ftruncate(fd, (off_t)size) || fcntl(fd, F_ADD_SEALS, SEALS)))
 		err = uerr_errno(errno, "memfd of %lu KiB", size / 1024);
 	if (err)
@@ -137,6 +137,16 @@ static struct uerr *send_fds(int sock, const struct share *shares, size_t n)
 	return NULL;
 }
 
+/* A message to be received at AT in the target. */
+static void prepare_receive(struct message *m, addr_t at)
+{
+	m->iov = (struct iovec){ (void *)(at + offsetof(struct message, byte)), 1 };
+	m->h = (struct msghdr){ .msg_iov = (void *)(at + offsetof(struct message, iov)), .msg_iovlen = 1,
+				.msg_control = (void *)(at + offsetof(struct message, control)),
+				.msg_controllen = sizeof(m->control) };
+	memset(m->control, 0xff, sizeof(m->control));
+}
+
 /* Receives into FDS[*n], in the target. */
 static struct uerr *receive_fds(struct injection *in, struct remote *r, s64 sock, int *fds, size_t *n)
 {
@@ -146,10 +156,7 @@ static struct uerr *receive_fds(struct injection *in, struct remote *r, s64 sock
 	struct uerr *err;
 	s64 got;
 
-	m.iov = (struct iovec){ (void *)(at + offsetof(struct message, byte)), 1 };
-	m.h = (struct msghdr){ .msg_iov = (void *)(at + offsetof(struct message, iov)), .msg_iovlen = 1,
-			       .msg_control = (void *)(at + offsetof(struct message, control)),
-			       .msg_controllen = sizeof(m.control) };
+	prepare_receive(&m, at);
 	if (remote_write(&in->t, at, &m, sizeof(m)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to its stack", in->t.pid, in->t.comm);
 	err = REMOTE_CALL(r, &got, SYS_recvmsg, (u64)sock, at, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -220,7 +227,7 @@ static struct uerr *map_and_close(struct injection *in, struct remote *r, const 
 		ops[k++] = REMOTE_OP(SYS_close, (u64)pair->theirs[0]);
 		pair->theirs[0] = -1;
 	}
-	err = remote_batch_all(r, in->batch_code, ops, k, last ? pair->ours : -1);
+	err = remote_batch(r, in->batch_code, ops, k, last ? pair->ours : -1);
 	for (size_t i = 0; i < nmaps && !err; i++)
 		if (remote_failed(ops[i].ret))
 			err = uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
@@ -251,11 +258,11 @@ static struct uerr *pass_batch(struct injection *in, struct remote *r, struct pa
 	return map_and_close(in, r, shares, *done, fds, got, pair, last && got == n);
 }
 
-static struct uerr *pass_all(struct injection *in, struct remote *r, struct pair *pair)
+static struct uerr *pass_all(struct injection *in, struct remote *r, struct pair *pair, size_t from)
 {
 	struct uerr *err = NULL;
 
-	for (size_t i = 0, done; i < in->shares.n && !err; i += done) {
+	for (size_t i = from, done; i < in->shares.n && !err; i += done) {
 		size_t left = in->shares.n - i;
 
 		err = pass_batch(in, r, pair, &in->shares.data[i], left < BATCH ? left : BATCH, left <= BATCH, &done);
@@ -263,13 +270,13 @@ static struct uerr *pass_all(struct injection *in, struct remote *r, struct pair
 	return err;
 }
 
-static u64 socket_inode(struct injection *in, int remote_fd)
+static u64 socket_inode(const struct remote *r, int remote_fd)
 {
 	char path[64], link[64];
 	u64 inode = 0;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", in->t.pid, tracee_live_tid(&in->t), remote_fd);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", r->th->tgid, r->th->tid, remote_fd);
 	n = readlink(path, link, sizeof(link) - 1);
 	link[n < 0 ? 0 : n] = 0;
 	return sscanf(link, "socket:[%lu]", &inode) == 1 ? inode : 0;
@@ -277,9 +284,9 @@ static u64 socket_inode(struct injection *in, int remote_fd)
 
 /* From here on, whoever comes after us can find and close them. Between the
  * pair's making and this record a worker may die (docs/limits.md). */
-static struct uerr *journal_pair(struct injection *in, const int pair[2])
+static struct uerr *journal_pair(struct injection *in, const struct remote *r, const int pair[2])
 {
-	u64 inodes[2] = { socket_inode(in, pair[0]), socket_inode(in, pair[1]) };
+	u64 inodes[2] = { socket_inode(r, pair[0]), socket_inode(r, pair[1]) };
 
 	if (in->journal.fd < 0)
 		return NULL;
@@ -296,14 +303,14 @@ static struct uerr *close_pair(struct injection *in, struct remote *r, const str
 	for (int i = 0; i < 2; i++)
 		if (pair->theirs[i] >= 0)
 			ops[n++] = REMOTE_OP(SYS_close, (u64)pair->theirs[i]);
-	return remote_batch_all(r, in->batch_code, ops, n, -1);
+	return remote_batch(r, in->batch_code, ops, n, -1);
 }
 
 static struct uerr *map_private(struct injection *in, struct remote *r)
 {
 	struct remote_op ops[PRIVATE_OPS];
 	size_t n = private_ops(in, ops, PRIVATE_OPS);
-	struct uerr *err = remote_batch_all(r, in->batch_code, ops, n, -1);
+	struct uerr *err = remote_batch(r, in->batch_code, ops, n, -1);
 
 	for (size_t i = 0; i < n && !err; i++)
 		if (remote_failed(ops[i].ret))
@@ -312,14 +319,114 @@ static struct uerr *map_private(struct injection *in, struct remote *r)
 	return err;
 }
 
-struct uerr *share_map_all(struct injection *in, struct remote *r)
+/* ------------------------------------------------- all by the routine */
+
+/* The scratch area of a hand-over. Until they are filled there, both ends of the
+ * pair and the descriptors in the message are -1, which no call takes. */
+struct hand_over {
+	struct message m;
+	int pair[2];
+};
+_Static_assert(sizeof(struct hand_over) <= REMOTE_BATCH_KEEP, "room beside a batch");
+#define PAIR_AT(i) (offsetof(struct hand_over, pair) + (i) * sizeof(int))
+#define FD_AT(i)   (offsetof(struct hand_over, m.control) + CMSG_LEN(0) + (i) * sizeof(int))
+#define FIRST_MAP 2
+
+/* Makes a pair, waits for what we send, maps N of it, closes everything. All of
+ * it is written down beforehand: if we die, the thread goes through with it. */
+static size_t hand_over_ops(struct injection *in, addr_t at, const struct share *shares, size_t n, bool last,
+			    struct remote_op *ops)
+{
+	size_t k = 0;
+
+	ops[k++] = REMOTE_OP(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, at + PAIR_AT(0));
+	ops[k++] = REMOTE_OP(SYS_recvmsg | REMOTE_INT_1ST(PAIR_AT(0)) | REMOTE_RETRY, 0, at,
+			     MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	for (size_t i = 0; i < n; i++) {
+		ops[k] = map_op(&shares[i], -1);
+		ops[k++].nr |= REMOTE_INT_5TH(FD_AT(i));
+	}
+	if (last)
+		k += private_ops(in, ops + k, PRIVATE_OPS);
+	for (size_t i = 0; i < n; i++)
+		ops[k++] = REMOTE_OP(SYS_close | REMOTE_INT_1ST(FD_AT(i)));
+	ops[k++] = REMOTE_OP(SYS_close | REMOTE_INT_1ST(PAIR_AT(1)));
+	ops[k++] = REMOTE_OP(SYS_close | REMOTE_INT_1ST(PAIR_AT(0)));
+	return k;
+}
+
+/* What we do while the thread waits: take its second end, send. */
+static struct uerr *serve(struct injection *in, struct remote *r, const struct share *shares, size_t n, int *ours)
+{
+	struct uerr *err;
+	int theirs;
+	s64 got;
+
+	if (!remote_batch_await(r, 0, &got) || got)
+		return NULL; /* told when all is over */
+	if (remote_read(&in->t, r->scratch + PAIR_AT(1), &theirs, sizeof(theirs)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
+	err = fetch_fd(in, r, theirs, ours);
+	return err ? err : send_fds(*ours, shares, n);
+}
+
+/* *done: how many of SHARES[n] are mapped now; fewer when the target has not
+ * enough free descriptors for all of them at once. */
+static struct uerr *hand_over_batch(struct injection *in, struct remote *r, const struct share *shares, size_t n,
+				    bool last, size_t *done)
+{
+	struct remote_op ops[2 * BATCH + 4 + PRIVATE_OPS];
+	size_t k = hand_over_ops(in, r->scratch, shares, n, last, ops);
+	struct hand_over h = { .pair = { -1, -1 } };
+	cleanup_close int ours = -1;
+	struct uerr *err, *err2;
+
+	prepare_receive(&h.m, r->scratch);
+	if (remote_write(&in->t, r->scratch, &h, sizeof(h)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to its stack", in->t.pid, in->t.comm);
+	err = remote_batch_start(r, in->batch_code, ops, k);
+	if (err)
+		return err;
+	err = serve(in, r, shares, n, &ours);
+	err2 = remote_batch_finish(r, in->batch_code, ops, k, ours);
+	if (err || err2)
+		return first_error(err, err2);
+	if (ops[0].ret < 0)
+		return refused(in, ops[0].ret, "socketpair");
+	if (ops[1].ret < 0)
+		return refused(in, ops[1].ret, "recvmsg");
+	for (*done = 0; *done < n && ops[FIRST_MAP + *done].ret != -EBADF; ++*done)
+		if (remote_failed(ops[FIRST_MAP + *done].ret))
+			return uerr_errno((int)-ops[FIRST_MAP + *done].ret, "process %d (%s): cannot map memory",
+					  in->t.pid, in->t.comm);
+	return NULL;
+}
+
+/* Until a batch does not come through whole: then *done is less than all. */
+static struct uerr *hand_over(struct injection *in, struct remote *r, size_t *done)
+{
+	struct uerr *err = NULL;
+	size_t left, want, got;
+
+	for (*done = 0; *done < in->shares.n && !err; *done += got) {
+		left = in->shares.n - *done;
+		want = left < BATCH ? left : BATCH;
+		err = hand_over_batch(in, r, &in->shares.data[*done], want, left <= BATCH, &got);
+		if (err || got < want)
+			break;
+	}
+	return err;
+}
+
+/* ------------------------------------------------------------ together */
+
+/* SHARES from number FROM on, call by call. */
+static struct uerr *pass_from(struct injection *in, struct remote *r, size_t from)
 {
 	struct pair pair = { -1, { -1, -1 } };
 	struct uerr *err;
 	s64 got;
 
-	if (!in->shares.n)
-		return map_private(in, r);
 	err = REMOTE_CALL(r, &got, SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->scratch);
 	if (err)
 		return err;
@@ -327,11 +434,11 @@ struct uerr *share_map_all(struct injection *in, struct remote *r)
 		return refused(in, got, "socketpair");
 	if (remote_read(&in->t, r->scratch, pair.theirs, sizeof(pair.theirs)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
-	err = journal_pair(in, pair.theirs);
+	err = journal_pair(in, r, pair.theirs);
 	if (!err)
-		err = fetch_fd(in, pair.theirs[1], &pair.ours);
+		err = fetch_fd(in, r, pair.theirs[1], &pair.ours);
 	if (!err)
-		err = pass_all(in, r, &pair);
+		err = pass_all(in, r, &pair, from);
 	if (r->active)
 		err = first_error(err, close_pair(in, r, &pair));
 	if (pair.ours >= 0)
@@ -339,4 +446,16 @@ struct uerr *share_map_all(struct injection *in, struct remote *r)
 	/* Written with what the commit says afterwards. */
 	journal_sockets(&in->journal, (const u64[2]){});
 	return err;
+}
+
+struct uerr *share_map_all(struct injection *in, struct remote *r)
+{
+	struct uerr *err = NULL;
+	size_t done = 0;
+
+	if (!in->shares.n)
+		return map_private(in, r);
+	if (remote_batch_possible(r, in->batch_code))
+		err = hand_over(in, r, &done);
+	return err || done == in->shares.n ? err : pass_from(in, r, done);
 }

@@ -95,11 +95,13 @@ bool task_status_read(pid_t pid, pid_t tid, struct task_status *ret)
 	return true;
 }
 
-bool proc_starttime(pid_t pid, u64 *starttime, bool *kthread)
+#define STAT_FLAGS     9
+#define STAT_STARTTIME 22
+
+bool proc_stat_field(pid_t pid, int field, u64 *ret)
 {
 	cleanup_close int fd = -1;
-	unsigned long long flags = 0, start = 0;
-	char path[32], buf[1024], *p;
+	char path[32], buf[2048], *p;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
@@ -107,11 +109,22 @@ bool proc_starttime(pid_t pid, u64 *starttime, bool *kthread)
 	if (fd < 0 || (n = read(fd, buf, sizeof(buf) - 1)) <= 0)
 		return false;
 	buf[n] = 0;
-	p = strrchr(buf, ')'); /* the name may hold anything */
-	if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %llu %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-			 &flags, &start) != 2)
+	/* The name, which is field 2, may hold anything. */
+	p = strrchr(buf, ')');
+	for (int at = 2; p && at < field; at++)
+		p = strchr(p + 1, ' ');
+	if (!p)
 		return false;
-	*starttime = start;
+	*ret = strtoull(p, NULL, 10);
+	return true;
+}
+
+bool proc_starttime(pid_t pid, u64 *starttime, bool *kthread)
+{
+	u64 flags;
+
+	if (!proc_stat_field(pid, STAT_STARTTIME, starttime) || !proc_stat_field(pid, STAT_FLAGS, &flags))
+		return false;
 	if (kthread)
 		*kthread = flags & 0x00200000; /* PF_KTHREAD */
 	return true;
@@ -181,10 +194,25 @@ static void clear_deadline(struct tracee *t)
 		timer_settime(t->timer, 0, &its, NULL);
 }
 
+/* Waits for TH's next report. In a hurry it is looked for a while first: a CPU
+ * that is left goes to sleep, and wakes later than the report comes. Once that
+ * was in vain, the thread may be waiting for this very CPU. */
+static pid_t wait_report(struct tracee *t, struct thread *th, int *status)
+{
+	u64 until = t->polls ? now_ns() + TRACEE_POLL_NS : 0;
+	pid_t r = 0;
+
+	while (t->polls && !r) {
+		r = waitpid(th->tid, status, __WALL | WNOHANG);
+		t->polls = r || now_ns() < until;
+	}
+	return r ? r : waitpid(th->tid, status, __WALL | (t->has_timer ? 0 : WNOHANG));
+}
+
 bool tracee_wait(struct tracee *t, struct thread *th, int *status)
 {
 	for (;;) {
-		pid_t r = waitpid(th->tid, status, __WALL | (t->has_timer ? 0 : WNOHANG));
+		pid_t r = wait_report(t, th, status);
 
 		if (r == th->tid) {
 			if (!WIFEXITED(*status) && !WIFSIGNALED(*status))
@@ -573,6 +601,8 @@ static struct uerr *stop_range(struct tracee *t, size_t from, size_t n)
 {
 	struct uerr *err = NULL;
 
+	if (!from)
+		t->stop_ns = now_ns();
 	for (size_t i = from; i < n; i++)
 		if (t->threads.data[i].seized && !t->threads.data[i].stopped)
 			ptrace(PTRACE_INTERRUPT, t->threads.data[i].tid, 0, 0);
@@ -619,6 +649,7 @@ struct uerr *tracee_stop_one(struct tracee *t, struct thread *th)
 	if (th->gone || th->stopped)
 		return NULL;
 	tracee_set_deadline(t, t->timeout_ms);
+	t->stop_ns = now_ns();
 	ptrace(PTRACE_INTERRUPT, th->tid, 0, 0);
 	uerr = wait_stop(t, i);
 	clear_deadline(t);
@@ -679,6 +710,7 @@ void tracee_hurry(struct tracee *t)
 	    sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &fifo))
 		t->sched_policy = -1;
 	t->sched_prio = p.sched_priority;
+	t->polls = true;
 }
 
 void tracee_hurry_end(struct tracee *t)
@@ -688,6 +720,7 @@ void tracee_hurry_end(struct tracee *t)
 	if (t->sched_policy >= 0)
 		sched_setscheduler(0, t->sched_policy, &p);
 	t->sched_policy = -1;
+	t->polls = false;
 }
 
 /* ---------------------------------------------------------------- opening */

@@ -36,6 +36,8 @@ struct proc {
 	int task_fd; /* /proc/PID/task */
 };
 
+#define TRACEE_POLL_NS 200000
+
 struct tracee {
 	pid_t pid;
 	char comm[20];
@@ -50,6 +52,8 @@ struct tracee {
 	u64 deadline_ns;     /* of the wait now going on */
 	timer_t timer;       /* interrupts a wait that takes too long */
 	bool has_timer;
+	u64 stop_ns;         /* when the first thread was told to stop, of the stop now going on or the last */
+	bool polls;          /* waits look for TRACEE_POLL_NS before they sleep */
 	int sched_policy;    /* to be restored after a window; -1 not changed */
 	int sched_prio;
 };
@@ -109,3 +113,4 @@ struct task_status {
 };
 bool task_status_read(pid_t pid, pid_t tid, struct task_status *ret);
 bool proc_starttime(pid_t pid, u64 *starttime, bool *kthread);
+bool proc_stat_field(pid_t pid, int field, u64 *ret); /* numbered as in proc(5), from 4 on; a number */
