@@ -213,7 +213,11 @@ static struct uerr *check_insn(struct checker *c, u32 at)
 	if (c->op[at] == OP_NONE)
 		return check_refuse(c, at, NULL, NULL, "unknown instruction 0x%02x", insn->code);
 	bad = opcode_bad_fields(insn, op);
-	/* calls of kernel functions, constants of the kernel */
+	if (!selected && op->form == FORM_CALL && insn->src_reg == BPF_PSEUDO_KFUNC_CALL)
+		return check_refuse(c, at, "calling kernel function is not allowed", "write a loop with a constant bound",
+				    "a function of the kernel is called (bpf_iter_num_new() of bpf_for() or bpf_repeat(), or another "
+				    "kfunc), which is not there in a process,");
+	/* constants of the kernel, its functions in another form */
 	if (!selected && bad & BAD_SRC && (op->form == FORM_CALL || op->form == FORM_IMM64))
 		return check_refuse(c, at, NULL, NULL, "a reference to the kernel (source %u)", insn->src_reg);
 	if (!selected || bad)

@@ -83,6 +83,7 @@ static void find_points(struct verifier *v)
 		if (op == OP_CALL_HELPER) {
 			const struct helper_info *info = vm_prog_helper(c->p, (u32)v->insns[at].imm);
 
+			v->has_tail_call[c->sub_of[at]] |= v->insns[at].imm == BPF_FUNC_tail_call;
 			for (u32 i = 0; i < HELPER_NARGS; i++)
 				if (info->args[i] == ARG_FUNC)
 					v->point[at] |= POINT_PRUNE | POINT_FORCE;
@@ -404,7 +405,7 @@ static struct uerr *follow_all(struct verifier *v)
 		}
 		if (++v->processed > v->max_insns)
 			return refuse_length(v);
-		if (v->point[v->pc]) {
+		if (v->point[v->pc] || state_is_far(v->cur)) {
 			err = state_visit(v, &pruned);
 			if (err)
 				return err;
@@ -481,7 +482,8 @@ static struct uerr *follow_program(struct verifier *v)
 
 /* --- stack --- */
 
-/* Before a tail call the frames above must leave room for what follows. */
+/* Before a tail call the frames above must leave room for what follows, and they
+ * get a number from it. */
 static struct uerr *check_tail_calls(struct verifier *v)
 {
 	const struct checker *c = v->c;
@@ -502,9 +504,14 @@ static struct uerr *check_tail_calls(struct verifier *v)
 		}
 	}
 	for (u32 i = 1; i < c->nsubs; i++) {
-		if (!v->has_tail_call[i] || above[i] < 256)
+		if (!v->has_tail_call[i])
 			continue;
 		v->pc = c->subs[i].start;
+		if (!returns_number(v, i))
+			return v_refuse(v, "tail_call is only allowed in functions that return 'int'", "let the function return int",
+					"a tail call in a function that returns no number: what is called returns one,");
+		if (above[i] < 256)
+			continue;
 		return v_refuse(v, v_text(v, "tail_calls are not allowed when call stack of previous frames is %u bytes. Too large",
 					  above[i]),
 				"use less stack in the functions above", "a tail call with %u bytes of stack in use", above[i]);

@@ -351,7 +351,7 @@ static struct uerr *arg_size(struct verifier *v, struct call *c, u32 reg, u8 mem
 	a.read = mem_kind != ARG_MEM_UNINIT;
 	a.write = mem_kind == ARG_MEM_UNINIT || mem_kind == ARG_MEM_RW || mem_kind == ARG_MEM_RW_OR_NULL;
 	if (reg_is_null(m) && zero_ok && !s->var.umax)
-		err = NULL;
+		err = mark_precise(v, reg - 1);
 	else if (m->type == SCALAR)
 		err = refuse_type(v, reg - 1, "fp", "pass the address of a buffer");
 	else
@@ -509,7 +509,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 		return arg_key(v, c, reg);
 	case ARG_MAP_VALUE_OR_NULL:
 		if (reg_is_null(r))
-			return NULL;
+			return mark_precise(v, reg);
 		__attribute__((fallthrough));
 	case ARG_MAP_VALUE:
 		return map ? arg_fixed(v, reg, map->value_size, true, false) : refuse_type(v, reg, "a value of a known map", NULL);
@@ -542,8 +542,10 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 		c->has_func = true;
 		return NULL;
 	case ARG_STACK_OR_NULL:
-		if (r->type == PTR_STACK || reg_is_null(r))
+		if (r->type == PTR_STACK)
 			return NULL;
+		if (reg_is_null(r))
+			return mark_precise(v, reg);
 		return refuse_type(v, reg, "fp", "pass the address of a variable, or NULL");
 	case ARG_CONST_STR:
 		return arg_const_str(v, reg);
@@ -563,7 +565,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 		return dynptr_want(v, c, reg, true);
 	case ARG_BTF_OR_NULL:
 		if (reg_is_null(r))
-			return NULL;
+			return mark_precise(v, reg);
 		__attribute__((fallthrough));
 	case ARG_BTF:
 		if (r->type == PTR_OPAQUE && !(r->flags & REG_MAYBE_NULL))
@@ -592,7 +594,7 @@ static bool key_is_inside(struct verifier *v, const struct call *c)
 	s = &f->slots[slot_of(off)];
 	/* stored as it is read, which is what the kernel recognises */
 	if (off % 8 == 0 && slot_is_scalar(s) && s->byte[3] == SLOT_SPILL && s->byte[4] != SLOT_SPILL &&
-	    scalar_is_const(&s->reg.var)) {
+	    scalar_is_const(&s->reg.var) && !(s->reg.flags & REG_CUT)) {
 		key = (u32)s->reg.var.bits.value;
 		if (key < map->max_entries)
 			mark_slot_precise(v, r->frame, slot_of(off));
@@ -704,7 +706,6 @@ static struct uerr *check_before(struct verifier *v, struct call *c)
 	struct uerr *err;
 
 	if (c->id == BPF_FUNC_tail_call) {
-		v->has_tail_call[v->f->subprog] = true;
 		err = check_refs(v);
 		if (err)
 			return err;
@@ -746,6 +747,8 @@ struct uerr *do_helper(struct verifier *v, const struct bpf_insn *insn)
 		err = release(v, &c);
 	if (!err && c.has_func)
 		err = enter_callback(v, c.id);
+	if (!err && c.id == BPF_FUNC_tail_call)
+		err = leave_by_tail_call(v);
 	if (err)
 		return err;
 	note_helper(v, &c);

@@ -258,6 +258,34 @@ static struct uerr *exit_callback(struct verifier *v)
 	return v_own_frame(v) ? v->err : v->err;
 }
 
+bool returns_number(const struct verifier *v, u32 sub)
+{
+	const struct btf_type *proto = prototype(v, sub);
+
+	return proto && is_number(btf_index_resolve(v->c->p->btf, proto->type));
+}
+
+struct uerr *leave_by_tail_call(struct verifier *v)
+{
+	struct frame *caller;
+	struct state *st;
+
+	if (!v->cur->curframe) /* and with it the program */
+		return NULL;
+	if (v->f->callback)
+		return v_refuse(v, "At callback return the register R0 should have been in [0, 1]", "call a static function",
+				"a tail call in a callback, which then returns anything,");
+	st = state_push_as(v, v->f->callsite + 1, HIST_LEAVE);
+	if (!st)
+		return v->err;
+	state_drop_frame(v, st);
+	caller = state_frame(v, st, st->curframe);
+	if (!caller)
+		return v->err;
+	reg_unknown(&caller->regs[0]);
+	return v_own_frame(v) ? NULL : v->err;
+}
+
 struct uerr *do_exit(struct verifier *v)
 {
 	const struct reg *r0 = &v->regs[0];
@@ -309,7 +337,7 @@ static void callback_args(struct verifier *v, u32 helper, struct frame *callee, 
 
 struct uerr *enter_callback(struct verifier *v, u32 helper)
 {
-	u32 start = (u32)v->regs[2].off, entry;
+	u32 start = (u32)v->regs[2].off;
 	struct frame *callee, *caller;
 	struct uerr *err = check_depth(v);
 	struct state *st;
@@ -322,17 +350,9 @@ struct uerr *enter_callback(struct verifier *v, u32 helper)
 		v->f->callbacks_run = 0;
 		return NULL;
 	}
-	st = state_push(v, start);
+	st = state_push_as(v, start, HIST_ENTER | HIST_CALLBACK);
 	if (!st)
 		return v->err;
-	/* an entry of its own in history: here the helper calls back */
-	entry = v->cur->history;
-	v->cur->history = v->hist[entry].prev;
-	if (!history_add(v, v->pc))
-		return uerr_nomem();
-	history_note(v, HIST_ENTER | HIST_CALLBACK);
-	st->history = v->cur->history;
-	v->cur->history = entry;
 	caller = state_frame(v, st, st->curframe);
 	if (!caller)
 		return v->err;

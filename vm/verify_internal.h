@@ -60,6 +60,7 @@ enum reg_flags {
 	REG_RINGBUF = 2,  /* PTR_MEM from ringbuf_reserve */
 	REG_RDONLY = 4,   /* PTR_MEM that may not be written */
 	REG_KEY = 8,      /* PTR_MEM: a map's key, given to a callback */
+	REG_CUT = 16,     /* in a slot: only the lower part of the number was stored */
 };
 
 struct reg {
@@ -101,6 +102,7 @@ struct frame {
 	bool callback; /* called by the helper at callsite */
 	u8 nrefs_at_entry;
 	u32 callbacks_run; /* how often the helper of this function's call in hand has called back */
+	u32 call_id;       /* which call that is: another one each time the program comes to it */
 	u32 nslots, cap;
 	struct slot *slots;
 	struct reg regs[NREGS];
@@ -142,7 +144,12 @@ struct history {
 	u64 linked;  /* see verify_precision.c */
 };
 _Static_assert(INSN_MAX <= 1 << 20, "history.pc");
-enum { HIST_STACK = 0x200, HIST_ENTER = 0x400, HIST_CALLBACK = 0x800 };
+enum {
+	HIST_STACK = 0x200,
+	HIST_ENTER = 0x400,
+	HIST_CALLBACK = 0x800,
+	HIST_LEAVE = HIST_ENTER | HIST_STACK, /* a tail call out of a function */
+};
 
 struct pending {
 	struct state *st;
@@ -202,7 +209,7 @@ struct verifier {
 
 	u32 processed, jumps, prev_processed, prev_jumps;
 	u32 nstates, peak_states, total_states;
-	u32 last_id;
+	u32 last_id, last_call_id;
 
 	struct gathered *gathered; /* by instruction */
 	struct insn_fact *facts;
@@ -241,10 +248,18 @@ void state_drop_frame(struct verifier *v, struct state *st);
 /* The state in hand goes on elsewhere, too: a copy, that is followed later from
  * PC. NULL with v->err. */
 struct state *state_push(struct verifier *v, u32 pc);
+/* The same for a way that begins with the instruction in hand doing WHAT: it gets
+ * an entry of its own in history. */
+struct state *state_push_as(struct verifier *v, u32 pc, u16 what);
 /* The path in hand has ended. */
 void state_end(struct verifier *v);
 /* Takes up the next waiting path; false: there is none. */
 bool state_pop(struct verifier *v);
+#define SINCE_MAX 200
+static inline bool state_is_far(const struct state *st)
+{
+	return st->since > SINCE_MAX;
+}
 /* At v->pc: whether the path ends because all that can follow was followed.
  * Makes checkpoints. */
 struct uerr *state_visit(struct verifier *v, bool *pruned);
@@ -306,6 +321,10 @@ struct uerr *dynptr_destroy(struct verifier *v, u32 frame, u32 slot);
 struct uerr *do_call(struct verifier *v, const struct bpf_insn *insn);
 struct uerr *do_exit(struct verifier *v);
 struct uerr *enter_callback(struct verifier *v, u32 helper);
+/* A tail call that succeeds does not come back to its function, but leaves it. */
+struct uerr *leave_by_tail_call(struct verifier *v);
+/* Whether BTF says that function SUB returns a number. */
+bool returns_number(const struct verifier *v, u32 sub);
 /* Sets the registers of the state in hand to what a global function may be called
  * with. */
 struct uerr *global_entry(struct verifier *v, u32 sub);

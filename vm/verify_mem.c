@@ -46,6 +46,8 @@ void address_escapes(struct verifier *v, const struct reg *r)
 	if (r->type == PTR_CTX)
 		ctx_read(v, 0, vm_prog_ctx_size(v->c->p));
 	v->stack_escaped |= r->type == PTR_STACK;
+	/* what a global function was given may lie in its caller's stack */
+	v->stack_escaped |= v->in_global && r->type == PTR_MEM && !r->parent && !(r->flags & (REG_RINGBUF | REG_KEY));
 }
 
 static struct uerr *check_ctx(struct verifier *v, u32 reg, s64 off, u32 size, bool write)
@@ -304,6 +306,7 @@ static struct uerr *load_stack(struct verifier *v, u32 reg, s64 off, u32 size, u
 	if (at.min % 8 || size > spilled)
 		return load_bytes(v, reg, &at, size, dst);
 	v->regs[dst] = s->reg;
+	v->regs[dst].flags &= ~REG_CUT;
 	if (s->reg.type == SCALAR && width(&s->reg.var) > size * 8)
 		v->regs[dst].id = 0;
 	history_note(v, (u16)(HIST_STACK | at.frame << 6 | slot));
@@ -386,8 +389,10 @@ static struct uerr *store_fixed(struct verifier *v, const struct stack_range *at
 
 			if (fits && !src->id && !scalar_is_const(&src->var))
 				v->regs[src_reg].id = value.id = ++v->last_id;
-			if (!fits)
+			if (!fits) {
 				value.id = 0;
+				value.flags = REG_CUT;
+			}
 		}
 		if (size < 8 && value.type == SCALAR && width(&value.var) > size * 8)
 			scalar_extend(&value.var, size * 8, false, true);

@@ -184,6 +184,11 @@ static bool back_call(struct wanted *w, const struct history *h)
 	return !(w->regs[w->frame] & ARGS);
 }
 
+static bool is_tail_call(const struct history *h)
+{
+	return (h->what & HIST_LEAVE) == HIST_LEAVE;
+}
+
 static bool back_exit(struct wanted *w, const struct history *h)
 {
 	u16 result = w->regs[w->frame] & 1;
@@ -197,7 +202,7 @@ static bool back_exit(struct wanted *w, const struct history *h)
 	}
 	w->frame++;
 	w->slots[w->frame] = 0;
-	w->regs[w->frame] = h->what & HIST_CALLBACK ? 0 : result;
+	w->regs[w->frame] = h->what & HIST_CALLBACK || is_tail_call(h) ? 0 : result;
 	return true;
 }
 
@@ -241,7 +246,7 @@ static bool back_insn(const struct verifier *v, struct wanted *w, const struct h
 	}
 	switch (BPF_OP(insn->code)) {
 	case BPF_CALL:
-		return back_call(w, h);
+		return is_tail_call(h) ? back_exit(w, h) : back_call(w, h);
 	case BPF_EXIT:
 		return back_exit(w, h);
 	case BPF_JA:

@@ -171,6 +171,24 @@ struct state *state_push(struct verifier *v, u32 pc)
 	return st;
 }
 
+struct state *state_push_as(struct verifier *v, u32 pc, u16 what)
+{
+	struct state *st = state_push(v, pc);
+	u32 entry = v->cur->history;
+
+	if (!st)
+		return NULL;
+	v->cur->history = v->hist[entry].prev;
+	if (!history_add(v, v->pc)) {
+		v->err = uerr_nomem();
+		return NULL;
+	}
+	history_note(v, what);
+	st->history = v->cur->history;
+	v->cur->history = entry;
+	return st;
+}
+
 static void kept_remove(struct verifier *v, struct state *st)
 {
 	struct state **pp = &v->kept;
@@ -418,12 +436,15 @@ static bool state_contains(struct verifier *v, const struct state *old, const st
 	return true;
 }
 
+static const struct frame *top(const struct state *st)
+{
+	return st->frames[st->curframe];
+}
+
 /* A quick look before the full comparison. */
 static bool maybe_looping(const struct state *old, const struct state *cur)
 {
-	const struct frame *of = old->frames[old->curframe], *cf = cur->frames[cur->curframe];
-
-	return old->curframe == cur->curframe && !memcmp(of->regs, cf->regs, sizeof(of->regs));
+	return old->curframe == cur->curframe && !memcmp(top(old)->regs, top(cur)->regs, sizeof(top(old)->regs));
 }
 
 /* --- checkpoints --- */
@@ -491,20 +512,32 @@ static struct uerr *add_checkpoint(struct verifier *v)
 	return NULL;
 }
 
-#define SINCE_MAX 200 /* instructions on one path */
+/* At the call of a helper that calls back. From a callback the path comes to it as
+ * often as the helper wants, which has an end: where nothing changes any more, one
+ * round stands for all that follow. That holds for one call only; the program may
+ * come to it in an endless loop of its own. */
+static bool same_call(const struct state *old, const struct state *cur)
+{
+	return old->curframe == cur->curframe && top(old)->call_id == top(cur)->call_id;
+}
 
 struct uerr *state_visit(struct verifier *v, bool *pruned)
 {
 	bool force = v->point[v->pc] & POINT_FORCE;
 	/* a long way back to the newest checkpoint is gone for every number that must be precise */
-	bool far = v->cur->since > SINCE_MAX;
+	bool far = state_is_far(v->cur);
 	bool add = far || (v->jumps - v->prev_jumps >= 2 && v->processed - v->prev_processed >= 8);
 	struct state **pp = &v->explored[v->pc], *old;
 
 	*pruned = false;
+	if (force && !top(v->cur)->callbacks_run) {
+		if (!v_own_frame(v))
+			return v->err;
+		v->f->call_id = ++v->last_call_id;
+	}
 	while ((old = *pp)) {
 		if (old->branches) { /* an ancestor */
-			if (force) {
+			if (force && same_call(old, v->cur)) {
 				if (state_contains(v, old, v->cur, CMP_WITHIN)) {
 					mark_exact(v->cur->parent);
 					old->hits++;

@@ -66,6 +66,19 @@ static const struct row subprogs[] = {
 	PAIR("unset argument is passed, but not used", "R5 !read_ok", MOV_IMM(R0, 0), MOV_REG(R0, R5), MAIN, X, EXIT),
 	PAIR("tail call in a function", "R3 !read_ok", MOV_IMM(R3, 0), MOV_IMM(R4, 0), MAIN, LD_MAP(R2, M_PROGS), X,
 	     CALL(BPF_FUNC_tail_call), RETURN),
+	/* where it succeeds, the function does not return, but what was called, to its caller */
+#define TAIL_CALL LD_MAP(R2, M_PROGS), MOV_IMM(R3, 0), CALL(BPF_FUNC_tail_call)
+	PAIR("what a tail call in a function gives back",
+	     "math between map_value pointer and register with unbounded min value is not allowed",
+	     ALU64_IMM(BPF_AND, R0, 63), ADD(R0, 0), CALL_LOCAL(6), X, LD_VALUE(R2, M_BSS, 192),
+	     ALU64_REG(BPF_ADD, R2, R0), LOAD(B, R0, R2, 0), EXIT, TAIL_CALL, RETURN),
+	PAIR("what stands behind a tail call in a function may not be done", "R7 min value is outside",
+	     STORE_IMM(DW, FP, -8, 0), STORE_IMM(DW, FP, -8, 64), X, ADDR(R2, -8), CALL_LOCAL(6), LOAD(DW, R6, FP, -8),
+	     LD_VALUE(R7, M_BSS, 192), ALU64_REG(BPF_ADD, R7, R6), LOAD(B, R0, R7, 0), EXIT, MOV_REG(R6, R2), TAIL_CALL,
+	     STORE_IMM(DW, R6, 0, 0), RETURN),
+	PAIR("a tail call two functions deep", "R2 min value is outside", MOV_IMM(R0, 63), MOV_IMM(R0, 64),
+	     CALL_LOCAL(5), LD_VALUE(R2, M_BSS, 192), ALU64_REG(BPF_ADD, R2, R0), LOAD(B, R0, R2, 0), EXIT,
+	     CALL_LOCAL(2), X, EXIT, TAIL_CALL, RETURN),
 	PAIR("r0 unset after a call of a function that sets it", "R3 !read_ok", MOV_REG(R0, R0), MOV_REG(R0, R3),
 	     CALL_LOCAL(2), X, EXIT, RETURN),
 };
