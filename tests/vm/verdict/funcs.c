@@ -30,6 +30,7 @@ struct btf *funcs_btf(void)
 	int t_mem = btf__add_ptr(b, t_int), t_ctx = btf__add_ptr(b, btf__add_typedef(b, "bpf_user_pt_regs_t", t_regs));
 
 	types[FUNC_STATIC] = add_func(b, "local", t_int, 0, 0, BTF_FUNC_STATIC);
+	types[FUNC_STATIC_VOID] = add_func(b, "local_void", 0, 0, 0, BTF_FUNC_STATIC);
 	types[FUNC_GLOBAL_INT] = add_func(b, "global_int", t_int, t_int, 1, BTF_FUNC_GLOBAL);
 	types[FUNC_GLOBAL_MEM] = add_func(b, "global_mem", t_int, t_mem, 1, BTF_FUNC_GLOBAL);
 	types[FUNC_GLOBAL_CTX] = add_func(b, "global_ctx", t_int, t_ctx, 1, BTF_FUNC_GLOBAL);
@@ -40,7 +41,7 @@ struct btf *funcs_btf(void)
 
 bool funcs_are_global(const struct program *p)
 {
-	return p->funcs != FUNC_STATIC;
+	return p->funcs != FUNC_STATIC && p->funcs != FUNC_STATIC_VOID;
 }
 
 u32 funcs_find(const struct program *p, struct bpf_func_info *ret)

@@ -23,6 +23,7 @@ enum verdict {
 /* How functions behind the main one are described to the verifier. */
 enum func_kind {
 	FUNC_STATIC,
+	FUNC_STATIC_VOID, /* static void f(void) */
 	FUNC_GLOBAL_INT,  /* int f(int a) */
 	FUNC_GLOBAL_MEM,  /* int f(int *a) */
 	FUNC_GLOBAL_CTX,  /* int f(struct pt_regs *a) */
