@@ -74,8 +74,7 @@ static char *refusal_log(const struct checker *c, u32 at, const char *detail, co
 	log_source(log, c->p, at);
 	disasm_insn(c->p, at, c->maps, c->nmaps, line);
 	/* without "(79) " */
-	fprintf(log, "          insn %u: %s%s%s\n", at, line + (line[0] == '(' ? 5 : 0), detail ? ": " : "",
-		detail ? detail : "");
+	fprintf(log, "          insn %u: %s: %s\n", at, line + (line[0] == '(' ? 5 : 0), detail);
 	if (try)
 		fprintf(log, "  try:    %s\n", try);
 	fputc('\n', log);
@@ -101,7 +100,7 @@ struct uerr *check_refuse_with(const struct checker *c, u32 at, const char *deta
 		err = uerr_new(UERR_REJECTED, "program %s is not safe: %s at %s:%u", p->name, rule, p->file, p->lines[at]);
 	else
 		err = uerr_new(UERR_REJECTED, "program %s is not safe: %s at instruction %u", p->name, rule, at);
-	log = refusal_log(c, at, detail, try, rest);
+	log = refusal_log(c, at, detail ? detail : rule, try, rest);
 	uerr_set_log(err, log);
 	return err;
 }

@@ -6,16 +6,18 @@
  * half is skipped, and says so. Then random programs, the object files given,
  * and, when asked for, programs that take long.
  *
- *	verdict [-v] [-k] [-t THEME] [-n NAME] [-r N] [-s SEED] [-b] [OBJECT…]
+ *	verdict [-v] [-k] [-t THEME] [-n NAME] [-w|-W FILE] [-r N] [-s SEED] [-b] [OBJECT…]
  *
  *	-v  both logs of each disagreement       -k  what the kernel says of each program
  *	-t  one theme only (none: no table)      -n  one program only, with both logs
+ *	-w  compares the words of our refusals with those recorded in FILE (-W: records them)
  *	-r  this many random programs            -s  beginning with this seed
  *	-b  the timing comparison only
  *
- * Prints TAP. Three things fail: the kernel does not agree with the record; we
+ * Prints TAP. What fails: the kernel does not agree with the record; we
  * accept what is recorded as unsafe; we refuse what the kernel accepts, and the
- * table gives no reason (or gives one, and we accept).
+ * table gives no reason (or gives one, and we accept); a refusal that does not say
+ * where and why, or not in the words recorded.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -121,7 +123,7 @@ static bool check_ours(const struct program *p)
 	struct judgement o;
 	const char *wrong = NULL;
 
-	ours_judge(p, 0, &o);
+	ours_judge(p, 1, &o);
 	sum.programs++;
 	switch (p->verdict) {
 	case VERDICT_ACCEPT:
@@ -144,6 +146,8 @@ static bool check_ours(const struct program *p)
 		sum.lax += o.accepted;
 		break;
 	}
+	if (!o.accepted && !words_add(p, o.log) && !wrong)
+		wrong = "our refusal does not say where and why";
 	if (wrong || only_name)
 		print_disagreement(p, wrong ? wrong : "as recorded");
 	judgement_deinit(&o);
@@ -209,6 +213,15 @@ static void report_tables(void)
 	       sum.programs, sum.accept, sum.we_accept, share, sum.reject, sum.unsound, sum.policy, sum.lax);
 	snprintf(detail, sizeof(detail), "%.1f %% (%u of %u)", share, sum.we_accept, sum.accept);
 	tap(share >= MIN_SHARE, "share of what the kernel accepts that we accept", detail);
+}
+
+static void check_words(const char *path, bool record)
+{
+	u32 differ = record ? !words_write(path) : words_compare(path);
+	char detail[40];
+
+	snprintf(detail, sizeof(detail), "%u differ", differ);
+	tap(!differ, "words of our refusals", detail);
 }
 
 bool is_policy(const char *log)
@@ -310,14 +323,17 @@ int main(int argc, char **argv)
 {
 	s64 nrandom = -1;
 	u64 seed = DEFAULT_SEED;
-	bool timing = false;
+	const char *words = NULL;
+	bool timing = false, record = false;
 
-	for (int opt; (opt = getopt(argc, argv, "vkt:n:r:s:b")) >= 0;) {
+	for (int opt; (opt = getopt(argc, argv, "vkt:n:w:W:r:s:b")) >= 0;) {
 		switch (opt) {
 		case 'v': verbose = true; break;
 		case 'k': show_kernel = true; break;
 		case 't': only_theme = optarg; break;
 		case 'n': only_name = optarg; verbose = true; break;
+		case 'w': words = optarg; break;
+		case 'W': words = optarg; record = true; break;
 		case 'r': nrandom = (s64)strtoul(optarg, NULL, 0); break;
 		case 's': seed = strtoull(optarg, NULL, 0); break;
 		case 'b': timing = true; break;
@@ -327,6 +343,7 @@ int main(int argc, char **argv)
 	if (nrandom < 0)
 		nrandom = only_theme || only_name ? 0 : DEFAULT_RANDOM;
 	ours_init();
+	words_init();
 	have_kernel = kernel_init(why_not, sizeof(why_not));
 	if (!have_kernel)
 		printf("# THE KERNEL IS NOT ASKED: %s. Only our verdicts are compared with what it said once.\n",
@@ -339,6 +356,8 @@ int main(int argc, char **argv)
 				run_theme(&themes[i]);
 		if (!only_theme && !only_name)
 			report_tables();
+		if (words)
+			check_words(words, record);
 		if (nrandom) {
 			run_random(RANDOM_GENERATED, "generated programs", (u32)nrandom / 2, seed);
 			run_random(RANDOM_CHANGED, "programs of the tables, changed", (u32)nrandom / 2, seed);
@@ -351,6 +370,7 @@ int main(int argc, char **argv)
 	printf("1..%u\n", ntests);
 	if (have_kernel)
 		kernel_deinit();
+	words_deinit();
 	ours_deinit();
 	return nfailed > 0;
 }

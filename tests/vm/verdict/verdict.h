@@ -153,6 +153,14 @@ void random_compare(enum random_kind kind, u32 n, u64 seed, u32 level, struct ta
  * of map, another type of program); WHY says what. */
 enum object_result { OBJECT_COMPARED, OBJECT_REFUSED, OBJECT_BROKEN };
 enum object_result object_compare(const char *path, bool kernel, u32 level, struct tally *t, char *why, size_t size);
+/* --- words.c --- */
+void words_init(void);
+void words_deinit(void);
+/* Takes note of how P was refused. False: LOG does not say where and why. */
+bool words_add(const struct program *p, const char *log);
+bool words_write(const char *path);
+/* How many lines differ from those of the file; they are printed. */
+u32 words_compare(const char *path);
 /* Programs that take long to verify; prints both times. False: a verdict was not
  * the expected one. */
 bool bench(bool kernel);
