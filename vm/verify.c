@@ -83,7 +83,8 @@ static void find_points(struct verifier *v)
 		if (op == OP_CALL_HELPER) {
 			const struct helper_info *info = vm_prog_helper(c->p, (u32)v->insns[at].imm);
 
-			v->has_tail_call[c->sub_of[at]] |= v->insns[at].imm == BPF_FUNC_tail_call;
+			if (v->insns[at].imm == BPF_FUNC_tail_call)
+				v->tail_call[c->sub_of[at]] = at;
 			for (u32 i = 0; i < HELPER_NARGS; i++)
 				if (info->args[i] == ARG_FUNC)
 					v->point[at] |= POINT_PRUNE | POINT_FORCE;
@@ -209,11 +210,11 @@ static bool verifier_init(struct verifier *v, const struct verify_opts *opts, u3
 	v->gathered = calloc(n, sizeof(*v->gathered));
 	v->facts = calloc(n, sizeof(*v->facts));
 	v->subs = calloc(nsubs, sizeof(*v->subs));
-	v->has_tail_call = calloc(nsubs, sizeof(bool));
+	v->tail_call = calloc(nsubs, sizeof(*v->tail_call));
 	v->called = calloc(nsubs, sizeof(bool));
 	v->done = calloc(nsubs, sizeof(bool));
 	v->traits = calloc(v->c->nmaps + 1, sizeof(*v->traits));
-	if (!v->explored || !v->point || !v->live || !v->gathered || !v->facts || !v->subs || !v->has_tail_call ||
+	if (!v->explored || !v->point || !v->live || !v->gathered || !v->facts || !v->subs || !v->tail_call ||
 	    !v->called || !v->done || !v->traits)
 		return false;
 	for (size_t i = 0; i < v->c->nmaps; i++)
@@ -261,7 +262,7 @@ static void verifier_deinit(struct verifier *v)
 	free(v->gathered);
 	free(v->facts);
 	free(v->subs);
-	free(v->has_tail_call);
+	free(v->tail_call);
 	free(v->called);
 	free(v->done);
 	free(v->traits);
@@ -504,9 +505,9 @@ static struct uerr *check_tail_calls(struct verifier *v)
 		}
 	}
 	for (u32 i = 1; i < c->nsubs; i++) {
-		if (!v->has_tail_call[i])
+		if (!v->tail_call[i])
 			continue;
-		v->pc = c->subs[i].start;
+		v->pc = v->tail_call[i];
 		if (!returns_number(v, i))
 			return v_refuse(v, "tail_call is only allowed in functions that return 'int'", "let the function return int",
 					"a tail call in a function that returns no number: what is called returns one,");

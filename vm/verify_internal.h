@@ -214,7 +214,7 @@ struct verifier {
 	struct gathered *gathered; /* by instruction */
 	struct insn_fact *facts;
 	struct vm_subprog *subs;
-	bool *has_tail_call;       /* by subprogram */
+	u32 *tail_call;            /* by subprogram: an instruction, 0: none (that in the main one is no matter) */
 	bool *called, *done;       /* by subprogram: global functions, called and verified */
 	bool in_global;            /* a global function is being verified on its own */
 	bool stack_escaped;        /* an address of the stack may be known to anybody */
