@@ -37,8 +37,8 @@ const char *v_text(struct verifier *v, const char *fmt, ...)
 
 static void log_totals(struct verifier *v)
 {
-	log_printf(v, "processed %u insns (limit %u) max_states_per_insn 0 total_states %u peak_states %u mark_read 0\n",
-		   v->processed, v->max_insns, v->total_states, v->peak_states);
+	log_printf(v, "processed %u insns (limit %u) max_states_per_insn %u total_states %u peak_states %u\n", v->processed,
+		   v->max_insns, v->max_states_at, v->total_states, v->peak_states);
 }
 
 struct uerr *v_refuse(struct verifier *v, const char *detail, const char *try, const char *what, ...)

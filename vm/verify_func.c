@@ -207,6 +207,7 @@ struct uerr *do_call(struct verifier *v, const struct bpf_insn *insn)
 	clobber(v);
 	v->touched_regs = 0;
 	history_note(v, HIST_ENTER);
+	log_call(v);
 	v->next = target;
 	return NULL;
 }
@@ -219,11 +220,12 @@ static struct uerr *exit_static(struct verifier *v)
 
 	if (r0->type == PTR_STACK)
 		return v_refuse(v, "cannot return stack pointer to the caller", NULL, "a function returns an address of a stack");
+	log_leaving(v);
 	state_drop_frame(v, v->cur);
 	if (!v_own_frame(v))
 		return v->err;
 	v->regs[0] = result;
-	v->touched_regs = 1;
+	log_back(v, callsite + 1);
 	v->next = callsite + 1;
 	return NULL;
 }
@@ -251,11 +253,14 @@ static struct uerr *exit_callback(struct verifier *v)
 	if (v->cur->lock.held)
 		return v_refuse(v, "bpf_spin_lock is held at the end of a callback", "unlock it first",
 				"a callback returns while a lock is held");
+	log_leaving(v);
 	state_drop_frame(v, v->cur);
 	history_note(v, HIST_CALLBACK);
 	v->next = callsite;
 	state_widen(v, callsite);
-	return v_own_frame(v) ? v->err : v->err;
+	if (v_own_frame(v))
+		log_back(v, callsite);
+	return v->err;
 }
 
 bool returns_number(const struct verifier *v, u32 sub)

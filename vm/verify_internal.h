@@ -208,7 +208,7 @@ struct verifier {
 	u32 nhist, hist_cap;
 
 	u32 processed, jumps, prev_processed, prev_jumps;
-	u32 nstates, peak_states, total_states;
+	u32 nstates, peak_states, total_states, max_states_at; /* the last: of one instruction */
 	u32 last_id, last_call_id;
 
 	struct gathered *gathered; /* by instruction */
@@ -337,8 +337,11 @@ u64 log_pos(const struct verifier *v);
 void log_reset(struct verifier *v, u64 pos);
 void log_state(struct verifier *v, const struct state *st, bool all);
 void log_insn(struct verifier *v);
+/* A function was entered; is about to be left; its caller goes on at AT. */
+void log_call(struct verifier *v);
+void log_leaving(struct verifier *v);
+void log_back(struct verifier *v, u32 at);
 void log_from(struct verifier *v, u32 from, u32 to);
-void reg_format(const struct verifier *v, const struct reg *r, char *ret, size_t size);
 const char *reg_type_name(const struct reg *r);
 
 /* --- small things --- */

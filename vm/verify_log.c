@@ -118,9 +118,10 @@ const char *reg_type_name(const struct reg *r)
 	return "?";
 }
 
-void reg_format(const struct verifier *v, const struct reg *r, char *ret, size_t size)
+/* As it stands in a register, or in the stack, of FRAME. */
+static void reg_format(const struct verifier *v, const struct reg *r, u32 frame, char *ret, size_t size)
 {
-	char var[SCALAR_TEXT] = "", id[32] = "", more[96] = "";
+	char var[SCALAR_TEXT] = "", id[32] = "", more[96] = "", whose[8] = "";
 	const struct umap *map;
 
 	if (r->type == SCALAR && scalar_is_const(&r->var)) {
@@ -128,8 +129,9 @@ void reg_format(const struct verifier *v, const struct reg *r, char *ret, size_t
 		return;
 	}
 	if (r->type == PTR_STACK && scalar_is_const(&r->var)) {
-		snprintf(ret, size, "fp%s%lld", r->frame != v->cur->curframe ? "[caller]" : "",
-			 (long long)(r->off + (s64)r->var.bits.value));
+		if (r->frame != frame)
+			snprintf(whose, sizeof(whose), "[%u]", r->frame);
+		snprintf(ret, size, "fp%s%lld", whose, (long long)(r->off + (s64)r->var.bits.value));
 		return;
 	}
 	if (!scalar_is_const(&r->var) || r->var.bits.value)
@@ -148,7 +150,7 @@ void reg_format(const struct verifier *v, const struct reg *r, char *ret, size_t
 	snprintf(ret, size, "%s(%s%s%s%s)", reg_type_name(r), id, more, more[0] && var[0] ? "," : "", var);
 }
 
-static void log_slot(struct verifier *v, const struct frame *f, u32 i)
+static void log_slot(struct verifier *v, const struct frame *f, u32 frame, u32 i)
 {
 	static const char letters[] = { [SLOT_INVALID] = '?', [SLOT_SPILL] = 'r', [SLOT_MISC] = 'm', [SLOT_ZERO] = '0',
 					[SLOT_DYNPTR] = 'd' };
@@ -156,39 +158,71 @@ static void log_slot(struct verifier *v, const struct frame *f, u32 i)
 	char text[SCALAR_TEXT + 128], bytes[9] = "";
 
 	if (slot_is_spill(s) && s->byte[7] == SLOT_SPILL) {
-		reg_format(v, &s->reg, text, sizeof(text));
+		reg_format(v, &s->reg, frame, text, sizeof(text));
 		log_printf(v, " fp-%u=%s", (i + 1) * 8, text);
 		return;
 	}
 	for (u32 k = 0; k < 8; k++)
 		bytes[k] = letters[s->byte[7 - k]];
 	if (slot_is_spill(s)) {
-		reg_format(v, &s->reg, text, sizeof(text));
+		reg_format(v, &s->reg, frame, text, sizeof(text));
 		log_printf(v, " fp-%u=%s(%s)", (i + 1) * 8, bytes, text);
 		return;
 	}
 	log_printf(v, " fp-%u=%s", (i + 1) * 8, bytes);
 }
 
-void log_state(struct verifier *v, const struct state *st, bool all)
+static void log_frame(struct verifier *v, const struct state *st, u32 frame, bool all)
 {
 	static const u8 none[8];
-	const struct frame *f = st->frames[st->curframe];
+	const struct frame *f = st->frames[frame];
 	char text[SCALAR_TEXT + 128];
 
-	if (st->curframe && all)
-		log_printf(v, " frame%u:", st->curframe);
+	if (frame && all)
+		log_printf(v, " frame%u:", frame);
 	for (u32 i = 0; i < NREGS; i++) {
 		if (f->regs[i].type == NOT_INIT || !(all || v->touched_regs & 1u << i))
 			continue;
-		reg_format(v, &f->regs[i], text, sizeof(text));
+		reg_format(v, &f->regs[i], frame, text, sizeof(text));
 		log_printf(v, " R%u=%s", i, text);
 	}
 	for (u32 i = 0; i < f->nslots; i++)
 		if ((all || v->touched_slots & 1ull << i) && memcmp(f->slots[i].byte, none, 8))
-			log_slot(v, f, i);
+			log_slot(v, f, frame, i);
 	for (u32 i = 0; all && i < st->nrefs; i++)
 		log_printf(v, " refs=%u", st->refs[i].id);
+}
+
+void log_state(struct verifier *v, const struct state *st, bool all)
+{
+	log_frame(v, st, st->curframe, all);
+}
+
+void log_call(struct verifier *v)
+{
+	if (!v->log.level)
+		return;
+	log_printf(v, "\ncaller:\n");
+	log_frame(v, v->cur, v->cur->curframe - 1, true);
+	log_printf(v, "\ncallee:\n");
+	log_frame(v, v->cur, v->cur->curframe, true);
+}
+
+void log_leaving(struct verifier *v)
+{
+	if (!v->log.level)
+		return;
+	log_printf(v, "\nreturning from callee:\n");
+	log_state(v, v->cur, true);
+}
+
+void log_back(struct verifier *v, u32 at)
+{
+	if (!v->log.level)
+		return;
+	log_printf(v, "\nto caller at %u:\n", at);
+	log_state(v, v->cur, true);
+	v->touched_regs = 0;
 }
 
 void log_insn(struct verifier *v)

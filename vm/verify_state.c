@@ -528,6 +528,7 @@ struct uerr *state_visit(struct verifier *v, bool *pruned)
 	bool far = state_is_far(v->cur);
 	bool add = far || (v->jumps - v->prev_jumps >= 2 && v->processed - v->prev_processed >= 8);
 	struct state **pp = &v->explored[v->pc], *old;
+	u32 here = 0;
 
 	*pruned = false;
 	if (force && !top(v->cur)->callbacks_run) {
@@ -563,8 +564,13 @@ struct uerr *state_visit(struct verifier *v, bool *pruned)
 			continue;
 		}
 		pp = &old->next;
+		here++;
 	}
-	return add || force ? add_checkpoint(v) : NULL;
+	if (!add && !force)
+		return NULL;
+	if (here + 1 > v->max_states_at)
+		v->max_states_at = here + 1;
+	return add_checkpoint(v);
 }
 
 /* --- widening --- */

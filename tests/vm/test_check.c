@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What check.c accepts and refuses by shape, and in which words. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,8 +53,11 @@ static const struct row rows[] = {
 	{ "constant division by zero", "division by zero", { MOV_IMM(R0, 1), ALU64_IMM(BPF_DIV, R0, 0), EXIT } },
 	{ "reserved field", "reserved immediate", { { .code = BPF_ALU64 | BPF_MOV | BPF_X, .imm = 1 }, RETURN } },
 	{ "register 12", "R12 does not exist", { { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 12 }, RETURN } },
-	{ "kernel function", "reference to the kernel (source 2)", 
+	{ "kernel function", "a function of the kernel is called (bpf_iter_num_new() of bpf_for() or bpf_repeat(), or another "
+	  "kfunc), which is not there in a process, at instruction 0",
 	  { { .code = BPF_JMP | BPF_CALL, .src_reg = 2, .imm = 5 }, RETURN } },
+	{ "kernel function, by another number", "a reference to the kernel (source 3)",
+	  { { .code = BPF_JMP | BPF_CALL, .src_reg = 3, .imm = 5 }, RETURN } },
 	{ "callback", "callback", 
 	  { { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R1, .src_reg = 4 }, { 0 }, RETURN } },
 	{ "helper not there", "helper bpf_ringbuf_output#130 is not there", { CALL(130), EXIT } },
@@ -77,6 +81,9 @@ START_TEST(table)
 	struct bpf_insn insns[MAX];
 	struct vm_prog p = { .name = "t", .insns = insns, .ninsns = insns_length(r->insns, MAX) };
 	struct uerr *err;
+	char where[40];
+	int read = 0;
+	u32 at = 0;
 
 	memcpy(insns, r->insns, sizeof(insns));
 	err = check_program(&p, maps, NMAPS);
@@ -95,7 +102,11 @@ START_TEST(table)
 	ck_assert_msg(strstr(err->message, r->refusal), "%s: %s", r->name, err->message);
 	ck_assert_msg(!strncmp(err->message, "program t is not safe: ", 23), "%s: %s", r->name, err->message);
 	ck_assert_msg(strstr(err->message, " at instruction "), "%s: %s", r->name, err->message);
-	ck_assert_msg(err->log && strstr(err->log, "insn "), "%s: no log", r->name);
+	/* the rule stands behind the instruction, too */
+	ck_assert_msg(err->log && sscanf(err->log, " insn %u: %n", &at, &read) == 1 && strcspn(err->log, "\n") > (size_t)read,
+		      "%s: no log", r->name);
+	snprintf(where, sizeof(where), " at instruction %u", at);
+	ck_assert_msg(strstr(err->message, where), "%s: %s", r->name, err->message);
 	uerr_free(err);
 }
 END_TEST
@@ -124,6 +135,37 @@ START_TEST(limits)
 }
 END_TEST
 
+/* One call of a function each. */
+static struct uerr *check_functions(u32 n)
+{
+	struct vm_prog p = { .name = "t", .ninsns = 3 * n + 2 };
+	struct uerr *err;
+
+	p.insns = calloc(p.ninsns, sizeof(*p.insns));
+	for (u32 i = 0; i < n; i++) {
+		p.insns[i] = (struct bpf_insn)CALL_LOCAL((s32)(n + 2 + 2 * i - i - 1));
+		p.insns[n + 2 + 2 * i] = (struct bpf_insn)MOV_IMM(R0, 0);
+		p.insns[n + 3 + 2 * i] = (struct bpf_insn)EXIT;
+	}
+	p.insns[n] = (struct bpf_insn)MOV_IMM(R0, 0);
+	p.insns[n + 1] = (struct bpf_insn)EXIT;
+	err = check_program(&p, NULL, 0);
+	free(p.insns);
+	return err;
+}
+
+START_TEST(how_many_functions)
+{
+	struct uerr *err = check_functions(INSN_MAX_SUBPROGS - 1);
+
+	ck_assert_msg(!err, "%s", err ? err->message : "");
+	err = check_functions(INSN_MAX_SUBPROGS);
+	ck_assert(err);
+	ck_assert_str_eq(err->message, "program t is not safe: a program of 257 functions, the limit is 256, at instruction 0");
+	uerr_free(err);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("check");
@@ -131,6 +173,7 @@ int main(void)
 
 	tcase_add_loop_test(tc, table, 0, ARRAY_SIZE(rows));
 	tcase_add_test(tc, limits);
+	tcase_add_test(tc, how_many_functions);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
 }

@@ -313,6 +313,26 @@ START_TEST(what_is_not_served)
 }
 END_TEST
 
+START_TEST(functions_of_the_kernel_are_named)
+{
+	struct object *obj = load("iter");
+	struct live l;
+	struct uerr *err;
+
+	live_init(&l, obj);
+	err = verify_program(&obj->progs[0], l.maps, l.n, NULL, NULL);
+	ck_assert(err);
+	ck_assert_str_eq(err->message, "program counts is not safe: a function of the kernel is called (bpf_iter_num_new() of "
+				       "bpf_for() or bpf_repeat(), or another kfunc), which is not there in a process, at "
+				       "iter.bpf.c:25");
+	ck_assert(strstr(err->log, "  >   25   bpf_iter_num_new(&it, 0, 10);\n"));
+	ck_assert(strstr(err->log, "  try:    write a loop with a constant bound\n"));
+	uerr_free(err);
+	live_deinit(&l);
+	object_free(obj);
+}
+END_TEST
+
 START_TEST(unsafe_program_is_told_by_line)
 {
 	struct object *obj = load("leak");
@@ -505,6 +525,7 @@ int main(void)
 	tcase_add_test(tc, maps_are_resized);
 	tcase_add_test(tc, resizing_what_is_not_there);
 	tcase_add_test(tc, what_is_not_served);
+	tcase_add_test(tc, functions_of_the_kernel_are_named);
 	tcase_add_test(tc, unsafe_program_is_told_by_line);
 	tcase_add_test(tc, isolated_gives_the_same);
 	tcase_add_test(tc, isolated_errors_arrive_whole);

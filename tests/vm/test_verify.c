@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "tests/support/suite.h"
-#include "tests/vm/insns.h"
+#include "tests/vm/verify_rules.h"
 #include "vm/core_relo.h"
 #include "vm/opcodes.h"
 #include "vm/verify.h"
@@ -266,9 +266,175 @@ START_TEST(refusal_names_the_source)
 				   "; *n += 1; @ leak.bpf.c:32\n"
 				   "6: (79) r0 = *(u64 *)(r0 +0)\n"
 				   "R0 invalid mem access 'map_value_or_null'\n"
-				   "processed 6 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 "
-				   "mark_read 0\n");
+				   "processed 6 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1\n");
 	uerr_free(err);
+}
+END_TEST
+
+/* --- rules that verdict/ has no pair for --- */
+
+static const struct rule_world world = { maps, NMAPS, NULL, NULL };
+
+/* r2: any number of 32 bits */
+#define WORD LOAD(W, R2, R1, 112)
+
+static const struct rule rules[] = {
+	PAIR("a stack address of any distance", 4, "R1 points into the stack at an offset without a bound",
+	     "invalid unbounded variable-offset access to stack R1", ALU64_IMM(BPF_AND, R2, 0), ALU64_IMM(BPF_OR, R2, 0), WORD,
+	     MOV_REG(R1, FP), X, ALU64_REG(BPF_ADD, R1, R2), STORE_IMM(B, R1, -8, 0), RETURN),
+	PAIR("an address less an address, 32 bits", 6, "R6 is no address that the program may use",
+	     "R6 invalid mem access 'scalar'", MOV_REG(R6, R7), ALU32_REG(BPF_SUB, R6, R7), STORE_IMM(DW, FP, -8, 0),
+	     MOV_REG(R6, FP), MOV_REG(R7, FP), ALU64_IMM(BPF_ADD, R6, -8), ALU64_IMM(BPF_ADD, R7, -8), X,
+	     LOAD(DW, R0, R6, 0), EXIT),
+	PAIR("equal to one that is not NULL", 10, "R6 may be NULL", "R6 invalid mem access 'map_value_or_null'",
+	     JUMP_REG(BPF_JNE, R6, R7, 1), JUMP_REG(BPF_JEQ, R6, R7, 1), LOOKUP(HASH), MOV_REG(R6, R0),
+	     LD_VALUE(R7, ARRAY, 0), X, LOAD(DW, R0, R6, 0), RETURN),
+	PAIR("zero or not, at one of several places", 12, "R3 goes outside of the map's value of 64 bytes (offset 66, size 1)",
+	     "invalid access to the map's value, value_size=64 off=63 size=1; R3 max value is outside of the allowed memory range",
+	     STORE_IMM(B, R4, 0, 0), STORE_IMM(B, R4, 0, 3), LOAD(DW, R2, R1, 112), ALU64_IMM(BPF_AND, R2, 3),
+	     STORE_IMM(W, FP, -4, 0), MOV_REG(R4, FP), ALU64_IMM(BPF_ADD, R4, -4), ALU64_REG(BPF_ADD, R4, R2), X,
+	     LOAD(B, R5, FP, -4), ALU64_IMM(BPF_AND, R5, 3), LD_VALUE(R3, ARRAY, 0), ALU64_REG(BPF_ADD, R3, R5),
+	     LOAD(B, R0, R3, 63), EXIT),
+	/* the way back to where a number came from cannot be told: everything must be exact */
+	PAIR("a number that was the distance of addresses", 10,
+	     "R3 goes outside of the map's value of 64 bytes (offset 64, size 1)",
+	     "invalid access to the map's value, value_size=64 off=0 size=1; R3 max value is outside of the allowed memory range",
+	     ALU64_IMM(BPF_AND, R6, 63), ALU64_IMM(BPF_AND, R6, 64), MOV_REG(R6, FP), MOV_REG(R7, FP),
+	     JUMP_IMM(BPF_JEQ, R1, 0, 0), STORE_IMM(DW, R6, -8, 0), ALU64_IMM(BPF_ADD, R7, -8), ALU64_REG(BPF_SUB, R6, R7), X,
+	     LD_VALUE(R3, ARRAY, 0), ALU64_REG(BPF_ADD, R3, R6), LOAD(B, R0, R3, 0), EXIT),
+};
+
+START_TEST(rule_table)
+{
+	rule_check(&rules[_i], &world);
+}
+END_TEST
+
+/* --- the log --- */
+
+/* One way ends well, the other does not. */
+static const struct rule two_ways = REFUSED("two ways", 4, "", "", LOAD(DW, R0, R1, 112), JUMP_IMM(BPF_JEQ, R0, 0, 2),
+					    MOV_IMM(R0, 0), EXIT, MOV_REG(R0, R6), EXIT);
+static const char listing[] = "          insn 4: r0 = r6: R6 !read_ok\n\n";
+
+static void log_is(u32 level, const char *want)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+	struct uerr *err = rule_verify(&two_ways, true, level, f, &world);
+
+	fclose(f);
+	ck_assert(err);
+	ck_assert(!strncmp(err->log, listing, strlen(listing)));
+	ck_assert_str_eq(err->log + strlen(listing), want);
+	ck_assert_str_eq(text, want); /* and so it is given out */
+	free(text);
+	uerr_free(err);
+}
+
+START_TEST(log_level_0)
+{
+	log_is(0, "");
+}
+END_TEST
+
+START_TEST(log_level_1_has_the_path_that_failed)
+{
+	log_is(1, "0: R1=ctx() R10=fp0\n"
+		  "0: (79) r0 = *(u64 *)(r1 +112)\t\t; R0=scalar()\n"
+		  "1: (15) if r0 == 0x0 goto pc+2\n"
+		  "from 1 to 4: R0=0 R1=ctx() R10=fp0\n"
+		  "4: (bf) r0 = r6\n"
+		  "R6 !read_ok\n"
+		  "processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 2 peak_states 2\n");
+}
+END_TEST
+
+START_TEST(log_level_2_has_everything)
+{
+	log_is(2, "0: R1=ctx() R10=fp0\n"
+		  "0: (79) r0 = *(u64 *)(r1 +112)\t\t; R0=scalar()\n"
+		  "1: (15) if r0 == 0x0 goto pc+2\t\t; R0=scalar(umin=1)\n"
+		  "2: (b7) r0 = 0\t\t; R0=0\n"
+		  "3: (95) exit\n"
+		  "\n"
+		  "from 1 to 4: R0=0 R1=ctx() R10=fp0\n"
+		  "4: (bf) r0 = r6\n"
+		  "R6 !read_ok\n"
+		  "processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 2 peak_states 2\n");
+}
+END_TEST
+
+START_TEST(log_of_what_is_accepted)
+{
+	static const struct rule fine = PAIR("fine", 0, "", "", MOV_IMM(R0, 0), EXIT, LOAD(W, R2, R1, 112),
+					     JUMP_IMM(BPF_JGT, R2, 7, 2), STORE(W, FP, -4, R2), CALL_LOCAL(2), X, EXIT,
+					     MOV_IMM(R0, 1), EXIT);
+
+	static const char everything[] =
+		"0: R1=ctx() R10=fp0\n"
+		"0: (61) r2 = *(u32 *)(r1 +112)\t\t; R2=scalar(smin=0,smax=umax=0xffffffff,var_off=(0x0; 0xffffffff))\n"
+		"1: (25) if r2 > 0x7 goto pc+2\t\t; R2=scalar(smin=smin32=0,smax=umax=smax32=umax32=7,var_off=(0x0; 0x7))\n"
+		"2: (63) *(u32 *)(r10 -4) = r2\t\t; fp-8=mmmm????\n"
+		"3: (85) call pc+2\n"
+		"caller:\n"
+		" R10=fp0 fp-8=mmmm????\n"
+		"callee:\n"
+		" frame1: R1=ctx() R2=scalar(smin=smin32=0,smax=umax=smax32=umax32=7,var_off=(0x0; 0x7)) R10=fp0\n"
+		"6: (b7) r0 = 1\t\t; R0=1\n"
+		"7: (95) exit\n"
+		"returning from callee:\n"
+		" frame1: R0=1 R1=ctx() R2=scalar(smin=smin32=0,smax=umax=smax32=umax32=7,var_off=(0x0; 0x7)) R10=fp0\n"
+		"to caller at 4:\n"
+		" R0=1 R10=fp0 fp-8=mmmm????\n"
+		"4: (b7) r0 = 0\t\t; R0=0\n"
+		"5: (95) exit\n"
+		"\n"
+		"from 1 to 4: R1=ctx() R2=scalar(smin=umin=umin32=8,smax=umax=0xffffffff,var_off=(0x0; 0xffffffff)) R10=fp0\n"
+		"4: (b7) r0 = 0\t\t; R0=0\n"
+		"5: (95) exit\n"
+		"processed 10 insns (limit 1000000) max_states_per_insn 1 total_states 3 peak_states 2\n";
+
+	for (u32 level = 0; level <= 2; level++) {
+		char *text = NULL;
+		size_t size;
+		FILE *f = open_memstream(&text, &size);
+		struct uerr *err = rule_verify(&fine, false, level, f, &world);
+
+		fclose(f);
+		ck_assert_msg(!err, "%s", err ? err->message : "");
+		ck_assert_str_eq(text, level < 2 ? "" : everything);
+		free(text);
+	}
+}
+END_TEST
+
+/* --- code that takes many passes --- */
+
+/* Each block jumps back to the one before it, so what is read in the end is known
+ * to the first only after as many passes backwards over the code. */
+START_TEST(blocks_in_reverse)
+{
+	enum { BLOCKS = 100 };
+	struct bpf_insn insns[3 + 2 + 2 * BLOCKS];
+	struct vm_prog p = { .name = "t", .insns = insns, .ninsns = ARRAY_SIZE(insns) };
+	struct uerr *err;
+	u32 n = 0;
+
+	insns[n++] = (struct bpf_insn)STORE_IMM(DW, FP, -8, 7);
+	insns[n++] = (struct bpf_insn)MOV_IMM(R6, 5);
+	insns[n++] = (struct bpf_insn)JUMP(2 * BLOCKS);
+	insns[n++] = (struct bpf_insn)LOAD(DW, R0, FP, -8);
+	insns[n++] = (struct bpf_insn)EXIT;
+	for (u32 i = 0; i < BLOCKS; i++) {
+		insns[n++] = (struct bpf_insn)MOV_REG(R7, R6);
+		insns[n++] = (struct bpf_insn)JUMP(-4);
+	}
+	err = verify_program(&p, maps, NMAPS, NULL, NULL);
+	ck_assert_msg(!err, "%s\n%s", err ? err->message : "", err ? err->log : "");
+	ck_assert(!(p.facts[0].flags & FACT_DEAD_STORE));
+	verify_forget(&p);
 }
 END_TEST
 
@@ -282,6 +448,12 @@ int main(void)
 	tcase_add_test(tc, facts);
 	tcase_add_test(tc, facts_of_a_writer);
 	tcase_add_test(tc, refusal_names_the_source);
+	tcase_add_loop_test(tc, rule_table, 0, ARRAY_SIZE(rules));
+	tcase_add_test(tc, log_level_0);
+	tcase_add_test(tc, log_level_1_has_the_path_that_failed);
+	tcase_add_test(tc, log_level_2_has_everything);
+	tcase_add_test(tc, log_of_what_is_accepted);
+	tcase_add_test(tc, blocks_in_reverse);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
 }
