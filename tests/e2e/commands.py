@@ -9,8 +9,8 @@ import re
 import signal
 import subprocess
 
-from harness import BPFCTL, VICTIMS, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, need_root, run, \
-    total, wait_for
+from harness import BPFCTL, BUILD, VICTIMS, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, need_root, \
+    run, total, wait_for
 from victims import Victim, bpf, links
 
 
@@ -49,6 +49,35 @@ def test_exit_statuses_and_words():
             assert v.ask("two_returns 5") == "5"
         r = subprocess.run([BPFCTL, "--socket", box.dir + "/none", "status"], capture_output=True, text=True)
         assert r.returncode == 3, (r.returncode, r.stderr)
+
+
+def test_what_is_not_safe_is_explained():
+    """An object as clang makes it: the source line, the rule, what to do; and nothing is left of it."""
+    leak = os.path.join(BUILD, "tests/vm/leak.bpf.o")
+    iterator = os.path.join(BUILD, "tests/vm/iter.bpf.o")
+    says = [r"bpfctl: leak\.bpf\.o: program on_malloc is not safe: R0 may be NULL at leak\.bpf\.c:23\. Nothing was loaded\.",
+            r" +22   __u64 \*n = bpf_map_lookup_elem\(&sizes, &key\);",
+            r"  > +23   \*n \+= 1;",
+            r" +insn \d+: r1 = \*\(u64 \*\)\(r0 \+0\): R0 invalid mem access 'map_value_or_null'",
+            r"  try: +compare it with NULL first: if \(!p\) return 0;"]
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        maps = box.ctl_json("map", "list")["maps"]
+        with Untouched(v.pid):
+            code, out, err = status_of(box, "load", leak, "-p", v.pid)
+            assert code == 6 and not out, (code, out)
+            assert re.fullmatch("\n".join(says) + "\nfull log: add -v\n", err), err
+            code, out, err = status_of(box, "load", leak, "-p", v.pid, "-v")
+            log = r"\n\n0: R1=ctx\(\) R10=fp0\n(.*\n)*R0 invalid mem access 'map_value_or_null'\nprocessed \d+ insns .*\n"
+            assert code == 6 and re.fullmatch("\n".join(says) + log, err), err
+            code, out, err = status_of(box, "load", leak, "--json")
+            doc = json.loads(out)["error"]
+            assert code == 6 and doc["code"] == "rejected" and doc["exit"] == 6, out
+            assert doc["message"] in err and "\n  try: " in doc["log"] and "\nprocessed " in doc["log"], doc
+            code, out, err = status_of(box, "load", iterator)
+            assert code == 6 and "(bpf_iter_num_new() of bpf_for()" in err and "at iter.bpf.c:25" in err, err
+        assert box.ctl_json("prog", "list")["programs"] == []
+        assert box.ctl_json("map", "list")["maps"] == maps
 
 
 def test_another_users_process():
