@@ -400,6 +400,9 @@ static bool frame_contains(const struct verifier *v, const struct state *old, co
 	if (of->callsite != cf->callsite || of->subprog != cf->subprog || of->callback != cf->callback ||
 	    of->nrefs_at_entry != cf->nrefs_at_entry || of->callbacks_run > cf->callbacks_run)
 		return false;
+	/* a helper does not call back for ever: the next time is not the same again */
+	if (how == CMP_EQUAL && of->callbacks_run != cf->callbacks_run)
+		return false;
 	for (u32 r = 0; r < NREGS; r++)
 		if ((how == CMP_EQUAL || v->live[at] & 1u << r) &&
 		    !reg_contains(&of->regs[r], &cf->regs[r], ids, how, old->precise_regs[i] & 1u << r))
