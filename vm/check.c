@@ -118,6 +118,9 @@ struct uerr *check_refuse(const struct checker *c, u32 at, const char *detail, c
 
 /* --- 1: instructions --- */
 
+/* what clang does not make */
+#define BROKEN "compile the object anew, its instructions are damaged"
+
 static const char *bad_field_name(unsigned bad)
 {
 	return bad & BAD_DST ? "destination register" : bad & BAD_SRC ? "source register" :
@@ -129,15 +132,16 @@ static struct uerr *refuse_field(const struct checker *c, u32 at, const struct o
 	const struct bpf_insn *insn = &c->p->insns[at];
 
 	if (insn->dst_reg > BPF_REG_10 || insn->src_reg > BPF_REG_10)
-		return check_refuse(c, at, NULL, NULL, "register R%u does not exist",
+		return check_refuse(c, at, NULL, BROKEN, "register R%u does not exist",
 				    insn->dst_reg > BPF_REG_10 ? insn->dst_reg : insn->src_reg);
 	if (bad & BAD_DST && opcode_writes_dst(op) && insn->dst_reg == BPF_REG_10)
-		return check_refuse(c, at, "frame pointer is read only", NULL, "R10 is written");
+		return check_refuse(c, at, "frame pointer is read only", BROKEN, "R10 is written");
 	if (bad & BAD_IMM && op->imm == FIELD_NZ)
-		return check_refuse(c, at, "div by zero", NULL, "division by zero");
+		return check_refuse(c, at, "div by zero", "divide by another number", "division by zero");
 	if (bad & BAD_IMM && (op->imm == FIELD_SH32 || op->imm == FIELD_SH64))
-		return check_refuse(c, at, "invalid shift", NULL, "a shift by %d", insn->imm);
-	return check_refuse(c, at, "uses reserved fields", NULL, "the reserved %s of an instruction is used",
+		return check_refuse(c, at, "invalid shift", "shift by less than the width of the number",
+				    "a shift by %d", insn->imm);
+	return check_refuse(c, at, "uses reserved fields", BROKEN, "the reserved %s of an instruction is used",
 			    bad_field_name(bad));
 }
 
@@ -151,7 +155,7 @@ static struct uerr *check_callback(struct checker *c, u32 at)
 		return check_refuse(c, at, NULL, "call the function in a loop of your own",
 				    "a function is used as a callback, which is not there yet,");
 	if (target <= 0 || target >= c->p->ninsns)
-		return check_refuse(c, at, NULL, NULL, "a callback outside of the program");
+		return check_refuse(c, at, NULL, BROKEN, "a callback outside of the program");
 	c->marks[target] |= MARK_SUBPROG;
 	return NULL;
 }
@@ -162,19 +166,19 @@ static struct uerr *check_imm64(struct checker *c, u32 at)
 	const struct umap *map;
 
 	if (at + 1 >= c->p->ninsns || insn[1].code || insn[1].dst_reg || insn[1].src_reg || insn[1].off)
-		return check_refuse(c, at, "invalid bpf_ld_imm64 insn", NULL, "half of a 64-bit constant");
+		return check_refuse(c, at, "invalid bpf_ld_imm64 insn", BROKEN, "half of a 64-bit constant");
 	c->marks[at + 1] |= MARK_SECOND;
 	if (c->op[at] == OP_LD_FUNC)
 		return check_callback(c, at);
 	if (c->op[at] == OP_LD_IMM64)
 		return NULL;
 	if ((u32)insn->imm >= c->nmaps || (u32)insn->imm > UINT16_MAX) /* struct reg */
-		return check_refuse(c, at, NULL, NULL, "map %u does not exist", (u32)insn->imm);
+		return check_refuse(c, at, NULL, BROKEN, "map %u does not exist", (u32)insn->imm);
 	map = c->maps[insn->imm].map;
 	if (c->op[at] == OP_LD_MAP)
-		return insn[1].imm ? check_refuse(c, at, NULL, NULL, "an offset into a map itself") : NULL;
+		return insn[1].imm ? check_refuse(c, at, NULL, BROKEN, "an offset into a map itself") : NULL;
 	if (map->type != UMAP_ARRAY || map->max_entries != 1 || (u32)insn[1].imm >= map->value_size)
-		return check_refuse(c, at, "invalid access to map value", NULL, "a variable outside of its map");
+		return check_refuse(c, at, "invalid access to map value", BROKEN, "a variable outside of its map");
 	return NULL;
 }
 
@@ -189,13 +193,15 @@ static struct uerr *check_call(struct checker *c, u32 at)
 		if (helper->present || insn->imm == CORE_POISON || (helper->known && (own || c->absent_helpers)))
 			return NULL;
 		if (helper->name && !helper->known)
-			return check_refuse(c, at, NULL, NULL, "helper %s#%d is not for uprobe programs", helper->name,
+			return check_refuse(c, at, NULL, "leave it out", "helper %s#%d is not for uprobe programs",
+					    helper->name,
 					    insn->imm);
-		return check_refuse(c, at, NULL, helper->instead, "helper %s#%d is not there",
+		return check_refuse(c, at, NULL, helper->instead ? helper->instead : "leave it out",
+				    "helper %s#%d is not there",
 				    helper->name ? helper->name : "unknown", insn->imm);
 	}
 	if (target < 0 || target >= c->p->ninsns)
-		return check_refuse(c, at, NULL, NULL, "a call outside of the program");
+		return check_refuse(c, at, NULL, BROKEN, "a call outside of the program");
 	c->marks[target] |= MARK_SUBPROG;
 	return NULL;
 }
@@ -210,15 +216,18 @@ static struct uerr *check_insn(struct checker *c, u32 at)
 	c->op[at] = opcode_decode(insn, &selected);
 	op = &opcodes[c->op[at]];
 	if (c->op[at] == OP_NONE)
-		return check_refuse(c, at, NULL, NULL, "unknown instruction 0x%02x", insn->code);
+		return check_refuse(c, at, NULL, "compile with -mcpu=v4 or less", "unknown instruction 0x%02x",
+				    insn->code);
 	bad = opcode_bad_fields(insn, op);
 	if (!selected && op->form == FORM_CALL && insn->src_reg == BPF_PSEUDO_KFUNC_CALL)
-		return check_refuse(c, at, "calling kernel function is not allowed", "write a loop with a constant bound",
+		return check_refuse(c, at, "calling kernel function is not allowed",
+				    "write a loop with a constant bound",
 				    "a function of the kernel is called (bpf_iter_num_new() of bpf_for() or bpf_repeat(), or another "
 				    "kfunc), which is not there in a process,");
 	/* constants of the kernel, its functions in another form */
 	if (!selected && bad & BAD_SRC && (op->form == FORM_CALL || op->form == FORM_IMM64))
-		return check_refuse(c, at, NULL, NULL, "a reference to the kernel (source %u)", insn->src_reg);
+		return check_refuse(c, at, NULL, "the kernel's variables and functions are out of reach",
+				    "a reference to the kernel (source %u)", insn->src_reg);
 	if (!selected || bad)
 		return refuse_field(c, at, op, bad);
 	if (op->form == FORM_IMM64)
@@ -253,11 +262,11 @@ static struct uerr *check_jump(struct checker *c, u32 at)
 	s64 target = insn_jump_target(&c->p->insns[at], at);
 
 	if (target < 0 || target >= c->p->ninsns)
-		return check_refuse(c, at, "jump out of range", NULL, "a jump outside of the program");
+		return check_refuse(c, at, "jump out of range", BROKEN, "a jump outside of the program");
 	if (c->marks[target] & MARK_SECOND)
-		return check_refuse(c, at, NULL, NULL, "a jump into the middle of an instruction");
+		return check_refuse(c, at, NULL, BROKEN, "a jump into the middle of an instruction");
 	if (c->sub_of[target] != c->sub_of[at])
-		return check_refuse(c, at, "jump out of range", NULL, "a jump into another function");
+		return check_refuse(c, at, "jump out of range", BROKEN, "a jump into another function");
 	c->marks[target] |= MARK_TARGET;
 	return NULL;
 }
@@ -269,7 +278,7 @@ static struct uerr *subprogs_find(struct checker *c)
 	c->marks[0] |= MARK_SUBPROG;
 	for (u32 at = 0; at < c->p->ninsns; at++) {
 		if (c->marks[at] & MARK_SUBPROG && c->marks[at] & MARK_SECOND)
-			return check_refuse(c, at - 1, NULL, NULL, "a call into the middle of an instruction");
+			return check_refuse(c, at - 1, NULL, BROKEN, "a call into the middle of an instruction");
 		n += !!(c->marks[at] & MARK_SUBPROG);
 	}
 	if (n > INSN_MAX_SUBPROGS)
@@ -358,7 +367,7 @@ static struct uerr *check_reached(struct checker *c, u32 *work)
 	}
 	for (u32 at = 0; at < c->p->ninsns; at++)
 		if (!(c->marks[at] & (MARK_REACHED | MARK_SECOND)))
-			return check_refuse(c, at, "unreachable insn", NULL, "code that is never reached");
+			return check_refuse(c, at, "unreachable insn", "leave it out", "code that is never reached");
 	return NULL;
 }
 
@@ -555,7 +564,8 @@ static struct uerr *refuse_poison(const struct checker *c)
 {
 	for (u32 at = 0; at < c->p->ninsns; at++)
 		if (!(c->marks[at] & MARK_SECOND) && c->op[at] == OP_CALL_HELPER && c->p->insns[at].imm == CORE_POISON)
-			return check_refuse(c, at, "unresolved CO-RE relocation", NULL,
+			return check_refuse(c, at, "unresolved CO-RE relocation",
+					    "ask with bpf_core_field_exists() before",
 					    "a type or field that is not there is used");
 	return NULL;
 }

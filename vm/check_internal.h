@@ -46,8 +46,8 @@ struct uerr *checker_measure(struct checker *c) UERR_MUST_CHECK;
 u32 checker_successors(const struct checker *c, u32 at, u32 ret[static 2]);
 
 /* The refusal of instruction AT. WHAT completes "program x is not safe: … at
- * file.c:12"; DETAIL is what the log adds in the words of the
- * kernel (NULL: it has none, WHAT stands there, too); TRY (may be NULL) is what to do instead. */
+ * file.c:12"; DETAIL is what the log adds in the words of the kernel (NULL:
+ * it has none, and WHAT stands there, too); TRY is what to do instead. */
 struct uerr *check_refuse(const struct checker *c, u32 at, const char *detail, const char *try, const char *what,
 			  ...) UERR_MUST_CHECK __attribute__((format(printf, 5, 6)));
 

@@ -37,7 +37,8 @@ const char *v_text(struct verifier *v, const char *fmt, ...)
 
 static void log_totals(struct verifier *v)
 {
-	log_printf(v, "processed %u insns (limit %u) max_states_per_insn %u total_states %u peak_states %u\n", v->processed,
+	log_printf(v, "processed %u insns (limit %u) max_states_per_insn %u total_states %u peak_states %u\n",
+		   v->processed,
 		   v->max_insns, v->max_states_at, v->total_states, v->peak_states);
 }
 
@@ -275,7 +276,8 @@ static struct uerr *check_read(struct verifier *v, u32 reg)
 {
 	if (v->regs[reg].type != NOT_INIT)
 		return NULL;
-	return v_refuse(v, v_text(v, "R%u !read_ok", reg), NULL, "R%u is used before it has a value", reg);
+	return v_refuse(v, v_text(v, "R%u !read_ok", reg), "give it a value on every path",
+			"R%u is used before it has a value", reg);
 }
 
 static struct uerr *check_reads(struct verifier *v, const struct bpf_insn *insn, const struct opcode *op)
@@ -509,7 +511,8 @@ static struct uerr *check_tail_calls(struct verifier *v)
 			continue;
 		v->pc = v->tail_call[i];
 		if (!returns_number(v, i))
-			return v_refuse(v, "tail_call is only allowed in functions that return 'int'", "let the function return int",
+			return v_refuse(v, "tail_call is only allowed in functions that return 'int'",
+					"let the function return int",
 					"a tail call in a function that returns no number: what is called returns one,");
 		if (above[i] < 256)
 			continue;

@@ -18,10 +18,12 @@ static struct uerr *check_sane(struct verifier *v, const struct reg *r, const ch
 	const struct scalar *s = &r->var;
 
 	if (scalar_is_const(s) && (s->smin >= MAX_VAR_OFF || s->smin <= -MAX_VAR_OFF))
-		return v_refuse(v, v_text(v, "math between %s pointer and %lld is not allowed", type, (long long)s->smin), NULL,
+		return v_refuse(v, v_text(v, "math between %s pointer and %lld is not allowed", type,
+				(long long)s->smin), "keep offsets below 512 MiB",
 				"an address is moved by %lld", (long long)s->smin);
 	if (is_pointer(r) && (r->off >= MAX_VAR_OFF || r->off <= -MAX_VAR_OFF))
-		return v_refuse(v, v_text(v, "%s pointer offset %d is not allowed", type, r->off), NULL,
+		return v_refuse(v, v_text(v, "%s pointer offset %d is not allowed", type, r->off),
+				"keep offsets below 512 MiB",
 				"an address is moved by %d", r->off);
 	if (s->smin == INT64_MIN)
 		return v_refuse(v, v_text(v, "math between %s pointer and register with unbounded min value is not allowed", type),
@@ -70,7 +72,8 @@ static struct uerr *pointer_add(struct verifier *v, u32 at, struct reg p, struct
 		break;
 	case BPF_SUB:
 		if (!pointer_first)
-			return v_refuse(v, v_text(v, "R%u tried to subtract pointer from scalar", at), NULL,
+			return v_refuse(v, v_text(v, "R%u tried to subtract pointer from scalar", at),
+					"subtract the number from the address",
 					"an address is subtracted from a number");
 		if (p.type == PTR_STACK)
 			return v_refuse(v, v_text(v, "R%u subtraction from stack pointer prohibited", at), "add a negative number",

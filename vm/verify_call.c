@@ -121,7 +121,9 @@ struct uerr *dynptr_destroy(struct verifier *v, u32 frame, u32 slot)
 
 static struct uerr *refuse_dynptr(struct verifier *v, u32 reg, const char *detail)
 {
-	return v_refuse(v, v_text(v, "%s", detail), NULL, "R%u is no dynptr as it is needed here", reg);
+	return v_refuse(v, v_text(v, "%s", detail),
+			"make it by bpf_dynptr_from_mem() or bpf_ringbuf_reserve_dynptr() first",
+			"R%u is no dynptr as it is needed here", reg);
 }
 
 /* The slot at which the dynptr in REG begins. */
@@ -131,7 +133,7 @@ static struct uerr *dynptr_slot(struct verifier *v, u32 reg, u32 *ret)
 	s64 off = r->off + r->var.smin;
 
 	if (r->type != PTR_STACK)
-		return refuse_type(v, reg, "a dynptr on the stack", NULL);
+		return refuse_type(v, reg, "a dynptr on the stack", "keep the struct bpf_dynptr in a local variable");
 	if (!scalar_is_const(&r->var) || off % 8 || off > -16 || off < -(s64)INSN_STACK_SIZE)
 		return refuse_dynptr(v, reg, "dynptr has to be at a constant offset");
 	*ret = slot_of(off);
@@ -200,7 +202,8 @@ static struct uerr *dynptr_made(struct verifier *v, const struct call *c, const 
 	if (c->dynptr_kind == DYNPTR_RINGBUF) {
 		r.ref = ref_acquire(v);
 		if (!r.ref)
-			return v_refuse(v, "too many references", NULL, "more than %u things are reserved at once", MAX_REFS);
+			return v_refuse(v, "too many references", "submit or discard some first",
+					"more than %u things are reserved at once", MAX_REFS);
 	}
 	for (u32 i = 0; i < 2; i++) {
 		memset(f->slots[slot - i].byte, SLOT_DYNPTR, 8);
@@ -226,6 +229,11 @@ static bool dynptr_unmake(struct verifier *v, u32 id)
 }
 
 /* --- maps --- */
+
+static struct uerr *refuse_no_map(struct verifier *v, u32 reg)
+{
+	return refuse_type(v, reg, "a value of a known map", "name the map in the call");
+}
 
 #define T(type) (1ull << BPF_MAP_TYPE_##type)
 #define PLAIN (T(HASH) | T(ARRAY) | T(PERCPU_HASH) | T(PERCPU_ARRAY) | T(LRU_HASH) | T(LRU_PERCPU_HASH) | T(LPM_TRIE))
@@ -281,7 +289,8 @@ static struct uerr *arg_map(struct verifier *v, struct call *c, u32 reg)
 			return v_refuse(v, v_text(v, "cannot pass map_type %u into func %s#%u", map->type, c->name, c->id),
 					"use another type of map", "%s cannot work on a map of this type (%u)", c->name, map->type);
 	if (writes_map(c->id) && (map->frozen || map->map_flags & BPF_F_RDONLY_PROG))
-		return v_refuse(v, "write into map forbidden", NULL, "a read-only map is written");
+		return v_refuse(v, "write into map forbidden",
+				"write another map, or load it without BPF_F_RDONLY_PROG", "a read-only map is written");
 	c->has_map = true;
 	c->map = r->map;
 	if (reg == 1)
@@ -310,7 +319,7 @@ static struct uerr *arg_key(struct verifier *v, struct call *c, u32 reg)
 	const struct reg *r = &v->regs[reg];
 
 	if (!c->has_map)
-		return refuse_type(v, reg, "a key of a known map", NULL);
+		return refuse_type(v, reg, "a key of a known map", "name the map in the call");
 	if (on_own_stack(v, r)) {
 		c->fact.flags |= FACT_KEY_ON_STACK;
 		c->fact.key_off = (s16)(r->off + (s64)r->var.bits.value);
@@ -327,7 +336,7 @@ static struct uerr *arg_size(struct verifier *v, struct call *c, u32 reg, u8 mem
 	struct uerr *err;
 
 	if (s->type != SCALAR)
-		return refuse_type(v, reg, "scalar", NULL);
+		return refuse_type(v, reg, "scalar", "pass a number");
 	if (s->var.smin < 0)
 		return v_refuse(v, v_text(v, "R%u min value is negative, either use unsigned or 'var &= const'", reg),
 				"make the size unsigned, and compare it with the buffer's first",
@@ -386,11 +395,13 @@ static struct uerr *arg_const_str(struct verifier *v, u32 reg)
 		return v_refuse(v, v_text(v, "R%u does not point to a readonly map", reg), "make it a static const array",
 				"the text in R%u may change", reg);
 	if (!scalar_is_const(&r->var))
-		return v_refuse(v, v_text(v, "R%u is not a constant address", reg), NULL, "the text in R%u is not one certain text", reg);
+		return v_refuse(v, v_text(v, "R%u is not a constant address", reg), "name one string in each call",
+				"the text in R%u is not one certain text", reg);
 	off = r->off + (s64)r->var.bits.value;
 	if (off < 0 || off >= map->map->value_size || !map->frozen ||
 	    !memchr((const u8 *)map->frozen + off, 0, map->map->value_size - (u64)off))
-		return v_refuse(v, "string is not zero-terminated", NULL, "the text in R%u does not end", reg);
+		return v_refuse(v, "string is not zero-terminated", "end it with a zero byte",
+				"the text in R%u does not end", reg);
 	return NULL;
 }
 
@@ -420,23 +431,27 @@ static struct uerr *arg_lock(struct verifier *v, const struct call *c, u32 reg)
 	s32 lock;
 
 	if (r->type != PTR_MAP_VALUE || r->flags & REG_MAYBE_NULL)
-		return refuse_type(v, reg, "map_value", NULL);
+		return refuse_type(v, reg, "map_value", "pass the address of the lock in a map's value");
 	lock = v->traits[r->map].lock_off;
 	if (lock < 0 || !scalar_is_const(&r->var) || r->off + (s64)r->var.bits.value != lock)
-		return v_refuse(v, v_text(v, "off %d doesn't point to 'struct bpf_spin_lock'", r->off), NULL,
+		return v_refuse(v, v_text(v, "off %d doesn't point to 'struct bpf_spin_lock'", r->off),
+				"pass the address of the struct bpf_spin_lock in a map's value",
 				"R%u is no lock of a map's value", reg);
 	if (c->id == BPF_FUNC_spin_lock) {
 		if (st->lock.held)
-			return v_refuse(v, "Locking two bpf_spin_locks are not allowed", NULL, "a lock is taken while another is held");
+			return v_refuse(v, "Locking two bpf_spin_locks are not allowed", "unlock the one first",
+					"a lock is taken while another is held");
 		st->lock.held = true;
 		st->lock.map = r->map;
 		st->lock.id = r->id;
 		return NULL;
 	}
 	if (!st->lock.held)
-		return v_refuse(v, "bpf_spin_unlock without taking a lock", NULL, "a lock is given back that is not held");
+		return v_refuse(v, "bpf_spin_unlock without taking a lock", "lock it first",
+				"a lock is given back that is not held");
 	if (st->lock.map != r->map || st->lock.id != r->id)
-		return v_refuse(v, "bpf_spin_unlock of different lock", NULL, "another lock is given back than is held");
+		return v_refuse(v, "bpf_spin_unlock of different lock", "unlock the same value that was locked",
+				"another lock is given back than is held");
 	memset(&st->lock, 0, sizeof(st->lock));
 	return NULL;
 }
@@ -512,9 +527,9 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 			return mark_precise(v, reg);
 		__attribute__((fallthrough));
 	case ARG_MAP_VALUE:
-		return map ? arg_fixed(v, reg, map->value_size, true, false) : refuse_type(v, reg, "a value of a known map", NULL);
+		return map ? arg_fixed(v, reg, map->value_size, true, false) : refuse_no_map(v, reg);
 	case ARG_MAP_VALUE_UNINIT:
-		return map ? arg_fixed(v, reg, map->value_size, false, true) : refuse_type(v, reg, "a value of a known map", NULL);
+		return map ? arg_fixed(v, reg, map->value_size, false, true) : refuse_no_map(v, reg);
 	case ARG_MEM:
 	case ARG_MEM_OR_NULL:
 	case ARG_MEM_RW:
@@ -529,7 +544,8 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 			return v_refuse(v, v_text(v, "R%u is not a known constant", reg), "reserve a constant size",
 					"the size in R%u is not constant", reg);
 		if (r->var.umax >= MAX_VAR_OFF)
-			return v_refuse(v, v_text(v, "R%u unbounded memory access", reg), NULL, "the size in R%u is too large", reg);
+			return v_refuse(v, v_text(v, "R%u unbounded memory access", reg), "reserve less",
+					"the size in R%u is too large", reg);
 		c->mem_size = (u32)r->var.umax;
 		c->fact.flags |= FACT_SIZE;
 		c->fact.size = c->mem_size;
@@ -538,7 +554,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 		return arg_ringbuf_mem(v, c, reg);
 	case ARG_FUNC:
 		if (r->type != PTR_FUNC)
-			return refuse_type(v, reg, "a function", NULL);
+			return refuse_type(v, reg, "a function", "pass the name of a static function");
 		c->has_func = true;
 		return NULL;
 	case ARG_STACK_OR_NULL:
@@ -572,7 +588,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 			return NULL;
 		break;
 	}
-	return refuse_type(v, reg, "an object of the kernel", NULL);
+	return refuse_type(v, reg, "an object of the kernel", "pass what bpf_get_current_task_btf() returned");
 }
 
 /* --- result --- */
@@ -622,7 +638,8 @@ static struct uerr *result(struct verifier *v, const struct call *c, bool inside
 		return NULL;
 	case RET_MAP_VALUE_OR_NULL:
 		if (!c->has_map)
-			return v_refuse(v, "kernel subsystem misconfigured verifier", NULL, "a value of no known map");
+			return v_refuse(v, "kernel subsystem misconfigured verifier", "name the map in the call",
+					"a value of no known map");
 		*r0 = reg_pointer(PTR_MAP_VALUE);
 		r0->map = c->map;
 		if (!inside)
@@ -636,7 +653,8 @@ static struct uerr *result(struct verifier *v, const struct call *c, bool inside
 		r0->mem_size = c->mem_size;
 		r0->ref = r0->id = ref_acquire(v);
 		if (!r0->ref)
-			return v_refuse(v, "too many references", NULL, "more than %u things are reserved at once", MAX_REFS);
+			return v_refuse(v, "too many references", "submit or discard some first",
+					"more than %u things are reserved at once", MAX_REFS);
 		return NULL;
 	case RET_DYNPTR_MEM_OR_NULL:
 		*r0 = reg_pointer(PTR_MEM);
@@ -693,7 +711,8 @@ static struct uerr *check_usable(struct verifier *v, const struct call *c)
 		return v_refuse(v, "unresolved CO-RE relocation", "ask with bpf_core_field_exists() before",
 				"a type or field that is not there is used");
 	if (!c->info->present && !c->own && !(v->flags & VERIFY_ABSENT_HELPERS && c->info->known))
-		return v_refuse(v, v_text(v, "unknown func %s#%u", c->name, c->id), c->info->instead, "helper %s#%u is not there",
+		return v_refuse(v, v_text(v, "unknown func %s#%u", c->name, c->id),
+				c->info->instead ? c->info->instead : "leave it out", "helper %s#%u is not there",
 				c->name, c->id);
 	if (v->cur->lock.held && c->id != BPF_FUNC_spin_unlock && c->id != BPF_FUNC_spin_lock)
 		return v_refuse(v, "function calls are not allowed while holding a lock", "unlock it first",
@@ -711,17 +730,20 @@ static struct uerr *check_before(struct verifier *v, struct call *c)
 			return err;
 	}
 	if (c->id == BPF_FUNC_dynptr_from_mem && v->regs[1].type != PTR_MAP_VALUE)
-		return v_refuse(v, v_text(v, "Unsupported reg type %s for bpf_dynptr_from_mem data", reg_type_name(&v->regs[1])), NULL,
+		return v_refuse(v, v_text(v, "Unsupported reg type %s for bpf_dynptr_from_mem data",
+				reg_type_name(&v->regs[1])), "pass the address of a map's value",
 				"a dynptr can only be made of a map's value");
 	if (c->has_func && c->id != BPF_FUNC_loop && c->id != BPF_FUNC_for_each_map_elem)
-		return v_refuse(v, "callback is not supported", NULL, "%s cannot call back", c->name);
+		return v_refuse(v, "callback is not supported", "use bpf_loop() or bpf_for_each_map_elem()",
+				"%s cannot call back", c->name);
 	return NULL;
 }
 
 static struct uerr *release(struct verifier *v, const struct call *c)
 {
 	if (!ref_release(v->cur, c->released))
-		return v_refuse(v, "release of unowned reference", NULL, "something is given back that is not held");
+		return v_refuse(v, "release of unowned reference", "give it back once",
+				"something is given back that is not held");
 	if (c->dynptr_id && !dynptr_unmake(v, c->dynptr_id))
 		return v->err;
 	return invalidate(v, c->released, 0) ? NULL : v->err;

@@ -118,7 +118,8 @@ static struct uerr *global_arg(struct verifier *v, u32 reg, const struct param *
 	switch (p->kind) {
 	case PARAM_NUMBER:
 		if (r->type != SCALAR)
-			return v_refuse(v, v_text(v, "R%u is not a scalar", reg), NULL, "R%u must be a number", reg);
+			return v_refuse(v, v_text(v, "R%u is not a scalar", reg), "pass a number",
+					"R%u must be a number", reg);
 		return NULL;
 	case PARAM_CTX:
 		if (r->type != PTR_CTX || r->off || !scalar_is_const(&r->var) || r->var.bits.value)
@@ -148,7 +149,8 @@ static struct uerr *call_global(struct verifier *v, u32 sub)
 	const struct btf_type *proto = prototype(v, sub);
 
 	if (v->cur->lock.held)
-		return v_refuse(v, "global function calls are not allowed while holding a lock", NULL,
+		return v_refuse(v, "global function calls are not allowed while holding a lock",
+				"unlock it first, or make the function static",
 				"a function is called while a lock is held");
 	for (u32 i = 0; i < nparams(proto) && i < 5; i++) {
 		struct param p = param_of(v, params(proto)[i].type);
@@ -219,7 +221,8 @@ static struct uerr *exit_static(struct verifier *v)
 	u32 callsite = v->f->callsite;
 
 	if (r0->type == PTR_STACK)
-		return v_refuse(v, "cannot return stack pointer to the caller", NULL, "a function returns an address of a stack");
+		return v_refuse(v, "cannot return stack pointer to the caller",
+				"return a number, or take the address as an argument", "a function returns an address of a stack");
 	log_leaving(v);
 	state_drop_frame(v, v->cur);
 	if (!v_own_frame(v))
@@ -278,7 +281,8 @@ struct uerr *leave_by_tail_call(struct verifier *v)
 	if (!v->cur->curframe) /* and with it the program */
 		return NULL;
 	if (v->f->callback)
-		return v_refuse(v, "At callback return the register R0 should have been in [0, 1]", "call a static function",
+		return v_refuse(v, "At callback return the register R0 should have been in [0, 1]",
+				"call a static function",
 				"a tail call in a callback, which then returns anything,");
 	st = state_push_as(v, v->f->callsite + 1, HIST_LEAVE);
 	if (!st)
@@ -312,7 +316,7 @@ struct uerr *do_exit(struct verifier *v)
 				"the program ends while a lock is held");
 	if (v->in_global && r0->type != SCALAR)
 		return v_refuse(v, v_text(v, "At subprogram exit the register R0 is not a scalar value (%s)", reg_type_name(r0)),
-				NULL, "a function that is not static returns an address");
+				"return a number", "a function that is not static returns an address");
 	v->ended = true;
 	return NULL;
 }

@@ -228,7 +228,7 @@ struct verifier {
 enum { POINT_PRUNE = 1, POINT_FORCE = 2 };
 
 /* Refuses the program because of the instruction in hand: WHAT is for a person,
- * DETAIL in the kernel's words, TRY what to do or NULL. */
+ * DETAIL in the kernel's words, TRY what to do. */
 struct uerr *v_refuse(struct verifier *v, const char *detail, const char *try, const char *what, ...) UERR_MUST_CHECK
 	__attribute__((format(printf, 4, 5)));
 /* The registers of the function in hand may have been copied to be shared. */

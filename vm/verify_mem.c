@@ -25,7 +25,8 @@ static struct uerr *refuse_address(struct verifier *v, u32 reg)
 {
 	return v_refuse(v, v_text(v, "R%u invalid mem access '%s'", reg, reg_type_name(&v->regs[reg])),
 			v->regs[reg].type == SCALAR ?
-				"memory of the process is read by bpf_probe_read_user(), its variables by their map" : NULL,
+				"memory of the process is read by bpf_probe_read_user(), its variables by their map" :
+				"use what it points to by a helper",
 			"R%u is no address that the program may use", reg);
 }
 
@@ -60,14 +61,16 @@ static struct uerr *check_ctx(struct verifier *v, u32 reg, s64 off, u32 size, bo
 				"R%u points into ctx at an offset that is not constant", reg);
 	/* (The kernel, which rewrites accesses to ctx, has none through a moved pointer; clang makes some.) */
 	if (r->off < 0)
-		return v_refuse(v, v_text(v, "negative offset ctx ptr R%u off=%d disallowed", reg, r->off), NULL,
+		return v_refuse(v, v_text(v, "negative offset ctx ptr R%u off=%d disallowed", reg, r->off),
+				"use the fields of struct pt_regs",
 				"R%u points below ctx", reg);
 	off += r->off;
 	if (write && !vm_prog_ctx_allows(v->c->p, off, size, ENV_CTX_WRITE))
 		return v_refuse(v, v_text(v, "invalid bpf_context access off=%lld size=%u", (long long)off, size),
-				own ? NULL : "registers cannot be changed", "ctx is written");
+				own ? "it is read only" : "registers cannot be changed", "ctx is written");
 	if (!write && !vm_prog_ctx_allows(v->c->p, off, size, ENV_CTX_READ))
-		return v_refuse(v, v_text(v, "invalid bpf_context access off=%lld size=%u", (long long)off, size), NULL,
+		return v_refuse(v, v_text(v, "invalid bpf_context access off=%lld size=%u", (long long)off, size),
+				own ? "use what the host lets programs read" : "use the fields of struct pt_regs",
 				"a read outside of %s (offset %lld)", own ? "ctx, or of a part that may not be read" : "struct pt_regs",
 				(long long)off);
 	ctx_read(v, off, size);
@@ -86,7 +89,7 @@ struct uerr *check_mem_region(struct verifier *v, u32 reg, s64 off, u64 size, u6
 				r->var.smin < 0 ? v_text(v, "R%u min value is negative, either use unsigned index or do a if (index "
 							    ">=0) check.", reg) :
 						  v_text(v, "R%u min value is outside of the allowed memory range", reg),
-				r->var.smin < 0 ? "make the index unsigned, or compare it with 0 as well" : NULL,
+				r->var.smin < 0 ? "make the index unsigned, or compare it with 0 as well" : "check the index before it is used",
 				"R%u goes outside of %s of %llu bytes (offset %lld, size %llu)", reg, what,
 				(unsigned long long)mem_size, (long long)(r->var.smin == INT64_MIN ? at : at + r->var.smin),
 				(unsigned long long)size);
@@ -120,13 +123,14 @@ static struct uerr *check_map_access(struct verifier *v, u32 reg, s64 off, u64 s
 	if (read && map->map_flags & BPF_F_WRONLY_PROG)
 		return v_refuse(v, v_text(v, "read from map forbidden, value_size=%u off=%lld size=%llu", map->value_size,
 					  (long long)off, (unsigned long long)size),
-				NULL, "a write-only map is read");
+				"read another map", "a write-only map is read");
 	err = check_mem_region(v, reg, off, size, map->value_size, "the map's value");
 	if (err || lock < 0)
 		return err;
 	at = off + r->off;
 	if (at + r->var.smin < lock + 4 && lock < at + (s64)(r->var.umax + size))
-		return v_refuse(v, "bpf_spin_lock cannot be accessed directly by load/store", NULL,
+		return v_refuse(v, "bpf_spin_lock cannot be accessed directly by load/store",
+				"use bpf_spin_lock() and bpf_spin_unlock()",
 				"the lock in a map's value is accessed as memory");
 	return NULL;
 }
@@ -198,7 +202,7 @@ static struct uerr *refuse_stack(struct verifier *v, u32 reg, s64 off, u64 size)
 {
 	return v_refuse(v, v_text(v, "invalid access to stack R%u off=%lld size=%llu", reg, (long long)off,
 				  (unsigned long long)size),
-			NULL, "R%u goes outside of the %u bytes of stack (offset %lld, size %llu)", reg, INSN_STACK_SIZE,
+			"check index and size against the variable's", "R%u goes outside of the %u bytes of stack (offset %lld, size %llu)", reg, INSN_STACK_SIZE,
 			(long long)off, (unsigned long long)size);
 }
 
@@ -238,7 +242,7 @@ static struct uerr *refuse_dynptr_read(struct verifier *v, u32 reg, s64 off, s64
 {
 	return v_refuse(v, v_text(v, "invalid read from stack R%u off %lld+%lld size %llu", reg, (long long)off,
 				  (long long)(at - off), (unsigned long long)size),
-			NULL, "a dynptr is read as memory");
+			"use bpf_dynptr_read() or bpf_dynptr_data()", "a dynptr is read as memory");
 }
 
 static u8 byte_at(const struct frame *f, s32 off)
@@ -376,7 +380,8 @@ static struct uerr *store_fixed(struct verifier *v, const struct stack_range *at
 			return v_refuse(v, "invalid size of register spill", "store all 8 bytes of an address",
 					"a part of an address is stored on the stack");
 		if (src->type == PTR_STACK && at->frame != v->cur->curframe)
-			return v_refuse(v, "cannot spill pointers to stack into stack frame of the caller", NULL,
+			return v_refuse(v, "cannot spill pointers to stack into stack frame of the caller",
+					"pass it as an argument",
 					"an address of the stack is stored in the caller's stack");
 	}
 	if (size == 8)
@@ -481,7 +486,8 @@ static struct uerr *check_rw(struct verifier *v, u32 reg, s64 off, u32 size, boo
 		return check_map_access(v, reg, off, size, read, write);
 	case PTR_MEM:
 		if (write && r->flags & REG_RDONLY)
-			return v_refuse(v, v_text(v, "R%u cannot write into %s", reg, reg_type_name(r)), NULL,
+			return v_refuse(v, v_text(v, "R%u cannot write into %s", reg, reg_type_name(r)),
+					"copy it to the stack, and change that",
 					"R%u points to memory that may only be read", reg);
 		return check_mem_region(v, reg, off, size, r->mem_size, "memory");
 	}
@@ -573,7 +579,8 @@ static struct uerr *atomic_stack(struct verifier *v, u32 reg, s64 off, u32 size)
 		v->info.reads_unset_stack |= byte_at(f, i) == SLOT_INVALID;
 		note_stack_read(v, at.frame, slot_of(i));
 		if (slot_is_spill(s) && is_pointer(&s->reg))
-			return v_refuse(v, "invalid size of register fill", NULL, "an address on the stack is changed atomically");
+			return v_refuse(v, "invalid size of register fill",
+					"keep numbers and addresses in variables of their own", "an address on the stack is changed atomically");
 		slot_scrub(v, s);
 		s->byte[(u32)(i + INSN_STACK_SIZE) % 8] = SLOT_MISC;
 		touch_slot(v, at.frame, slot_of(i));
@@ -588,16 +595,19 @@ struct uerr *do_atomic(struct verifier *v, const struct bpf_insn *insn, const st
 	struct uerr *err;
 
 	if (is_pointer(&v->regs[insn->src_reg]))
-		return v_refuse(v, v_text(v, "R%u leaks addr into mem", insn->src_reg), NULL,
+		return v_refuse(v, v_text(v, "R%u leaks addr into mem", insn->src_reg), "use a number",
 				"an address is an operand of an atomic operation");
 	if (op->form == FORM_CMPXCHG && is_pointer(&v->regs[0]))
-		return v_refuse(v, "R0 leaks addr into mem", NULL, "an address is an operand of an atomic operation");
+		return v_refuse(v, "R0 leaks addr into mem", "use a number",
+				"an address is an operand of an atomic operation");
 	if (r->type == PTR_CTX)
-		return v_refuse(v, v_text(v, "BPF_ATOMIC stores into R%u ctx is not allowed", reg), NULL, "ctx is written");
+		return v_refuse(v, v_text(v, "BPF_ATOMIC stores into R%u ctx is not allowed", reg),
+				"registers cannot be changed", "ctx is written");
 	if (r->type == PTR_STACK) {
 		err = atomic_stack(v, reg, insn->off, size);
 	} else if (is_pointer(r) && !scalar_aligned(&r->var, insn->off + r->off, size)) {
-		return v_refuse(v, v_text(v, "misaligned value access off %d size %u", insn->off + r->off, size), NULL,
+		return v_refuse(v, v_text(v, "misaligned value access off %d size %u", insn->off + r->off, size),
+				"align the variable",
 				"an atomic operation at an address that is no multiple of %u", size);
 	} else {
 		err = check_rw(v, reg, insn->off, size, true, true);
@@ -629,7 +639,7 @@ static struct uerr *no_dynptrs(struct verifier *v, u32 frame, s32 min, s32 end)
 	for (u32 slot = slot_of(end - 1); slot <= slot_of(min) && slot < f->nslots; slot++)
 		if (f->slots[slot].byte[0] == SLOT_DYNPTR)
 			return v_refuse(v, v_text(v, "potential write to dynptr at off=%d disallowed", -8 * (s32)(slot + 1)),
-					NULL, "a helper would write over a dynptr");
+					"give the helper a buffer of its own", "a helper would write over a dynptr");
 	return NULL;
 }
 
@@ -678,7 +688,8 @@ struct uerr *check_helper_mem(struct verifier *v, const struct mem_access *a)
 	struct uerr *err;
 
 	if (!a->max && !a->zero_ok)
-		return v_refuse(v, v_text(v, "R%u invalid zero-sized read", a->reg), NULL, "R%u is memory of no size", a->reg);
+		return v_refuse(v, v_text(v, "R%u invalid zero-sized read", a->reg), "pass a size above 0",
+				"R%u is memory of no size", a->reg);
 	if (is_pointer(r) && r->flags & REG_MAYBE_NULL)
 		return refuse_null(v, a->reg);
 	if (!a->max && r->type == PTR_STACK)
@@ -704,7 +715,8 @@ struct uerr *check_helper_mem(struct verifier *v, const struct mem_access *a)
 	case PTR_MEM:
 		v->impure |= a->write;
 		if (a->write && r->flags & REG_RDONLY)
-			return v_refuse(v, v_text(v, "R%u cannot write into %s", a->reg, reg_type_name(r)), NULL,
+			return v_refuse(v, v_text(v, "R%u cannot write into %s", a->reg, reg_type_name(r)),
+					"copy it to the stack, and change that",
 					"R%u points to memory that may only be read", a->reg);
 		return check_mem_region(v, a->reg, 0, a->max, r->mem_size, "memory");
 	}

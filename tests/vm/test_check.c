@@ -53,7 +53,8 @@ static const struct row rows[] = {
 	{ "constant division by zero", "division by zero", { MOV_IMM(R0, 1), ALU64_IMM(BPF_DIV, R0, 0), EXIT } },
 	{ "reserved field", "reserved immediate", { { .code = BPF_ALU64 | BPF_MOV | BPF_X, .imm = 1 }, RETURN } },
 	{ "register 12", "R12 does not exist", { { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 12 }, RETURN } },
-	{ "kernel function", "a function of the kernel is called (bpf_iter_num_new() of bpf_for() or bpf_repeat(), or another "
+	{ "kernel function",
+	     "a function of the kernel is called (bpf_iter_num_new() of bpf_for() or bpf_repeat(), or another "
 	  "kfunc), which is not there in a process, at instruction 0",
 	  { { .code = BPF_JMP | BPF_CALL, .src_reg = 2, .imm = 5 }, RETURN } },
 	{ "kernel function, by another number", "a reference to the kernel (source 3)",
@@ -103,10 +104,12 @@ START_TEST(table)
 	ck_assert_msg(!strncmp(err->message, "program t is not safe: ", 23), "%s: %s", r->name, err->message);
 	ck_assert_msg(strstr(err->message, " at instruction "), "%s: %s", r->name, err->message);
 	/* the rule stands behind the instruction, too */
-	ck_assert_msg(err->log && sscanf(err->log, " insn %u: %n", &at, &read) == 1 && strcspn(err->log, "\n") > (size_t)read,
+	ck_assert_msg(err->log && sscanf(err->log, " insn %u: %n", &at, &read) == 1 && strcspn(err->log,
+	     "\n") > (size_t)read,
 		      "%s: no log", r->name);
 	snprintf(where, sizeof(where), " at instruction %u", at);
 	ck_assert_msg(strstr(err->message, where), "%s: %s", r->name, err->message);
+	ck_assert_msg(strstr(err->log, "\n  try:    "), "%s: nothing to try: %s", r->name, err->log);
 	uerr_free(err);
 }
 END_TEST
@@ -161,7 +164,8 @@ START_TEST(how_many_functions)
 	ck_assert_msg(!err, "%s", err ? err->message : "");
 	err = check_functions(INSN_MAX_SUBPROGS);
 	ck_assert(err);
-	ck_assert_str_eq(err->message, "program t is not safe: a program of 257 functions, the limit is 256, at instruction 0");
+	ck_assert_str_eq(err->message,
+	     "program t is not safe: a program of 257 functions, the limit is 256, at instruction 0");
 	uerr_free(err);
 }
 END_TEST

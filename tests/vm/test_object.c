@@ -322,7 +322,8 @@ START_TEST(functions_of_the_kernel_are_named)
 	live_init(&l, obj);
 	err = verify_program(&obj->progs[0], l.maps, l.n, NULL, NULL);
 	ck_assert(err);
-	ck_assert_str_eq(err->message, "program counts is not safe: a function of the kernel is called (bpf_iter_num_new() of "
+	ck_assert_str_eq(err->message,
+	     "program counts is not safe: a function of the kernel is called (bpf_iter_num_new() of "
 				       "bpf_for() or bpf_repeat(), or another kfunc), which is not there in a process, at "
 				       "iter.bpf.c:25");
 	ck_assert(strstr(err->log, "  >   25   bpf_iter_num_new(&it, 0, 10);\n"));

@@ -185,6 +185,7 @@ START_TEST(table)
 	ck_assert_msg(!strncmp(err->message, "program t is not safe: ", 23), "%s: %s", r->name, err->message);
 	ck_assert_msg(strstr(err->message, " at instruction "), "%s: %s", r->name, err->message);
 	ck_assert_msg(err->log && strstr(err->log, "insn "), "%s: no log", r->name);
+	ck_assert_msg(strstr(err->log, "\n  try:    "), "%s: nothing to try: %s", r->name, err->log);
 	uerr_free(err);
 }
 END_TEST
@@ -289,7 +290,8 @@ static const struct rule rules[] = {
 	PAIR("equal to one that is not NULL", 10, "R6 may be NULL", "R6 invalid mem access 'map_value_or_null'",
 	     JUMP_REG(BPF_JNE, R6, R7, 1), JUMP_REG(BPF_JEQ, R6, R7, 1), LOOKUP(HASH), MOV_REG(R6, R0),
 	     LD_VALUE(R7, ARRAY, 0), X, LOAD(DW, R0, R6, 0), RETURN),
-	PAIR("zero or not, at one of several places", 12, "R3 goes outside of the map's value of 64 bytes (offset 66, size 1)",
+	PAIR("zero or not, at one of several places", 12,
+	     "R3 goes outside of the map's value of 64 bytes (offset 66, size 1)",
 	     "invalid access to the map's value, value_size=64 off=63 size=1; R3 max value is outside of the allowed memory range",
 	     STORE_IMM(B, R4, 0, 0), STORE_IMM(B, R4, 0, 3), LOAD(DW, R2, R1, 112), ALU64_IMM(BPF_AND, R2, 3),
 	     STORE_IMM(W, FP, -4, 0), MOV_REG(R4, FP), ALU64_IMM(BPF_ADD, R4, -4), ALU64_REG(BPF_ADD, R4, R2), X,
@@ -300,7 +302,8 @@ static const struct rule rules[] = {
 	     "R3 goes outside of the map's value of 64 bytes (offset 64, size 1)",
 	     "invalid access to the map's value, value_size=64 off=0 size=1; R3 max value is outside of the allowed memory range",
 	     ALU64_IMM(BPF_AND, R6, 63), ALU64_IMM(BPF_AND, R6, 64), MOV_REG(R6, FP), MOV_REG(R7, FP),
-	     JUMP_IMM(BPF_JEQ, R1, 0, 0), STORE_IMM(DW, R6, -8, 0), ALU64_IMM(BPF_ADD, R7, -8), ALU64_REG(BPF_SUB, R6, R7), X,
+	     JUMP_IMM(BPF_JEQ, R1, 0, 0), STORE_IMM(DW, R6, -8, 0), ALU64_IMM(BPF_ADD, R7, -8), ALU64_REG(BPF_SUB, R6,
+	     R7), X,
 	     LD_VALUE(R3, ARRAY, 0), ALU64_REG(BPF_ADD, R3, R6), LOAD(B, R0, R3, 0), EXIT),
 };
 
@@ -315,7 +318,8 @@ END_TEST
 /* One way ends well, the other does not. */
 static const struct rule two_ways = REFUSED("two ways", 4, "", "", LOAD(DW, R0, R1, 112), JUMP_IMM(BPF_JEQ, R0, 0, 2),
 					    MOV_IMM(R0, 0), EXIT, MOV_REG(R0, R6), EXIT);
-static const char listing[] = "          insn 4: r0 = r6: R6 !read_ok\n\n";
+static const char listing[] = "          insn 4: r0 = r6: R6 !read_ok\n"
+			      "  try:    give it a value on every path\n\n";
 
 static void log_is(u32 level, const char *want)
 {

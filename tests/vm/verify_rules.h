@@ -26,7 +26,8 @@ struct rule {
 	const char *rule;    /* … as the log says it, whole */
 	struct bpf_insn good[2], bad[2]; /* no GOOD: only refused */
 	struct bpf_insn insns[RULE_MAX];
-	u32 func_type;       /* of the functions behind the main one, which are then global: an index into world's types */
+	u32 func_type;       /* of the functions behind the main one,
+	     which are then global: an index into world's types */
 };
 
 #define PAIR(name_, at_, refusal_, rule_, good_, bad_, ...) \
@@ -117,5 +118,6 @@ static inline void rule_check(const struct rule *r, const struct rule_world *w)
 	snprintf(want, sizeof(want), ": %s", r->rule);
 	ck_assert_msg(len > strlen(want) && !strncmp(err->log + len - strlen(want), want, strlen(want)), "%s: %.*s",
 		      r->name, (int)len, err->log);
+	ck_assert_msg(!strncmp(err->log + len, "\n  try:    ", 11), "%s: %s", r->name, err->log);
 	uerr_free(err);
 }

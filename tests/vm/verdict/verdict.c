@@ -147,7 +147,7 @@ static bool check_ours(const struct program *p)
 		break;
 	}
 	if (!o.accepted && !words_add(p, o.log) && !wrong)
-		wrong = "our refusal does not say where and why";
+		wrong = "our refusal does not say where, why, and what to do";
 	if (wrong || only_name)
 		print_disagreement(p, wrong ? wrong : "as recorded");
 	judgement_deinit(&o);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * In which words our verifier refuses: a line for every program of the tables
- * that it does refuse, with the instruction, the rule for a person, and the rule
- * as the log has it. They stand in refusals.txt, against which each run is held,
+ * that it does refuse, with the instruction, the rule for a person, the rule as the
+ * log has it, and what to do. They stand in refusals.txt, against which each run is held,
  * so that neither a wrong instruction nor a wrong reason passes unseen. After a
  * change that is meant: verdict -W FILE, and the difference is read.
  */
@@ -15,6 +15,7 @@
 
 #define PREFIX "program verdict is not safe: "
 #define INSN "          insn "
+#define TRY "  try:    "
 
 static char *said;
 static size_t said_size;
@@ -33,11 +34,11 @@ void words_deinit(void)
 	free(said);
 }
 
-/* LOG: "PREFIX what at instruction N", then, in a line of its own, "INSN N: the
- * instruction: rule". */
+/* LOG: "PREFIX what at instruction N", then, in lines of their own, "INSN N: the
+ * instruction: rule" and "TRY what to do". */
 bool words_add(const struct program *p, const char *log)
 {
-	const char *line = log ? strchrnul(log, '\n') : "", *insn = strstr(line, "\n" INSN), *at = NULL, *rule;
+	const char *line = log ? strchrnul(log, '\n') : "", *insn = strstr(line, "\n" INSN), *at = NULL, *rule, *try;
 	char number[16];
 	int len;
 
@@ -50,8 +51,12 @@ bool words_add(const struct program *p, const char *log)
 	if (strncmp(insn, number, (size_t)len))
 		return false;
 	rule = strchrnul(insn, '\n');
-	fprintf(out, "%s/%s%s: %.*s: %.*s\n", p->theme, p->name, p->bad ? " (bad)" : "",
-		(int)(at - log - (s64)strlen(PREFIX)), log + strlen(PREFIX), (int)(rule - insn), insn);
+	if (strncmp(rule, "\n" TRY, 1 + strlen(TRY)))
+		return false;
+	try = rule + 1 + strlen(TRY);
+	fprintf(out, "%s/%s%s: %.*s: %.*s: try: %.*s\n", p->theme, p->name, p->bad ? " (bad)" : "",
+		(int)(at - log - (s64)strlen(PREFIX)), log + strlen(PREFIX), (int)(rule - insn), insn,
+		(int)strcspn(try, "\n"), try);
 	return true;
 }
 
