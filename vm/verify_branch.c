@@ -126,18 +126,17 @@ static struct uerr *both_numbers(struct verifier *v, const struct bpf_insn *insn
 	bool w64 = BPF_CLASS(insn->code) == BPF_JMP;
 	u8 op = BPF_OP(insn->code);
 	struct reg ta = a, tb = b, fa = a, fb = b;
-	bool can_take, can_fall;
 	struct state *other;
-	struct uerr *err;
 
-	can_take = scalar_refine(op, w64, true, &ta.var, &tb.var);
-	can_fall = scalar_refine(op, w64, false, &fa.var, &fb.var);
-	if (!can_take || !can_fall) {
-		err = pin(v, insn);
-		if (err)
-			return err;
-		go(v, insn, can_take);
-		return NULL;
+	/* Where bits and bounds together leave no number for one way, but neither alone, Linux (6.18) follows it;
+	 * so what it refuses there is refused here, too. */
+	if (!scalar_refine(op, w64, true, &ta.var, &tb.var)) {
+		ta = a;
+		tb = b;
+	}
+	if (!scalar_refine(op, w64, false, &fa.var, &fb.var)) {
+		fa = a;
+		fb = b;
 	}
 	history_linked(v, insn);
 	other = v->err ? NULL : state_push(v, (u32)insn_jump_target(insn, v->pc));

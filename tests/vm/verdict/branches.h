@@ -9,6 +9,8 @@
 
 static const struct row branches[] = {
 	/* with an immediate, 64 bits; the way on is not taken */
+	PAIR("a way that bits and bounds together exclude", "R5 !read_ok", MOV_IMM(R7, 0), MOV_REG(R7, R5), UNKNOWN64(R6),
+	     ALU64_IMM(BPF_AND, R6, 0x38000000), JUMP_IMM(BPF_JLE, R6, 5, 2), JUMP_IMM(BPF_JGT, R6, 0x20, 1), X, RETURN),
 	PAIR("jgt", "R0 max value is outside", JUMP_IMM(BPF_JGT, R6, 63, 1), JUMP_IMM(BPF_JGT, R6, 64, 1), CHECKED(X)),
 	PAIR("jge", "R0 max value is outside", JUMP_IMM(BPF_JGE, R6, 64, 1), JUMP_IMM(BPF_JGE, R6, 65, 1), CHECKED(X)),
 	PAIR("jsgt alone has no lower bound",
