@@ -123,13 +123,14 @@ static const struct rule rules[] = {
 	/* what is NULL on one way must be NULL on the other */
 	PAIR("context of a callback, NULL by one of two ways", 11, "R3 is scalar where fp is needed",
 	     "R3 type=scalar expected=fp", MOV_IMM(R6, 0), MOV_IMM(R6, 1), CALL(BPF_FUNC_ktime_get_ns),
-	     JUMP_IMM(BPF_JEQ, R0, 0, 2), MOV_IMM(R6, 0), JUMP(1), X, MOV_IMM(R1, 10), LD_FUNC(R2, 7), MOV_REG(R3, R6),
+	     JUMP_IMM(BPF_JEQ, R0, 0, 2), MOV_IMM(R6, 0), JUMP(1), X, MOV_IMM(R1, 1), LD_FUNC(R2, 7), MOV_REG(R3, R6),
 	     MOV_IMM(R4, 0), MOV_IMM(R5, 0), CALL(BPF_FUNC_loop), RETURN, RETURN),
-	PAIR("memory of no size, NULL by one of two ways", 13, "R4 is scalar where fp is needed",
-	     "R4 type=scalar expected=fp", MOV_IMM(R6, 0), MOV_IMM(R6, 1), CALL(BPF_FUNC_ktime_get_ns),
-	     JUMP_IMM(BPF_JEQ, R0, 0, 2), MOV_IMM(R6, 0), JUMP(1), X, ADDR(R1, -8), STORE_IMM(DW, FP, -8, 0),
-	     MOV_IMM(R2, 8),
-	     TEXT(R3, FORMAT), MOV_REG(R4, R6), MOV_IMM(R5, 0), CALL(BPF_FUNC_snprintf), RETURN),
+	/* (so long that the ways meet at a checkpoint) */
+	PAIR("memory of no size, NULL by one of two ways", 16, "R4 is scalar where fp is needed",
+	     "R4 type=scalar expected=fp", MOV_IMM(R6, 0), MOV_IMM(R6, 1), CALL(BPF_FUNC_ktime_get_ns), ADDR(R1, -8),
+	     STORE_IMM(DW, FP, -8, 0), MOV_IMM(R2, 8), TEXT(R3, FORMAT), MOV_IMM(R5, 0), MOV_IMM(R7, 0),
+	     JUMP_IMM(BPF_JEQ, R0, 0, 2), MOV_IMM(R6, 0), JUMP(1), X, MOV_IMM(R7, 0), MOV_REG(R4, R6),
+	     MOV_IMM(R5, 0), CALL(BPF_FUNC_snprintf), RETURN),
 
 	/* objects of the kernel (their helpers are not there, but known) */
 	PAIR("a task", 2, "R1 is scalar where an object of the kernel is needed",
