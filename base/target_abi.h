@@ -95,11 +95,24 @@ struct thread_table {
 #define OWNER_REC_BITS 10
 #define OWNER_ID(target_no, rec) ((u32)(target_no) << OWNER_REC_BITS | (u32)(rec))
 
+/* CLOCK_MONOTONIC in TSC ticks, for TARGET_CLOCK_NS from a moment on: it was
+ * `ns` at `tsc`, and `ticks` from there on are mult / 2^32 ns each. Written by
+ * whichever thread finds it out of date (vm/runtime/clock.c). All zero: not
+ * known. */
+struct target_clock {
+	u32 seq;    /* odd: being written */
+	u32 doubts; /* how often the clock was not where it was expected */
+	u64 tsc, ns, mult, ticks;
+	u64 asked_tsc, asked_ns; /* when the kernel was asked last, and what it said */
+};
+#define TARGET_CLOCK_NS 200000u
+
 /* What a process must forget in a fork child: a private anonymous page with
  * MADV_WIPEONFORK, so that a child reads zeros. */
 struct target_private {
 	u32 tgid; /* in its own pid namespace; 0: not known, ask the kernel */
 	u32 pad;
+	struct target_clock clock;
 };
 
 #define TARGET_SEGMENTS 32
@@ -121,7 +134,7 @@ struct target_env {
 	/* Ranges that stay mapped as long as the process lives, readable: the
 	 * main program, the dynamic linker, libc. prot is PROT_READ|PROT_WRITE. */
 	u32 nsegments;
-	u32 pad;
+	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
 	struct {
 		addr_t lo, hi;
 		u64 prot;

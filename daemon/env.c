@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "daemon/procinfo.h"
 #include "elfsym/procmaps.h"
+#include "vm/runtime.h"
 
 /* Our own vDSO, in memory: the one ELF image that the kernel vouches for. */
 u64 vdso_clock_off(void)
@@ -106,6 +107,7 @@ struct uerr *env_fill(const struct target *t, u32 ncpus, struct target_env *ret)
 		.trace_ring = t->threads_addr + t->threads->ring_off,
 		.main_stack_lo = t->main_stack_lo,
 		.main_stack_hi = t->main_stack_hi,
+		.tsc_clock = runtime_tsc_is_clock(),
 	};
 	return fill_segments(t, ret);
 }

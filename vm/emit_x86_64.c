@@ -386,6 +386,14 @@ void emit_lock_cmpxchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum
 	op_rm(e, w, 0x0fb1, reg, x86_at(base, disp));
 }
 
+void emit_rdtsc(struct emit *e)
+{
+	static const u8 code[] = { 0x0f, 0xae, 0xe8, 0x0f, 0x31 }; /* lfence; rdtsc */
+
+	for (size_t i = 0; i < sizeof(code); i++)
+		emit_u8(e, code[i]);
+}
+
 void emit_rep_stosq(struct emit *e)
 {
 	emit_u8(e, 0xf3);

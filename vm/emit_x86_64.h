@@ -118,6 +118,8 @@ void emit_lock_xadd(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x8
 void emit_xchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg);
 void emit_lock_cmpxchg(struct emit *e, bool w, enum x86_reg base, s32 disp, enum x86_reg reg);
 
+/* edx:eax = the time stamp counter, after all that came before. */
+void emit_rdtsc(struct emit *e);
 /* rcx words of rax at [rdi] */
 void emit_rep_stosq(struct emit *e);
 void emit_push(struct emit *e, enum x86_reg reg);

@@ -197,6 +197,42 @@ static void quick_pid_tgid(struct jit *j, addr_t fn)
 }
 
 /*
+ * As clock_read() of the runtime: the line from the last time that the kernel was
+ * asked, while it holds; r1 to r5 are nobody's after a call.
+ *
+ *	r9 = clock; r10 = seq; odd?
+ *	rax = tsc - r9->tsc; rax >= r9->ticks: call
+ *	rax = rax * r9->mult >> 32 + r9->ns; r9->seq != r10: call
+ */
+static void quick_ktime(struct jit *j, addr_t fn)
+{
+#define CLOCK(field) x86_at(R9, offsetof(struct target_private, clock.field))
+	struct emit *e = &j->e;
+	struct quick q = { 0 };
+
+	load_env(j);
+	emit_load(e, X86_64, false, R9, x86_at(R9, offsetof(struct target_env, private_)));
+	emit_test_rr(e, true, R9, R9);
+	quick_unless(j, &q, CC_E);
+	emit_load(e, X86_32, false, scratch(j, R10), CLOCK(seq));
+	emit_test_ri(e, false, R10, 1);
+	quick_unless(j, &q, CC_NE);
+	emit_rdtsc(e);
+	emit_shift_i(e, true, X86_SHL, scratch(j, RDX), 32);
+	emit_alu_rr(e, true, X86_OR, scratch(j, RAX), RDX);
+	emit_alu_rm(e, true, X86_SUB, RAX, CLOCK(tsc));
+	emit_alu_rm(e, true, X86_CMP, RAX, CLOCK(ticks));
+	quick_unless(j, &q, CC_AE);
+	emit_imul_rm(e, true, RAX, CLOCK(mult));
+	emit_shift_i(e, true, X86_SHR, RAX, 32);
+	emit_alu_rm(e, true, X86_ADD, RAX, CLOCK(ns));
+	emit_alu_rm(e, false, X86_CMP, R10, CLOCK(seq));
+	quick_unless(j, &q, CC_NE);
+	quick_end(j, &q, fn);
+#undef CLOCK
+}
+
+/*
  * probe_read of 1, 2, 4 or 8 bytes: directly where they lie between our stack
  * pointer and the end of its page, as in_stack_page() of the runtime has it. rsp
  * is a multiple of 8, so that as much is there at least.
@@ -255,6 +291,9 @@ static bool call_quick(struct jit *j, u32 id, addr_t fn)
 	switch (id) {
 	case BPF_FUNC_get_smp_processor_id:
 		quick_cpu(j, fn);
+		return true;
+	case BPF_FUNC_ktime_get_ns:
+		quick_ktime(j, fn);
 		return true;
 	case BPF_FUNC_get_current_pid_tgid:
 		quick_pid_tgid(j, fn);

@@ -6,7 +6,9 @@
  */
 #include "vm/runtime.h"
 
+#include <cpuid.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -76,6 +78,8 @@ helper_fn runtime_helper(u32 id)
 /*
  * This process as a target of itself.
  */
+
+#define CPUID_INVARIANT_TSC (1u << 8) /* leaf 0x80000007, edx */
 
 #define SELF_NRECS THREAD_RECS_DEFAULT
 
@@ -158,6 +162,30 @@ static void after_fork(void)
 		self_rec->tid = (u32)syscall(SYS_gettid);
 }
 
+/* The kernel checks the TSC all its life and turns to another clock when it does
+ * not trust it; that it is invariant the CPU says. */
+bool runtime_tsc_is_clock(void)
+{
+	static const char *const by_tsc[] = { "tsc", "kvm-clock", "hyperv_clocksource_tsc_page" };
+	cleanup_close int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+				    O_RDONLY | O_CLOEXEC);
+	u32 a, b, c, d;
+	char name[64];
+	ssize_t n;
+
+	if (fd < 0 || !__get_cpuid(0x80000007, &a, &b, &c, &d) || !(d & CPUID_INVARIANT_TSC))
+		return false;
+	n = read(fd, name, sizeof(name) - 1);
+	if (n <= 0)
+		return false;
+	name[n] = 0;
+	name[strcspn(name, "\n")] = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(by_tsc); i++)
+		if (!strcmp(name, by_tsc[i]))
+			return true;
+	return false;
+}
+
 static void self_init(void)
 {
 	struct target_private *priv = pages(PAGE);
@@ -179,6 +207,7 @@ static void self_init(void)
 	self_env.threads = (addr_t)table;
 	self_env.private_ = (addr_t)priv;
 	self_env.vdso_clock_gettime = (addr_t)vdso;
+	self_env.tsc_clock = runtime_tsc_is_clock();
 	dl_iterate_phdr(add_segments, NULL);
 	pthread_key_create(&self_key, release_rec);
 	pthread_atfork(NULL, NULL, after_fork);

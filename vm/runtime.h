@@ -38,6 +38,10 @@ const struct site_data *runtime_self_site(void);
 /* A frame for one run in this process by the calling thread. */
 void runtime_self_frame(struct hook_frame *frame);
 
+/* Whether the kernel keeps CLOCK_MONOTONIC by the TSC, and that ticks evenly on
+ * all CPUs: what env.tsc_clock says. */
+bool runtime_tsc_is_clock(void);
+
 /* trace_printk: the ring of a target (vm/runtime/tracering.h). */
 struct trace_ring;
 struct trace_line {

@@ -24,11 +24,12 @@ static inline addr_t jit_host_helper(u32 id, void *arg)
 	return (addr_t)runtime_helper(id);
 }
 
-static inline struct uerr *jit_code_create(const struct vm_prog *p, const struct jit_map *maps, size_t nmaps, u32 flags,
-					   struct jit_code *ret)
+static inline struct uerr *jit_code_create_with(const struct vm_prog *p, const struct jit_map *maps, size_t nmaps,
+						u32 flags, addr_t (*helper_addr)(u32 id, void *arg),
+						struct jit_code *ret)
 {
 	struct jit_input in = {
-		.prog = p, .maps = maps, .nmaps = nmaps, .helper_addr = jit_host_helper, .flags = flags,
+		.prog = p, .maps = maps, .nmaps = nmaps, .helper_addr = helper_addr, .flags = flags,
 	};
 	struct uerr *err;
 
@@ -46,6 +47,12 @@ static inline struct uerr *jit_code_create(const struct vm_prog *p, const struct
 	mprotect(ret->mem, ret->mem_size, PROT_READ | PROT_EXEC);
 	ret->fn = (u64(*)(u64, u64, struct hook_frame *))ret->out.entry;
 	return NULL;
+}
+
+static inline struct uerr *jit_code_create(const struct vm_prog *p, const struct jit_map *maps, size_t nmaps, u32 flags,
+					   struct jit_code *ret)
+{
+	return jit_code_create_with(p, maps, nmaps, flags, jit_host_helper, ret);
 }
 
 static inline void jit_code_destroy(struct jit_code *c)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <ucontext.h>
 
 #include "tests/support/suite.h"
@@ -562,6 +563,198 @@ START_TEST(helpers_done_in_place)
 }
 END_TEST
 
+/* Helpers in compiled code whose calls are counted, by where they lead. */
+static u32 helper_calls[4];
+static u64 (*counted_fn[4])(u64, u64, u64, u64, u64, struct hook_frame *);
+static u32 counted_id[4];
+
+#define COUNTED(n)                                                                                        \
+	static u64 counted_##n(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)          \
+	{                                                                                                 \
+		helper_calls[n]++;                                                                        \
+		return counted_fn[n](r1, r2, r3, r4, r5, frame);                                          \
+	}
+COUNTED(0)
+COUNTED(1)
+COUNTED(2)
+COUNTED(3)
+
+/* The first four helpers that the compiler asks for are counted. */
+static addr_t counted_helper(u32 id, void *arg)
+{
+	static helper_fn const fns[] = { counted_0, counted_1, counted_2, counted_3 };
+
+	for (u32 i = 0; i < ARRAY_SIZE(fns); i++)
+		if (!counted_id[i] || counted_id[i] == id) {
+			counted_id[i] = id;
+			counted_fn[i] = runtime_helper(id);
+			return (addr_t)fns[i];
+		}
+	return (addr_t)runtime_helper(id);
+}
+
+static u32 calls_of(u32 id)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(counted_id); i++)
+		if (counted_id[i] == id)
+			return helper_calls[i];
+	return 0;
+}
+
+static u32 calls_of_all(void)
+{
+	return helper_calls[0] + helper_calls[1] + helper_calls[2] + helper_calls[3];
+}
+
+static void count_calls(const struct vm_prog *p, const struct jit_map *map, struct jit_code *ret)
+{
+	memset(helper_calls, 0, sizeof(helper_calls));
+	memset(counted_id, 0, sizeof(counted_id));
+	ck_assert_ptr_null(jit_code_create_with(p, map, !!map, 0, counted_helper, ret));
+}
+
+/* The common case calls nothing, and gives what the interpreter gives. */
+START_TEST(common_cases_call_nothing)
+{
+	static const struct bpf_insn pid_tgid[] = { CALL(BPF_FUNC_get_current_pid_tgid), EXIT };
+	static const struct bpf_insn cpu[] = { CALL(BPF_FUNC_get_smp_processor_id), EXIT };
+	static const struct bpf_insn cookie[] = { CALL(BPF_FUNC_get_attach_cookie), EXIT };
+	static const struct bpf_insn func_ip[] = { CALL(BPF_FUNC_get_func_ip), EXIT };
+	static const struct bpf_insn read[] = {
+		MOV_REG(R3, FP), ALU64_IMM(BPF_ADD, R3, -8), STX_DW(FP, -8, R1), MOV_REG(R1, FP), ALU64_IMM(BPF_ADD, R1, -16),
+		MOV_IMM(R2, 8), CALL(BPF_FUNC_probe_read_user), LDX_DW(R0, FP, -16), EXIT,
+	};
+	static const struct {
+		const struct bpf_insn *insns;
+		u32 n;
+	} rows[] = { { pid_tgid, 2 }, { cpu, 2 }, { cookie, 2 }, { func_ip, 2 }, { read, ARRAY_SIZE(read) } };
+	struct target_env env;
+	struct site_data site;
+	struct hook_frame frame;
+	cpu_set_t one, all;
+
+	sched_getaffinity(0, sizeof(all), &all);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	self_site(&site, &frame);
+	env = *(const struct target_env *)site.env;
+	env.tid_off = offsetof_tid();
+	site.env = (addr_t)&env;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct vm_prog p = program(rows[i].insns, rows[i].n);
+		struct jit_code code;
+		u64 want;
+
+		ck_assert_int_eq(interp_run(&p, NULL, 0, 77, 0, &frame, 0, &want), 0);
+		count_calls(&p, NULL, &code);
+		ck_assert_uint_eq(code.fn(77, 0, &frame), want);
+		ck_assert_msg(!calls_of_all(), "row %zu calls its helper", i);
+		jit_code_destroy(&code);
+	}
+	sched_setaffinity(0, sizeof(all), &all);
+}
+END_TEST
+
+/* Lookups: nothing is called in arrays, in hashes with keys of 4 and 8 bytes the
+ * function for those, and in others the helper. */
+START_TEST(lookups_call_what_they_should)
+{
+	static const struct bpf_insn insns[] = {
+		STX_DW(FP, -16, R1), STX_DW(FP, -8, R1), MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -16), LD_MAP(R1, 0),
+		CALL(BPF_FUNC_map_lookup_elem), IF_IMM(BPF_JEQ, R0, 0, 1), LDX_DW(R0, R0, 0), EXIT,
+	};
+	static const struct {
+		u32 type, key_size, calls;
+	} rows[] = { { UMAP_ARRAY, 4, 0 }, { UMAP_PERCPU_ARRAY, 4, 0 }, { UMAP_HASH, 4, VM_RT_HASH_LOOKUP_4 },
+		     { UMAP_HASH, 8, VM_RT_HASH_LOOKUP_8 }, { UMAP_HASH, 16, BPF_FUNC_map_lookup_elem },
+		     { UMAP_PERCPU_HASH, 8, BPF_FUNC_map_lookup_elem } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+		bool percpu = rows[i].type == UMAP_PERCPU_ARRAY || rows[i].type == UMAP_PERCPU_HASH;
+		struct umap_claims *claims;
+		struct umap m;
+		struct vm_map vm = { &m };
+		struct jit_map jm = { &m, (addr_t)&m };
+		struct site_data site;
+		struct hook_frame frame;
+		struct jit_code code;
+		u64 key[2] = { 3, 3 }, value[2] = { 42, 42 };
+		int fd, cfd;
+
+		ck_assert_ptr_null(umap_create("m", rows[i].type, rows[i].key_size, 8, 10, 0, 2, 7, &m, &fd));
+		ck_assert_ptr_null(umap_claims_create(2, &claims, &cfd));
+		self_site(&site, &frame);
+		site.claims = (addr_t)claims;
+		site.nclaims = 2 + UMAP_SPARE_SLOTS;
+		p.info.uses_percpu = percpu;
+		ck_assert_int_eq(umap_write(&m, key, value, 0, &(struct umap_ctx){ .rec = (struct thread_rec *)frame.rec }), 0);
+		count_calls(&p, &jm, &code);
+		for (u64 k = 2; k < 5; k++) {
+			u64 want, got = code.fn(k, 0, &frame);
+
+			ck_assert_int_eq(interp_run(&p, &vm, 1, k, 0, &frame, 0, &want), 0);
+			ck_assert_uint_eq(got, want);
+			if (!percpu)
+				ck_assert_uint_eq(got, k == 3 ? 42 : 0);
+		}
+		ck_assert_uint_eq(calls_of_all() - calls_of(VM_RT_CLAIM), rows[i].calls ? 3 : 0);
+		ck_assert_uint_eq(calls_of(VM_RT_CLAIM), percpu ? 3 : 0);
+		if (rows[i].calls)
+			ck_assert_uint_eq(calls_of(rows[i].calls), 3);
+		jit_code_destroy(&code);
+		umap_destroy(&m, fd);
+		munmap(claims, UMAP_CLAIMS_SIZE(2));
+		close(cfd);
+	}
+}
+END_TEST
+
+static u64 monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000000000 + (u64)ts.tv_nsec;
+}
+
+/* The time in place: the helper is called now and then, to set the clock, each
+ * time where that cannot be, and the result is the kernel's to a microsecond. */
+START_TEST(time_in_place)
+{
+	static const struct bpf_insn insns[] = { CALL(BPF_FUNC_ktime_get_ns), EXIT };
+	static const u32 rounds = 200000;
+	struct vm_prog p = program(insns, 2);
+	struct target_private private_ = { 0 };
+	struct target_env env;
+	struct site_data site;
+	struct hook_frame frame;
+	struct jit_code code;
+
+	self_site(&site, &frame);
+	env = *(const struct target_env *)site.env;
+	site.env = (addr_t)&env;
+	count_calls(&p, NULL, &code);
+	for (u32 missing = 0; missing < 3; missing++) {
+		env.private_ = missing == 1 ? 0 : (addr_t)&private_;
+		private_.clock.seq |= missing == 2;
+		helper_calls[0] = 0;
+		for (u32 i = 0; i < rounds; i++) {
+			u64 before = monotonic_ns(), now = code.fn(0, 0, &frame);
+
+			ck_assert_uint_le(before, now + 1000);
+			ck_assert_uint_le(now, monotonic_ns() + 1000);
+		}
+		if (!missing && env.tsc_clock)
+			ck_assert_uint_lt(calls_of(BPF_FUNC_ktime_get_ns), rounds / 10);
+		else
+			ck_assert_uint_eq(calls_of(BPF_FUNC_ktime_get_ns), rounds);
+	}
+	jit_code_destroy(&code);
+}
+END_TEST
+
 /* r1 = where from: 1 to 9 bytes of it into the stack, folded. */
 static u64 read_both(u32 size, u64 from)
 {
@@ -740,6 +933,9 @@ int main(void)
 	tcase_add_test(tc, division_by_constants);
 	tcase_add_test(tc, unset_stack_is_zero);
 	tcase_add_test(tc, helpers_done_in_place);
+	tcase_add_test(tc, common_cases_call_nothing);
+	tcase_add_test(tc, lookups_call_what_they_should);
+	tcase_add_test(tc, time_in_place);
 	tcase_add_test(tc, reads_of_scalars);
 	tcase_add_test(tc, calls_clobber_all);
 	tcase_add_test(tc, callee_saved_registers_survive);

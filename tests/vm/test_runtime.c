@@ -196,6 +196,60 @@ static u64 clock_ns(clockid_t clock)
 	return (u64)ts.tv_sec * 1000000000 + (u64)ts.tv_nsec;
 }
 
+/* The TSC's way to the monotonic clock, in turn: it is on its way after a few
+ * hundred microseconds, never a microsecond off, and does not go back by that. */
+START_TEST(clock_by_tsc)
+{
+	const struct target_clock *c = &((struct target_private *)env.private_)->clock;
+	u32 by_tsc = 0, rounds = 0;
+	u64 last = 0;
+
+	env.tsc_clock = runtime_tsc_is_clock();
+	for (u64 end = clock_ns(CLOCK_MONOTONIC) + 20000000; clock_ns(CLOCK_MONOTONIC) < end; rounds++) {
+		u64 before = clock_ns(CLOCK_MONOTONIC), asked = c->seq;
+		u64 now = call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+
+		by_tsc += c->ticks && c->seq == asked;
+		ck_assert_uint_le(before, now + 1000);
+		ck_assert_uint_le(now, clock_ns(CLOCK_MONOTONIC) + 1000);
+		ck_assert_uint_le(last, now + 1000);
+		last = now;
+	}
+	ck_assert(env.tsc_clock ? by_tsc > rounds / 2 : !by_tsc);
+	ck_assert_uint_eq(c->doubts, 0);
+}
+END_TEST
+
+/* A line that leads elsewhere is left at the next answer, and after a few such
+ * the kernel is asked each time; a writer that never ends holds nobody up. */
+START_TEST(clock_in_doubt)
+{
+	struct target_clock *c = &((struct target_private *)env.private_)->clock;
+	u64 before, now, deadline = clock_ns(CLOCK_MONOTONIC) + 10000000000;
+
+	env.tsc_clock = 1;
+	for (u32 doubts = 1; doubts <= 8; doubts++) {
+		while (!c->ticks && clock_ns(CLOCK_MONOTONIC) < deadline)
+			call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+		ck_assert_uint_ne(c->ticks, 0);
+		while (c->doubts < doubts && clock_ns(CLOCK_MONOTONIC) < deadline) {
+			c->ns += 5000;
+			call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+		}
+		ck_assert_uint_eq(c->doubts, doubts);
+		ck_assert_uint_eq(c->ticks, 0);
+	}
+	c->doubts = 0;
+	for (u32 odd = 0; odd < 2; odd++) {
+		c->seq |= odd;
+		c->doubts = odd ? 0 : 8;
+		before = clock_ns(CLOCK_MONOTONIC);
+		now = call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+		ck_assert(before <= now && now <= clock_ns(CLOCK_MONOTONIC));
+	}
+}
+END_TEST
+
 START_TEST(clocks)
 {
 	static const struct {
@@ -889,6 +943,8 @@ int main(void)
 	tcase_add_test(tc, blob_is_complete);
 	tcase_add_test(tc, prototypes_are_whole);
 	tcase_add_loop_test(tc, clocks, NATIVE, WAYS);
+	tcase_add_loop_test(tc, clock_by_tsc, NATIVE, WAYS);
+	tcase_add_loop_test(tc, clock_in_doubt, NATIVE, WAYS);
 	tcase_add_loop_test(tc, identity, NATIVE, WAYS);
 	tcase_add_loop_test(tc, name, NATIVE, WAYS);
 	tcase_add_loop_test(tc, random_numbers, NATIVE, WAYS);

@@ -8,7 +8,6 @@
 
 #include "vm/runtime/rt.h"
 
-#define CLOCK_MONOTONIC_NR 1
 #define CLOCK_MONOTONIC_COARSE_NR 6
 #define CLOCK_BOOTTIME_NR 7
 
@@ -132,7 +131,7 @@ RT_HELPER(probe_write_user)
 
 RT_HELPER(ktime_get_ns)
 {
-	return rt_clock_ns(rt_env(frame), CLOCK_MONOTONIC_NR);
+	return rt_monotonic_ns(rt_env(frame));
 }
 
 RT_HELPER(ktime_get_boot_ns)

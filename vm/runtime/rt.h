@@ -86,6 +86,8 @@ u32 rt_tid(const struct target_env *env);
 u32 rt_tgid(const struct target_env *env);
 u32 rt_cpu(const struct target_env *env);
 u64 rt_clock_ns(const struct target_env *env, int clock);
+/* clock.c: CLOCK_MONOTONIC, by the TSC where that is as good. */
+u64 rt_monotonic_ns(const struct target_env *env);
 void rt_comm(char comm[16]);
 
 static inline struct thread_rec *rt_rec(const struct hook_frame *frame)

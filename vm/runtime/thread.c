@@ -7,7 +7,6 @@
 
 #include "vm/runtime/rt.h"
 
-#define CLOCK_MONOTONIC_NR 1
 #define PR_GET_NAME_NR 16
 
 u32 rt_tid(const struct target_env *env)
