@@ -68,3 +68,17 @@ long array_update(const struct umap *m, const void *key, const void *value, u64 
 	copy_in(to, value, m->value_size);
 	return 0;
 }
+
+long array_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx)
+{
+	for (u32 i = 0; i < m->max_entries; i++) {
+		u32 key = i;
+		void *value = array_lookup(m, &key, cx);
+
+		if (!value)
+			return i;
+		if (visit(arg, &key, value))
+			return i + 1l;
+	}
+	return m->max_entries;
+}

@@ -546,3 +546,45 @@ long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 		return delete_run(&o, false);
 	return delete_run(&o, true);
 }
+
+/* The value of element I if that is the one which KEY finds, else NULL. */
+static void *elem_value(const struct umap *m, u32 i, const void *key, const struct umap_ctx *cx)
+{
+	struct hash_elem *e = hash_elem(m, i);
+	void *ret = NULL;
+	struct hash_op o;
+	u64 val;
+
+	op_init(&o, m, key, cx);
+	if (!op_find(&o, key_is_wide(m)) && o.index == i) {
+		val = load(&e->val);
+		if (load(&e->state) == o.state)
+			ret = value_at(m, i, val, o.state, cx);
+	}
+	intent_end(&o);
+	return ret;
+}
+
+/* Over the elements, not the chains: these change under a visitor that deletes
+ * and inserts, while an element keeps its number for as long as it is in. */
+long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx)
+{
+	long n = 0;
+
+	for (u32 i = 0; i < m->nelems; i++) {
+		struct hash_elem *e = hash_elem(m, i);
+		u64 word = load(&e->key);
+		const void *key = key_is_wide(m) ? (const void *)elem_key(e) : &word;
+		void *value;
+
+		if (STATE_USE(load(&e->state)) != STATE_USED)
+			continue;
+		value = elem_value(m, i, key, cx);
+		if (!value)
+			continue;
+		n++;
+		if (visit(arg, key, value))
+			break;
+	}
+	return n;
+}

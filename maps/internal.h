@@ -56,6 +56,7 @@ static inline bool type_is_hash(u32 type)
 long array_geometry(struct umap *m);
 void *array_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long array_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+long array_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
 
 /* hash.c. ALL: the value is that of every CPU, as umap_write() has it. */
 long hash_geometry(struct umap *m);
@@ -63,6 +64,7 @@ void hash_format(const struct umap *m);
 void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long hash_update(const struct umap *m, const void *key, const void *value, u64 flags, bool all,
 		 const struct umap_ctx *cx);
+long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
 long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
 
 /* hash_host.c: host only. */

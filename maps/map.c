@@ -83,3 +83,10 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 		return hash_delete(m, key, cx);
 	return -EINVAL;
 }
+
+long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx)
+{
+	if (type_is_hash(m->type))
+		return hash_for_each(m, visit, arg, cx);
+	return array_for_each(m, visit, arg, cx);
+}

@@ -77,6 +77,15 @@ void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 long umap_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
 
+/* Calls VISIT for each element with its key and value (that of cx->slot, as
+ * umap_lookup() gives it) until it returns other than 0: how often it was called.
+ * VISIT may do with the map what a program may; an element that comes while the
+ * walk goes on may be seen or not, one that is taken out and put in again perhaps
+ * twice. A key of up to 8 bytes is a copy; a longer one lies in the map and stays
+ * what it is as long as the element does. */
+typedef long umap_visit(void *arg, const void *key, void *value);
+long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
+
 /* umap_lookup() for compiled programs, which know what they look into: a HASH
  * with keys of 4 or 8 bytes. No umap_ctx is made for the common case; the rest is
  * left to SLOW, which gets ARG. */

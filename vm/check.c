@@ -150,10 +150,6 @@ static struct uerr *check_callback(struct checker *c, u32 at)
 {
 	s64 target = (s64)at + 1 + c->p->insns[at].imm;
 
-	if (!c->absent_helpers && !vm_helper_info(BPF_FUNC_loop)->present &&
-	    !vm_helper_info(BPF_FUNC_for_each_map_elem)->present)
-		return check_refuse(c, at, NULL, "call the function in a loop of your own",
-				    "a function is used as a callback, which is not there yet,");
 	if (target <= 0 || target >= c->p->ninsns)
 		return check_refuse(c, at, NULL, BROKEN, "a callback outside of the program");
 	c->marks[target] |= MARK_SUBPROG;

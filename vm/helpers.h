@@ -24,7 +24,7 @@ enum helper_arg {
 	ARG_SIZE0,            /* the same, may be 0 */
 	ARG_ALLOC_SIZE,       /* constant: bytes of the memory that is returned; may be 0 */
 	ARG_RINGBUF_MEM,      /* from ringbuf_reserve, at its start */
-	ARG_FUNC,             /* a static subprogram */
+	ARG_FUNC,             /* a static subprogram, which the helper calls: rt_callback, with frame as the sixth */
 	ARG_STACK_OR_NULL,    /* handed to the callback */
 	ARG_CONST_STR,        /* NUL-terminated, in a frozen read-only map */
 	ARG_SPIN_LOCK,        /* the bpf_spin_lock of a map value */

@@ -48,6 +48,8 @@ struct call_frame {
 struct machine {
 	u64 r[11];
 	u32 depth; /* frames below the current one */
+	u64 left;  /* of run(), from one to the next */
+	long failed; /* of a run() inside of a helper */
 	bool clear_stack;
 	struct call_frame frames[INSN_MAX_FRAMES - 1];
 	u8 stack[INSN_MAX_FRAMES * INSN_STACK_SIZE] __attribute__((aligned(16)));
@@ -95,17 +97,29 @@ static u32 smod32(s32 a, s32 b)
 	return b ? a % b : a;
 }
 
-/* Runs from OP on, LEFT - 1 instructions at most; with M NULL only tells where
- * the handlers are. */
-static long run(struct machine *m, const struct op *op, struct hook_frame *frame, u64 left,
-		const void *const **handlers)
+/* Handlers that are no instruction's own */
+enum { HANDLER_CALL_BACK = OP_COUNT, HANDLERS };
+
+static u64 call_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame);
+
+/* While a helper runs that calls back, frame->scratch points to this. */
+struct callback {
+	struct machine *m;
+	const struct op *op; /* the function */
+};
+
+/* Runs from OP on until the function that it is in returns, m->left - 1
+ * instructions at most; with M NULL only tells where the handlers are. */
+static long run(struct machine *m, const struct op *op, struct hook_frame *frame, const void *const **handlers)
 {
-	static const void *const labels[OP_COUNT] = {
+	static const void *const labels[HANDLERS] = {
 		[OP_NONE] = &&bad,
+		[HANDLER_CALL_BACK] = &&op_call_back,
 #define OP(id, ...) [OP_##id] = &&op_##id,
 #include "vm/opcodes.def"
 	};
-	u64 *r;
+	u64 *r, left;
+	u32 bottom;
 
 #define DST r[op->dst]
 #define SRC r[op->src]
@@ -127,6 +141,8 @@ static long run(struct machine *m, const struct op *op, struct hook_frame *frame
 		return 0;
 	}
 	r = m->r;
+	left = m->left;
+	bottom = m->depth;
 	DISPATCH;
 
 bad:
@@ -229,6 +245,21 @@ op_CALL_HELPER:
 	r[0] = ((helper_fn)op->imm)(r[1], r[2], r[3], r[4], r[5], frame);
 	NEXT;
 
+op_call_back:
+{
+	struct callback back = { .m = m, .op = (const struct op *)(uintptr_t)r[2] };
+	u64 outer = frame->scratch;
+
+	frame->scratch = (uintptr_t)&back;
+	m->left = left;
+	r[0] = ((helper_fn)op->imm)(r[1], (uintptr_t)call_back, r[3], r[4], r[5], frame);
+	left = m->left;
+	frame->scratch = outer;
+	if (m->failed)
+		return m->failed;
+	NEXT;
+}
+
 op_CALL_LOCAL:
 	if (m->depth == INSN_MAX_FRAMES - 1)
 		goto bad;
@@ -242,8 +273,10 @@ op_CALL_LOCAL:
 	NEXT;
 
 op_EXIT:
-	if (!m->depth)
+	if (m->depth == bottom) {
+		m->left = left;
 		return 0;
+	}
 	m->depth--;
 	memcpy(&r[6], m->frames[m->depth].saved, sizeof(m->frames[0].saved));
 	r[10] += INSN_STACK_SIZE;
@@ -253,12 +286,10 @@ op_EXIT:
 op_LD_IMM64:
 op_LD_MAP:
 op_LD_MAP_VALUE:
+op_LD_FUNC:
 	DST = IMM;
 	op += 2;
 	DISPATCH;
-
-op_LD_FUNC: /* no helper takes a callback */
-	goto bad;
 
 #define LOAD(name, type)                                 \
 	op_##name:                                       \
@@ -314,6 +345,31 @@ op_LD_FUNC: /* no helper takes a callback */
 	ATOMICS(64)
 }
 
+/* The function that a helper calls: the program's, in a frame of its own. */
+static u64 call_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)
+{
+	const struct callback *back = (const struct callback *)(uintptr_t)frame->scratch;
+	const u64 args[] = { r1, r2, r3, r4, r5 };
+	struct machine *m = back->m;
+	u64 saved[ARRAY_SIZE(m->r)], r0;
+
+	if (m->depth == INSN_MAX_FRAMES - 1)
+		m->failed = -EINVAL;
+	if (m->failed)
+		return 1;
+	memcpy(saved, m->r, sizeof(saved));
+	memcpy(&m->r[1], args, sizeof(args));
+	m->r[10] -= INSN_STACK_SIZE;
+	if (m->clear_stack)
+		memset((void *)(m->r[10] - INSN_STACK_SIZE), 0, INSN_STACK_SIZE);
+	m->depth++;
+	m->failed = run(m, back->op, frame, NULL);
+	m->depth--;
+	r0 = m->r[0];
+	memcpy(m->r, saved, sizeof(saved));
+	return m->failed ? 1 : r0;
+}
+
 /*
  * Decoding
  */
@@ -343,6 +399,10 @@ static bool decode_imm(const struct interp_code *c, u32 i, enum opcode_id id, co
 	case FORM_IMM64:
 		if (i + 1 >= c->n)
 			return false;
+		if (id == OP_LD_FUNC) {
+			*ret = (uintptr_t)&c->ops[(s64)i + 1 + insn->imm];
+			return inside((s64)i + 1 + insn->imm, c->n);
+		}
 		if (id == OP_LD_IMM64) {
 			*ret = insn_imm64(insn);
 			return true;
@@ -356,11 +416,16 @@ static bool decode_imm(const struct interp_code *c, u32 i, enum opcode_id id, co
 	return true;
 }
 
+static bool calls_back(const struct vm_prog *p, const struct bpf_insn *insn, enum opcode_id id)
+{
+	return id == OP_CALL_HELPER && vm_prog_helper(p, (u32)insn->imm)->args[1] == ARG_FUNC;
+}
+
 static void decode(struct interp_code *c, const struct vm_prog *p, const struct vm_map *maps, size_t nmaps)
 {
 	const void *const *handlers;
 
-	run(NULL, NULL, NULL, 0, &handlers);
+	run(NULL, NULL, NULL, &handlers);
 	c->prog = p;
 	c->n = p->ninsns;
 	for (u32 i = 0; i < c->n; i++) {
@@ -372,7 +437,7 @@ static void decode(struct interp_code *c, const struct vm_prog *p, const struct 
 		*op = (struct op){ .handler = handlers[OP_NONE], .dst = insn->dst_reg, .src = insn->src_reg, .off = insn->off, .imm = (u64)(s64)insn->imm };
 		if (selected && insn->dst_reg <= BPF_REG_10 && insn->src_reg <= BPF_REG_10 &&
 		    decode_imm(c, i, id, maps, nmaps, &op->imm))
-			op->handler = handlers[id];
+			op->handler = handlers[calls_back(p, insn, id) ? HANDLER_CALL_BACK : id];
 	}
 	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE] };
 }
@@ -415,13 +480,15 @@ long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook
 	}
 	memset(m.r, 0, sizeof(m.r));
 	m.depth = 0;
+	m.failed = 0;
+	m.left = max_insns ? max_insns + 1 : 0;
 	m.clear_stack = code->prog->info.reads_unset_stack;
 	if (m.clear_stack)
 		memset(m.stack, 0, sizeof(m.stack));
 	m.r[1] = r1;
 	m.r[2] = r2;
 	m.r[10] = (uintptr_t)(m.stack + sizeof(m.stack));
-	ret = run(&m, code->ops, frame, max_insns ? max_insns + 1 : 0, NULL);
+	ret = run(&m, code->ops, frame, NULL);
 	if (code->prog->info.uses_percpu)
 		runtime_helper(VM_RT_RELEASE)(0, 0, 0, 0, 0, frame);
 	if (!ret)

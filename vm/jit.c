@@ -11,7 +11,8 @@
  *
  * r1-r5 are where the System V convention wants the arguments of a helper, and
  * the sixth, r9, gets the frame; so a helper call is `mov r9, r12; call`. r9,
- * r10 and r11 are ours. Everything is done with general registers, and the
+ * r10 and r11 are ours. A function that helpers call back gets the frame the same
+ * way, and so does not rely on r12, which is theirs. Everything is done with general registers, and the
  * direction flag is left alone.
  *
  * A function (the program, or a subprogram) has the stack
@@ -242,6 +243,7 @@ static const struct emitter emitters[OP_COUNT] = {
 	[OP_CALL_LOCAL] = { jit_call_local, 0 },
 	[OP_EXIT] = { jit_exit, 0 },
 	[OP_LD_IMM64] = { imm64, 0 },
+	[OP_LD_FUNC] = { jit_func_addr, 0 },
 	[OP_LD_MAP] = { map_addr, 0 },
 	[OP_LD_MAP_VALUE] = { map_value_addr, 0 },
 	[OP_LDX_B] = { load, false },
@@ -328,6 +330,8 @@ static void compile_func(struct jit *j, struct func *f)
 	jit_prologue(j, f);
 	if (main && j->frame)
 		emit_mov_rr(&j->e, true, R12, RDX);
+	else if (f->callback && j->frame)
+		emit_mov_rr(&j->e, true, R12, R9);
 	if (main && jit_claims(j))
 		jit_claim_slot(j);
 	for (j->i = f->start; j->i < f->end; j->i++)
@@ -461,7 +465,8 @@ size_t jit_size_bound(const struct vm_prog *prog)
 		const struct bpf_insn *insn = &prog->insns[i];
 
 		size += is_long(insn) ? JIT_LONG_BOUND : JIT_INSN_BOUND;
-		if (insn->code == (BPF_JMP | BPF_CALL) && insn->src_reg == BPF_PSEUDO_CALL)
+		if ((insn->code == (BPF_JMP | BPF_CALL) && insn->src_reg == BPF_PSEUDO_CALL) ||
+		    (insn->code == (BPF_LD | BPF_IMM | BPF_DW) && insn->src_reg == INSN_PSEUDO_FUNC))
 			size += JIT_FUNC_BOUND; /* maybe another function */
 		else if (is_any_jump(insn) && insn_jump_target(insn, i) <= i)
 			size += JIT_LOOP_ALIGN;

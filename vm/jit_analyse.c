@@ -54,7 +54,7 @@ static struct uerr *analyse_target(struct jit *j, u32 i, s64 target, u8 mark)
 
 static bool is_wide(u8 id)
 {
-	return id == OP_LD_IMM64 || id == OP_LD_MAP || id == OP_LD_MAP_VALUE;
+	return id == OP_LD_IMM64 || id == OP_LD_MAP || id == OP_LD_MAP_VALUE || id == OP_LD_FUNC;
 }
 
 static struct uerr *decode(struct jit *j)
@@ -70,7 +70,7 @@ static struct uerr *decode(struct jit *j)
 			continue;
 		}
 		j->ids[i] = (u8)opcode_decode(&j->insns[i], &selected);
-		if (!selected || j->ids[i] == OP_NONE || j->ids[i] == OP_LD_FUNC ||
+		if (!selected || j->ids[i] == OP_NONE ||
 		    (opcode_bad_fields(&j->insns[i], &opcodes[j->ids[i]]) & (BAD_DST | BAD_SRC)))
 			return bad_insn(j, i, "cannot be compiled");
 		if (is_wide(j->ids[i]) && i + 1 == j->n)
@@ -94,6 +94,8 @@ static struct uerr *find_targets(struct jit *j)
 			err = analyse_target(j, i, insn_jump_target(insn, i), AT_TARGET);
 		else if (j->ids[i] == OP_CALL_LOCAL)
 			err = analyse_target(j, i, (s64)i + 1 + insn->imm, AT_FUNC);
+		else if (j->ids[i] == OP_LD_FUNC)
+			err = analyse_target(j, i, (s64)i + 1 + insn->imm, AT_FUNC | AT_CALLBACK);
 		else if (j->ids[i] == OP_LD_MAP || j->ids[i] == OP_LD_MAP_VALUE)
 			err = analyse_map(j, i);
 	}
@@ -470,7 +472,8 @@ static void scan_func(const struct jit *j, struct func *f)
 	}
 	if (main && jit_claims(j))
 		f->calls = true;
-	if (main && j->frame)
+	f->callback = j->at[f->start] & AT_CALLBACK;
+	if ((main || f->callback) && j->frame)
 		f->saved |= 1u << R12;
 	if (f->uses_fp)
 		f->depth = stack_depth(j, f);

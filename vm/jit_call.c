@@ -355,5 +355,13 @@ void jit_call_local(struct jit *j, const struct bpf_insn *insn, u32 arg)
 	const struct func *callee = func_at(j, (s64)j->i + 1 + insn->imm);
 
 	j->written |= CALLER_SAVED;
+	if (callee->callback && j->frame)
+		emit_mov_rr(&j->e, true, R9, R12);
 	emit_call_rel(&j->e, (s32)((s64)callee->entry_off - (s64)(j->e.len + 5)));
+}
+
+/* A function of the program, for a helper that calls it. */
+void jit_func_addr(struct jit *j, const struct bpf_insn *insn, u32 arg)
+{
+	emit_movabs(&j->e, dst_of(insn), j->in->code_addr + func_at(j, (s64)j->i + 1 + insn->imm)->entry_off);
 }

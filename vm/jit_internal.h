@@ -30,6 +30,7 @@ enum {
 	AT_SKIP = 8,    /* needs no code */
 	AT_SECOND = 16, /* second half of an ld_imm64 */
 	AT_LOOP = 32,   /* a jump leads back here */
+	AT_CALLBACK = 64, /* a function that helpers call starts here */
 };
 
 /* How an instruction is emitted together with others (jit_plan.c), which are
@@ -66,6 +67,7 @@ struct func {
 	u32 depth;        /* bytes of BPF stack, a multiple of 8 */
 	u32 pad;
 	bool uses_fp, calls;
+	bool callback;    /* called by helpers: r9 is the frame */
 	u32 saved;        /* mask of x86 registers to push */
 	size_t entry_off; /* of its prologue */
 };
@@ -209,5 +211,5 @@ void jit_unwind(struct jit *j, const struct func *f);
 void jit_main_end(struct jit *j);
 
 /* jit_call.c */
-jit_emitter jit_call_helper, jit_call_local;
+jit_emitter jit_call_helper, jit_call_local, jit_func_addr;
 void jit_claim_slot(struct jit *j);

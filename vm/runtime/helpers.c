@@ -93,6 +93,49 @@ RT_HELPER(prog_release)
 	return 0;
 }
 
+#define LOOPS_MAX (1u << 23)
+
+RT_HELPER(loop)
+{
+	rt_callback *fn = (rt_callback *)r2;
+	u32 n = (u32)r1;
+
+	if (r4)
+		return (u64)-EINVAL;
+	if (n > LOOPS_MAX)
+		return (u64)-E2BIG;
+	for (u32 i = 0; i < n; i++)
+		if (fn(i, r3, 0, 0, 0, frame))
+			return i + 1;
+	return n;
+}
+
+struct each {
+	const struct umap *map;
+	rt_callback *fn;
+	u64 arg;
+	struct hook_frame *frame;
+};
+
+static long each_visit(void *arg, const void *key, void *value)
+{
+	const struct each *each = arg;
+
+	return (long)each->fn((u64)each->map, (u64)key, (u64)value, each->arg, 0, each->frame);
+}
+
+RT_HELPER(for_each_map_elem)
+{
+	struct each each = { .map = (const struct umap *)r1, .fn = (rt_callback *)r2, .arg = r3, .frame = frame };
+	struct umap_ctx cx = map_ctx(frame);
+
+	if (r4)
+		return (u64)-EINVAL;
+	if (!slot_ok(each.map, &cx))
+		return (u64)-EBUSY;
+	return (u64)umap_for_each(each.map, each_visit, &each, &cx);
+}
+
 /* The kernel has one helper for each kind of memory. A target has one kind. */
 RT_HELPER(probe_read)
 {

@@ -16,6 +16,9 @@
 /* A helper: five arguments of the program, then the frame. */
 #define RT_HELPER(name) u64 rt_##name(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)
 
+/* What a helper calls back: a function of the program. */
+typedef u64 rt_callback(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame);
+
 #define X(id, name, ...) RT_HELPER(name);
 #include "vm/helpers.def"
 #undef X
