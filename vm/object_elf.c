@@ -239,9 +239,11 @@ static bool callee(const struct object_elf *e, size_t section, u64 at, struct fu
 	if (!d || !d->d_buf || at >= d->d_size / sizeof(*insn))
 		return false;
 	insn = (const struct bpf_insn *)d->d_buf + at;
-	if (reloc_symbol(e, section, at * sizeof(*insn), &sym))
-		return function_at(e, sym.st_shndx, sym.st_value / sizeof(*insn) + insn->imm + 1, ret);
-	return function_at(e, section, at + insn->imm + 1, ret);
+	if (!reloc_symbol(e, section, at * sizeof(*insn), &sym))
+		return function_at(e, section, at + insn->imm + 1, ret);
+	if (insn->code == (BPF_LD | BPF_IMM | BPF_DW)) /* imm counts bytes, from the symbol */
+		return function_at(e, sym.st_shndx, (sym.st_value + (u32)insn->imm) / sizeof(*insn), ret);
+	return function_at(e, sym.st_shndx, sym.st_value / sizeof(*insn) + insn->imm + 1, ret);
 }
 
 /* --- lines --- */
@@ -353,7 +355,8 @@ static bool functions_find(const struct object_elf *e, const struct vm_prog *p, 
 			u64 target = bases[done] + i + 1 + insn->imm;
 			bool known = false;
 
-			if (insn->code != (BPF_JMP | BPF_CALL) || insn->src_reg != BPF_PSEUDO_CALL)
+			if ((insn->code != (BPF_JMP | BPF_CALL) || insn->src_reg != BPF_PSEUDO_CALL) &&
+			    (insn->code != (BPF_LD | BPF_IMM | BPF_DW) || insn->src_reg != BPF_PSEUDO_FUNC))
 				continue;
 			for (size_t k = 0; k < n; k++)
 				known |= bases[k] == target;

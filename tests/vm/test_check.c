@@ -59,7 +59,7 @@ static const struct row rows[] = {
 	  { { .code = BPF_JMP | BPF_CALL, .src_reg = 2, .imm = 5 }, RETURN } },
 	{ "kernel function, by another number", "a reference to the kernel (source 3)",
 	  { { .code = BPF_JMP | BPF_CALL, .src_reg = 3, .imm = 5 }, RETURN } },
-	{ "callback", "callback", 
+	{ "callback into a constant", "middle of an instruction", 
 	  { { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R1, .src_reg = 4 }, { 0 }, RETURN } },
 	{ "helper not there", "helper bpf_ringbuf_output#130 is not there", { CALL(130), EXIT } },
 	{ "helper nobody knows", "helper unknown#5000 is not there", { CALL(5000), EXIT } },

@@ -615,9 +615,10 @@ static void count_calls(const struct vm_prog *p, const struct jit_map *map, stru
 
 static __attribute__((noinline)) u64 call_further_down(const struct jit_code *code, struct hook_frame *frame)
 {
-	volatile u8 room[512] = { 0 };
+	volatile u8 room[1024] = { 0 };
+	u64 ret = code->fn(77, 0, frame);
 
-	return code->fn(77 + room[7], 0, frame);
+	return ret + room[7]; /* so it is there until here */
 }
 
 /* The common case calls nothing, and gives what the interpreter gives. */
@@ -761,6 +762,199 @@ START_TEST(time_in_place)
 			ck_assert_uint_eq(calls_of(BPF_FUNC_ktime_get_ns), rounds);
 	}
 	jit_code_destroy(&code);
+}
+END_TEST
+
+#define LD_FUNC(d, o) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = BPF_PSEUDO_FUNC, .imm = o }, { 0 }
+#define CALL_LOCAL(o) { .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = o }
+#define R4 BPF_REG_4
+#define R7 BPF_REG_7
+#define R8 BPF_REG_8
+#define R9 BPF_REG_9
+
+/* bpf_loop(r1, callback, fp - 8, r2): the callback adds its pass, and what it
+ * is told by r6 to r9 must survive; it stops when its sum is above 100. */
+START_TEST(loops_call_back)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_IMM(R6, 6), MOV_IMM(R7, 7), MOV_IMM(R8, 8), MOV_IMM(R9, 9), MOV_REG(R4, R2), ST_W(FP, -8, 0), ST_W(FP, -4, 0),
+		LD_FUNC(R2, 13), MOV_REG(R3, FP), ALU64_IMM(BPF_ADD, R3, -8), CALL(BPF_FUNC_loop),
+		/* r0 * 1000 + sum, if the others are as they were */
+		ALU64_IMM(BPF_MUL, R0, 1000), LDX_DW(R1, FP, -8), ALU64_REG(BPF_ADD, R0, R1), ALU64_REG(BPF_ADD, R6, R7),
+		ALU64_REG(BPF_ADD, R6, R8), ALU64_REG(BPF_ADD, R6, R9), IF_IMM(BPF_JEQ, R6, 30, 1), MOV_IMM(R0, -99), EXIT,
+		/* at 21 */
+		MOV_REG(R6, R2), STX_DW(FP, -16, R1), MOV_IMM(R7, -1), MOV_IMM(R8, -2), MOV_IMM(R9, -3), LDX_DW(R3, FP, -16),
+		LDX_DW(R0, R6, 0), ALU64_REG(BPF_ADD, R0, R3), STX_DW(R6, 0, R0), IF_IMM(BPF_JGT, R0, 100, 2), MOV_IMM(R0, 0),
+		EXIT, MOV_IMM(R0, 1), EXIT,
+	};
+	static const struct {
+		u64 n, flags, want;
+	} rows[] = { { 0, 0, 0 }, { 1, 0, 1000 }, { 5, 0, 5010 }, { 100, 0, 15105 }, { 1ull << 32, 0, 0 },
+		     { 1 << 23, 0, 15105 }, { (1 << 23) + 1, 0, -7000ull }, { 5, 1, -22000ull } };
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		ck_assert_uint_eq(run_both(&p, rows[i].n, rows[i].flags, 0), rows[i].want);
+}
+END_TEST
+
+/* A loop in a loop's callback; that calls a helper, which wants the frame, and is
+ * called by the program itself, too. */
+START_TEST(loops_nest)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_IMM(R1, 3), LD_FUNC(R2, 12), MOV_REG(R3, FP), ALU64_IMM(BPF_ADD, R3, -8), MOV_IMM(R4, 0), ST_W(FP, -8, 0),
+		ST_W(FP, -4, 0), CALL(BPF_FUNC_loop), MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -8), CALL_LOCAL(2),
+		LDX_DW(R0, FP, -8), EXIT,
+		/* at 14, the outer: 4 times the inner */
+		MOV_IMM(R1, 4), MOV_REG(R3, R2), LD_FUNC(R2, 5), MOV_IMM(R4, 0), CALL(BPF_FUNC_loop), MOV_IMM(R0, 0), EXIT,
+		/* at 22, the inner: the sum grows by the cookie's low byte */
+		MOV_REG(R6, R2), MOV_IMM(R1, 0), CALL(BPF_FUNC_get_attach_cookie), ALU64_IMM(BPF_AND, R0, 0xff),
+		LDX_DW(R1, R6, 0), ALU64_REG(BPF_ADD, R1, R0), STX_DW(R6, 0, R1), CALL(BPF_FUNC_get_current_pid_tgid),
+		MOV_IMM(R0, 0), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+
+	ck_assert_uint_eq(run_both(&p, 0, 0, 0), 16 * 0x88);
+}
+END_TEST
+
+/* An interpreter with a bound stops inside of a callback, too. */
+START_TEST(loops_are_bounded)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_IMM(R1, 1 << 20), LD_FUNC(R2, 5), MOV_IMM(R3, 0), MOV_IMM(R4, 0), CALL(BPF_FUNC_loop), EXIT,
+		MOV_IMM(R0, 0), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+	u64 r0;
+
+	ck_assert_int_eq(interp_run(&p, NULL, 0, 0, 0, NULL, 1000, &r0), -ELOOP);
+	ck_assert_int_eq(interp_run(&p, NULL, 0, 0, 0, NULL, (2 << 20) + 100, &r0), 0);
+	ck_assert_uint_eq(r0, 1 << 20);
+}
+END_TEST
+
+/* for_each_map_elem(map, callback, fp - 8, r2): the callback folds keys and values,
+ * doubles the value, and stops after the third when r1 says so. */
+START_TEST(maps_call_back)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_REG(R4, R2), STX_DW(FP, -8, R1), ST_W(FP, -16, 0), ST_W(FP, -12, 0), LD_MAP(R1, 0), LD_FUNC(R2, 8),
+		MOV_REG(R3, FP), ALU64_IMM(BPF_ADD, R3, -16), CALL(BPF_FUNC_for_each_map_elem), ALU64_IMM(BPF_MUL, R0, 1000000),
+		LDX_DW(R1, FP, -16), ALU64_REG(BPF_ADD, R0, R1), EXIT,
+		/* at 15; r4 = { sum, how many until it stops } */
+		{ .code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = R1, .src_reg = R2 }, ALU64_IMM(BPF_MUL, R1, 100),
+		LDX_DW(R2, R3, 0), ALU64_REG(BPF_ADD, R1, R2), ALU64_REG(BPF_ADD, R2, R2), STX_DW(R3, 0, R2), LDX_DW(R2, R4, 0),
+		ALU64_REG(BPF_ADD, R2, R1), STX_DW(R4, 0, R2), LDX_DW(R1, R4, 8), ALU64_IMM(BPF_ADD, R1, -1), STX_DW(R4, 8, R1),
+		MOV_IMM(R0, 0), IF_IMM(BPF_JNE, R1, 0, 1), MOV_IMM(R0, 1), EXIT,
+	};
+	static const u32 types[] = { UMAP_ARRAY, UMAP_PERCPU_ARRAY, UMAP_HASH, UMAP_PERCPU_HASH };
+
+	for (size_t t = 0; t < 2 * ARRAY_SIZE(types); t++) {
+		u32 type = types[t / 2], key_size = type == UMAP_ARRAY || type == UMAP_PERCPU_ARRAY || t & 1 ? 4 : 24;
+		bool percpu = type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
+		bool array = type == UMAP_ARRAY || type == UMAP_PERCPU_ARRAY;
+		struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+		struct umap_claims *claims;
+		struct umap m;
+		struct vm_map vm = { &m };
+		struct jit_map jm = { &m, (addr_t)&m };
+		struct site_data site;
+		struct hook_frame frame;
+		struct umap_ctx cx = { .rec = NULL };
+		struct jit_code code;
+		u64 sum = 0, got[2], stop[2], bad;
+		int fd, cfd;
+
+		ck_assert_ptr_null(umap_create("m", type, key_size, t & 1 ? 8 : 40, 10, 0, 2, 7, &m, &fd));
+		ck_assert_ptr_null(umap_claims_create(2, &claims, &cfd));
+		self_site(&site, &frame);
+		site.claims = (addr_t)claims;
+		site.nclaims = 2 + UMAP_SPARE_SLOTS;
+		p.info.uses_percpu = percpu;
+		cx.rec = (struct thread_rec *)frame.rec;
+		ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
+		for (u32 way = 0; way < 2; way++) {
+			for (u32 k = 0; k < 5; k++) {
+				u8 key[24] = { (u8)k };
+
+				for (cx.slot = 0; cx.slot < m.nslots; cx.slot++) {
+					u64 value[5] = { 7 + k };
+
+					ck_assert_int_eq(umap_update(&m, key, value, 0, &cx), 0);
+				}
+				sum += way ? 0 : k * 100 + 7 + k;
+			}
+			if (way) {
+				ck_assert_int_eq(interp_run(&p, &vm, 1, 3, 0, &frame, 0, &stop[way]), 0);
+				ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 0, &frame, 0, &got[way]), 0);
+				ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 1, &frame, 0, &bad), 0);
+			} else {
+				stop[way] = code.fn(3, 0, &frame);
+				got[way] = code.fn(0, 0, &frame);
+				bad = code.fn(0, 1, &frame);
+			}
+			ck_assert_uint_eq(bad, -22000000ull);
+			ck_assert_uint_eq(stop[way] / 1000000, 3);
+			ck_assert_uint_eq(got[way] / 1000000, array ? 10 : 5);
+		}
+		ck_assert_uint_eq(stop[0], stop[1]);
+		ck_assert_uint_eq(got[0], got[1]);
+		if (array) { /* keys in order; the first three values had been doubled; empty elements count by their keys */
+			ck_assert_uint_eq(stop[0] % 1000000, 0 + 7 + 100 + 8 + 200 + 9);
+			ck_assert_uint_eq(got[0] % 1000000, sum + 7 + 8 + 9 + (5 + 6 + 7 + 8 + 9) * 100);
+		}
+		jit_code_destroy(&code);
+		umap_destroy(&m, fd);
+		munmap(claims, UMAP_CLAIMS_SIZE(2));
+		close(cfd);
+	}
+}
+END_TEST
+
+/* A callback that takes out of the map what it is at, and puts others in: each
+ * that stays is seen once, and the walk ends. */
+START_TEST(walks_survive_changes)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_IMM(R3, 0), MOV_IMM(R4, 0), LD_MAP(R1, 0), LD_FUNC(R2, 3), CALL(BPF_FUNC_for_each_map_elem), EXIT,
+		/* at 8 */
+		MOV_REG(R6, R2), CALL(BPF_FUNC_map_delete_elem), { .code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = R1, .src_reg = R6 },
+		ALU64_IMM(BPF_ADD, R1, 1000), STX_DW(FP, -8, R1), MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -8), MOV_REG(R3, R2),
+		MOV_IMM(R4, 0), LD_MAP(R1, 0), CALL(BPF_FUNC_map_update_elem), MOV_IMM(R0, 0), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+
+	for (u32 way = 0; way < 2; way++) {
+		struct umap m;
+		struct vm_map vm = { &m };
+		struct jit_map jm = { &m, (addr_t)&m };
+		struct site_data site;
+		struct hook_frame frame;
+		struct jit_code code;
+		u64 seen, value = 1;
+		u32 n = 0;
+		int fd;
+
+		ck_assert_ptr_null(umap_create("m", UMAP_HASH, 4, 8, 64, 0, 2, 7, &m, &fd));
+		self_site(&site, &frame);
+		for (u32 k = 0; k < 20; k++)
+			ck_assert_int_eq(umap_write(&m, &k, &value, 0, &(struct umap_ctx){ .rec = (struct thread_rec *)frame.rec }), 0);
+		ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
+		if (way)
+			ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 0, &frame, 0, &seen), 0);
+		else
+			seen = code.fn(0, 0, &frame);
+		ck_assert_uint_ge(seen, 20);
+		ck_assert_uint_le(seen, 64);
+		for (u32 key = 0; key < 20; key++)
+			ck_assert_ptr_null(umap_lookup(&m, &key, &(struct umap_ctx){ .rec = (struct thread_rec *)frame.rec }));
+		for (u32 next, *key = NULL; !umap_next_key(&m, key, &next); key = &n, n = next)
+			ck_assert_uint_ge(next, 1000);
+		jit_code_destroy(&code);
+		umap_destroy(&m, fd);
+	}
 }
 END_TEST
 
@@ -945,6 +1139,11 @@ int main(void)
 	tcase_add_test(tc, common_cases_call_nothing);
 	tcase_add_test(tc, lookups_call_what_they_should);
 	tcase_add_test(tc, time_in_place);
+	tcase_add_test(tc, loops_call_back);
+	tcase_add_test(tc, loops_nest);
+	tcase_add_test(tc, loops_are_bounded);
+	tcase_add_test(tc, maps_call_back);
+	tcase_add_test(tc, walks_survive_changes);
 	tcase_add_test(tc, reads_of_scalars);
 	tcase_add_test(tc, calls_clobber_all);
 	tcase_add_test(tc, callee_saved_registers_survive);
