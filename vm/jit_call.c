@@ -309,6 +309,57 @@ static bool call_quick(struct jit *j, u32 id, addr_t fn)
 	return false;
 }
 
+#define LOOPS_MAX (1u << 23)
+#define LOOP_REGS 4
+
+/*
+ * bpf_loop, as rt_loop() of the runtime; the four registers are the program's.
+ *
+ *	flags, or too many: rax = error, out
+ *	push …; r13 = n, r14 = fn, r15 = arg; rbx = 0; jmp 2f
+ *	1: rdi = rbx, rsi = r15, r9 = frame; call r14; inc rbx; test rax; jnz 3f
+ *	2: cmp rbx, r13; jb 1b
+ *	3: rax = rbx; pop …
+ */
+static void call_loop(struct jit *j)
+{
+	static const u8 regs[LOOP_REGS] = { RBX, R13, R14, R15 };
+	struct emit *e = &j->e;
+	size_t out[2], entry, stop, again;
+
+	j->written |= CALLER_SAVED;
+	emit_mov_ri(e, RAX, (u64)-EINVAL);
+	emit_test_rr(e, true, RCX, RCX);
+	out[0] = emit_jcc_fwd(e, CC_NE);
+	emit_mov_ri(e, RAX, (u64)-E2BIG);
+	emit_alu_ri(e, false, X86_CMP, RDI, (s32)LOOPS_MAX);
+	out[1] = emit_jcc_fwd(e, CC_A);
+	for (u32 i = 0; i < LOOP_REGS; i++)
+		emit_push(e, regs[i]);
+	emit_mov_rr(e, false, R13, RDI);
+	emit_mov_rr(e, true, R14, RSI);
+	emit_mov_rr(e, true, R15, RDX);
+	emit_alu_rr(e, false, X86_XOR, RBX, RBX);
+	entry = emit_jmp_fwd(e);
+	again = e->len;
+	emit_mov_rr(e, false, RDI, RBX);
+	emit_mov_rr(e, true, RSI, R15);
+	emit_mov_rr(e, true, R9, R12);
+	emit_call_r(e, R14);
+	emit_alu_ri(e, false, X86_ADD, RBX, 1);
+	emit_test_rr(e, true, RAX, RAX);
+	stop = emit_jcc_fwd(e, CC_NE);
+	emit_land(e, entry);
+	emit_alu_rr(e, false, X86_CMP, RBX, R13);
+	emit_jcc(e, CC_B, true, (s32)(again - (e->len + 2)));
+	emit_land(e, stop);
+	emit_mov_rr(e, false, RAX, RBX);
+	for (u32 i = LOOP_REGS; i--;)
+		emit_pop(e, regs[i]);
+	emit_land(e, out[0]);
+	emit_land(e, out[1]);
+}
+
 static void call_array(struct jit *j, u32 id)
 {
 	const struct umap *m = j->in->maps[j->array[j->i]].map;
@@ -328,6 +379,8 @@ void jit_call_helper(struct jit *j, const struct bpf_insn *insn, u32 arg)
 		return call_array(j, id);
 	if (jit_reads_site(id))
 		return lookup_site(j, id);
+	if (id == BPF_FUNC_loop)
+		return call_loop(j);
 	fn = jit_helper_addr(j, special != NO_INSN ? special : id);
 	if (is_tail_call(j, fn))
 		tail_call_addr(j, fn);

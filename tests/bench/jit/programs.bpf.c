@@ -3,7 +3,7 @@
  * The micro-programs by which the JIT is measured beside the interpreter and
  * the kernel's JIT: each does one kind of work, long enough that the call
  * around it does not matter. They take nothing from their context and call no
- * helper: the input is global data that the bench fills with the same noise
+ * helper but bpf_loop: the input is global data that the bench fills with the same noise
  * for every engine, so that the very same instructions run in all three (the
  * kernel is told that they are socket filters, whose test run can repeat).
  *
@@ -289,6 +289,45 @@ PROG(compare_select)
 		clamped += v < -100000 ? -100000 : v > 100000000 ? 100000000 : v;
 	}
 	return FOLD((__u64)lo ^ (__u64)hi << 7 ^ clamped);
+}
+
+struct pass {
+	__u64 sum;
+	__u32 last;
+};
+
+static long add_word(__u32 i, void *arg)
+{
+	struct pass *pass = arg;
+
+	pass->sum += input.w[i & 255] ^ i;
+	pass->last = i;
+	return 0;
+}
+
+/* bpf_loop with a callback of a few instructions */
+PROG(callback_loop)
+{
+	struct pass pass = { 0 };
+
+	bpf_loop(64, add_word, &pass, 0);
+	return FOLD(pass.sum + pass.last);
+}
+
+static long add_words(__u32 i, void *arg)
+{
+	struct pass *pass = arg;
+	long n = bpf_loop(i & 7, add_word, pass, 0);
+
+	pass->sum ^= pass->sum << 7;
+	return n == 6; /* the seventh is the last */
+}
+
+PROG(callback_nested)
+{
+	struct pass pass = { 0 };
+
+	return FOLD(bpf_loop(100, add_words, &pass, 0) + pass.sum);
 }
 
 /* a maximum that is hardly ever new: jumps would be foreseen */
