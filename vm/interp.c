@@ -8,7 +8,8 @@
  *
  * A program is decoded first: for each instruction the place of its handler, its
  * registers, and its number in full width. Dispatch is threaded: each handler
- * jumps straight to that of the next instruction. What cannot be executed (an
+ * jumps straight to that of the next instruction. Instructions are counted by the
+ * block, at the jumps that lead into them. What cannot be executed (an
  * unknown instruction, a jump that leads outside, the end) decodes to a handler
  * that says so when it is reached.
  */
@@ -29,6 +30,9 @@ struct op {
 	u64 imm;     /* sign-extended; map or helper: its address; ja32, local call: as off */
 	u8 dst, src;
 	s16 off;     /* memory: displacement; jump: from the next instruction */
+	/* What ends a block (a jump, local call, exit): instructions in the block that
+	 * it leads to, and in the one behind it. Others: 0, and what is left of theirs. */
+	u16 taken, next;
 };
 
 struct interp_code {
@@ -36,6 +40,12 @@ struct interp_code {
 	u32 n;
 	struct op ops[]; /* n, and one behind the end */
 };
+
+/* Instructions from OP on to the end of its block. */
+static u32 span(const struct op *op)
+{
+	return op->taken ? 1 : op->next;
+}
 
 /* Programs up to this size are decoded on the stack by interp_run(). */
 #define SMALL 256
@@ -108,8 +118,8 @@ struct callback {
 	const struct op *op; /* the function */
 };
 
-/* Runs from OP on until the function that it is in returns, m->left - 1
- * instructions at most; with M NULL only tells where the handlers are. */
+/* Runs from OP on until the function that it is in returns, m->left instructions
+ * at most; with M NULL only tells where the handlers are. */
 static long run(struct machine *m, const struct op *op, struct hook_frame *frame, const void *const **handlers)
 {
 	static const void *const labels[HANDLERS] = {
@@ -124,11 +134,13 @@ static long run(struct machine *m, const struct op *op, struct hook_frame *frame
 #define DST r[op->dst]
 #define SRC r[op->src]
 #define IMM op->imm
-#define DISPATCH                                  \
-	do {                                      \
-		if (__builtin_expect(!--left, 0)) \
-			return -ELOOP;            \
-		goto *op->handler;                \
+#define DISPATCH goto *op->handler
+/* N more instructions are about to be executed */
+#define COUNT(n)                                      \
+	do {                                          \
+		if (__builtin_expect(left < (n), 0))  \
+			return -ELOOP;                \
+		left -= (n);                          \
 	} while (0)
 #define NEXT              \
 	do {              \
@@ -143,6 +155,7 @@ static long run(struct machine *m, const struct op *op, struct hook_frame *frame
 	r = m->r;
 	left = m->left;
 	bottom = m->depth;
+	COUNT(span(op));
 	DISPATCH;
 
 bad:
@@ -211,8 +224,12 @@ bad:
 	label:                               \
 	{                                    \
 		type D = DST, S = source;    \
-		if (cond)                    \
+		if (cond) {                  \
+			COUNT(op->taken);    \
 			op += op->off;       \
+		} else {                     \
+			COUNT(op->next);     \
+		}                            \
 		NEXT;                        \
 	}
 #define JUMP(name, utype, cond)                                                            \
@@ -234,10 +251,12 @@ bad:
 	JUMP(JSLE, s, D <= S)
 
 op_JA:
+	COUNT(op->taken);
 	op += op->off;
 	NEXT;
 
 op_JA32:
+	COUNT(op->taken);
 	op += (s32)op->imm;
 	NEXT;
 
@@ -263,6 +282,7 @@ op_call_back:
 op_CALL_LOCAL:
 	if (m->depth == INSN_MAX_FRAMES - 1)
 		goto bad;
+	COUNT(op->taken);
 	m->frames[m->depth].back = op + 1;
 	memcpy(m->frames[m->depth].saved, &r[6], sizeof(m->frames[0].saved));
 	m->depth++;
@@ -281,6 +301,7 @@ op_EXIT:
 	memcpy(&r[6], m->frames[m->depth].saved, sizeof(m->frames[0].saved));
 	r[10] += INSN_STACK_SIZE;
 	op = m->frames[m->depth].back;
+	COUNT(op[-1].next);
 	DISPATCH;
 
 op_LD_IMM64:
@@ -421,6 +442,44 @@ static bool calls_back(const struct vm_prog *p, const struct bpf_insn *insn, enu
 	return id == OP_CALL_HELPER && vm_prog_helper(p, (u32)insn->imm)->args[1] == ARG_FUNC;
 }
 
+static s64 target_of(const struct bpf_insn *insn, u32 i, enum opcode_id id)
+{
+	return id == OP_CALL_LOCAL ? (s64)i + 1 + insn->imm : insn_jump_target(insn, i);
+}
+
+static bool ends_block(enum opcode_id id)
+{
+	u8 form = opcodes[id].form;
+
+	return id == OP_CALL_LOCAL || form == FORM_JUMP || form == FORM_GOTO || form == FORM_EXIT;
+}
+
+/* Counts what run() takes off at the end of each block. */
+static void decode_blocks(struct interp_code *c)
+{
+	bool selected;
+
+	for (u32 i = c->n; i--;) {
+		enum opcode_id id = opcode_decode(&c->prog->insns[i], &selected);
+		u32 size = opcodes[id].form == FORM_IMM64 ? 2 : 1;
+
+		if (i + size > c->n || ends_block(id))
+			c->ops[i].next = 1;
+		else
+			c->ops[i].next = (u16)(c->ops[i + size].next < UINT16_MAX ? c->ops[i + size].next + 1 : UINT16_MAX);
+	}
+	for (u32 i = 0; i < c->n; i++) {
+		const struct bpf_insn *insn = &c->prog->insns[i];
+		enum opcode_id id = opcode_decode(insn, &selected);
+		s64 target = target_of(insn, i, id);
+
+		if (!ends_block(id))
+			continue;
+		c->ops[i].taken = opcodes[id].form != FORM_EXIT && inside(target, c->n) ? (u16)span(&c->ops[target]) : 1;
+		c->ops[i].next = (u16)span(&c->ops[i + 1]);
+	}
+}
+
 static void decode(struct interp_code *c, const struct vm_prog *p, const struct vm_map *maps, size_t nmaps)
 {
 	const void *const *handlers;
@@ -439,7 +498,8 @@ static void decode(struct interp_code *c, const struct vm_prog *p, const struct 
 		    decode_imm(c, i, id, maps, nmaps, &op->imm))
 			op->handler = handlers[calls_back(p, insn, id) ? HANDLER_CALL_BACK : id];
 	}
-	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE] };
+	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE], .next = 1 };
+	decode_blocks(c);
 }
 
 static size_t code_size(u32 n)
@@ -481,7 +541,7 @@ long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook
 	memset(m.r, 0, sizeof(m.r));
 	m.depth = 0;
 	m.failed = 0;
-	m.left = max_insns ? max_insns + 1 : 0;
+	m.left = max_insns ? max_insns : UINT64_MAX;
 	m.clear_stack = code->prog->info.reads_unset_stack;
 	if (m.clear_stack)
 		memset(m.stack, 0, sizeof(m.stack));
