@@ -8,7 +8,7 @@
  *
  * A program is decoded first: for each instruction the place of its handler, its
  * registers, and its number in full width. Dispatch is threaded: each handler
- * jumps straight to that of the next instruction. Instructions are counted by the
+ * jumps straight to that of the next instruction; some do two. Instructions are counted by the
  * block, at the jumps that lead into them. What cannot be executed (an
  * unknown instruction, a jump that leads outside, the end) decodes to a handler
  * that says so when it is reached.
@@ -107,8 +107,38 @@ static u32 smod32(s32 a, s32 b)
 	return b ? a % b : a;
 }
 
+/*
+ * Two instructions by one handler, where they often stand together (in the
+ * programs of tests/bench/jit) and the second goes on with what the first made,
+ * which then need not go through memory. The second keeps its own handler, for
+ * those who jump to it. What must hold beside the opcodes:
+ *
+ *	DST   the second's destination is the first's, and its source another
+ *	BASE  the second's source, an address, is the first's destination
+ *	ANY   nothing
+ */
+#define PAIRS(PAIR)                                                                                       \
+	PAIR(MOV64_REG, ADD64_IMM, DST) PAIR(MOV64_REG, ADD64_REG, DST) PAIR(MOV64_REG, XOR64_REG, DST)   \
+	PAIR(MOV64_REG, AND64_IMM, DST) PAIR(MOV64_REG, LSH64_IMM, DST) PAIR(MOV64_REG, RSH64_IMM, DST)   \
+	PAIR(MOV32_REG, ADD32_IMM, DST) PAIR(MOV32_REG, AND32_IMM, DST) PAIR(MOV32_REG, XOR32_REG, DST)   \
+	PAIR(MOV32_REG, SUB32_REG, DST) PAIR(MOV32_REG, RSH32_IMM, DST) PAIR(LDX_B, LSH64_IMM, DST)       \
+	PAIR(LSH64_IMM, OR64_REG, DST) PAIR(LSH64_IMM, XOR64_REG, DST) PAIR(LSH64_IMM, ADD64_REG, DST)    \
+	PAIR(RSH64_IMM, XOR64_REG, DST) PAIR(RSH64_IMM, ADD64_REG, DST) PAIR(RSH64_IMM, AND64_IMM, DST)   \
+	PAIR(XOR64_REG, MUL64_IMM, DST) PAIR(MUL64_IMM, ADD64_IMM, DST) PAIR(LD_MAP_VALUE, ADD64_REG, DST) \
+	PAIR(ADD64_REG, LDX_B, BASE) PAIR(ADD64_REG, LDX_W, BASE) PAIR(ADD64_REG, LDX_DW, BASE)           \
+	PAIR(ADD64_IMM, JEQ64_IMM, DST) PAIR(ADD64_IMM, JNE64_IMM, DST) PAIR(ADD32_IMM, JEQ32_IMM, DST)   \
+	PAIR(RSH32_IMM, JEQ32_IMM, DST) PAIR(JEQ64_IMM, JA, ANY) PAIR(JEQ32_IMM, JA, ANY)                 \
+	PAIR(JLT32_REG, MOV32_REG, ANY) PAIR(JGT32_REG, MOV32_REG, ANY) PAIR(JGT32_IMM, MOV32_REG, ANY)   \
+	PAIR(MOV32_REG, JLT32_REG, ANY) PAIR(MOV64_REG, JEQ64_IMM, ANY) PAIR(MOV64_REG, MOV64_REG, ANY)
+
 /* Handlers that are no instruction's own */
-enum { HANDLER_CALL_BACK = OP_COUNT, HANDLERS };
+enum {
+	HANDLER_CALL_BACK = OP_COUNT,
+#define PAIR(first, second, if) PAIR_##first##_##second,
+	PAIRS(PAIR)
+#undef PAIR
+	HANDLERS
+};
 
 static u64 call_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame);
 
@@ -125,6 +155,9 @@ static long run(struct machine *m, const struct op *op, struct hook_frame *frame
 	static const void *const labels[HANDLERS] = {
 		[OP_NONE] = &&bad,
 		[HANDLER_CALL_BACK] = &&op_call_back,
+#define PAIR(first, second, if) [PAIR_##first##_##second] = &&pair_##first##_##second,
+		PAIRS(PAIR)
+#undef PAIR
 #define OP(id, ...) [OP_##id] = &&op_##id,
 #include "vm/opcodes.def"
 	};
@@ -364,6 +397,134 @@ op_LD_FUNC:
 
 	ATOMICS(32)
 	ATOMICS(64)
+
+	/* Pairs. V is what the first makes; S the operand of the second. */
+#define SRC2 r[op[1].src]
+#define IMM2 op[1].imm
+#define DST_PAIR(first, second, type, value, type2, operand, expr) \
+	pair_##first##_##second:                                   \
+	{                                                          \
+		type2 S = operand, V = (type)(value);              \
+		DST = (type2)(expr);                               \
+		op += 2;                                           \
+		DISPATCH;                                          \
+	}
+
+	DST_PAIR(MOV64_REG, ADD64_IMM, u64, SRC, u64, IMM2, V + S)
+	DST_PAIR(MOV64_REG, ADD64_REG, u64, SRC, u64, SRC2, V + S)
+	DST_PAIR(MOV64_REG, XOR64_REG, u64, SRC, u64, SRC2, V ^ S)
+	DST_PAIR(MOV64_REG, AND64_IMM, u64, SRC, u64, IMM2, V & S)
+	DST_PAIR(MOV64_REG, LSH64_IMM, u64, SRC, u64, IMM2, V << (S & 63))
+	DST_PAIR(MOV64_REG, RSH64_IMM, u64, SRC, u64, IMM2, V >> (S & 63))
+	DST_PAIR(MOV32_REG, ADD32_IMM, u32, SRC, u32, IMM2, V + S)
+	DST_PAIR(MOV32_REG, AND32_IMM, u32, SRC, u32, IMM2, V & S)
+	DST_PAIR(MOV32_REG, XOR32_REG, u32, SRC, u32, SRC2, V ^ S)
+	DST_PAIR(MOV32_REG, SUB32_REG, u32, SRC, u32, SRC2, V - S)
+	DST_PAIR(MOV32_REG, RSH32_IMM, u32, SRC, u32, IMM2, V >> (S & 31))
+	DST_PAIR(LDX_B, LSH64_IMM, u8, MEM(u8, SRC + (s64)op->off), u64, IMM2, V << (S & 63))
+	DST_PAIR(LSH64_IMM, OR64_REG, u64, DST << (IMM & 63), u64, SRC2, V | S)
+	DST_PAIR(LSH64_IMM, XOR64_REG, u64, DST << (IMM & 63), u64, SRC2, V ^ S)
+	DST_PAIR(LSH64_IMM, ADD64_REG, u64, DST << (IMM & 63), u64, SRC2, V + S)
+	DST_PAIR(RSH64_IMM, XOR64_REG, u64, DST >> (IMM & 63), u64, SRC2, V ^ S)
+	DST_PAIR(RSH64_IMM, ADD64_REG, u64, DST >> (IMM & 63), u64, SRC2, V + S)
+	DST_PAIR(RSH64_IMM, AND64_IMM, u64, DST >> (IMM & 63), u64, IMM2, V & S)
+	DST_PAIR(XOR64_REG, MUL64_IMM, u64, DST ^ SRC, u64, IMM2, V * S)
+	DST_PAIR(MUL64_IMM, ADD64_IMM, u64, DST * IMM, u64, IMM2, V + S)
+
+pair_LD_MAP_VALUE_ADD64_REG: /* the second is two further on */
+	DST = IMM + r[op[2].src];
+	op += 3;
+	DISPATCH;
+
+#define LOAD_PAIR(load, type)                              \
+	pair_ADD64_REG_##load:                             \
+	{                                                  \
+		u64 V = DST + SRC;                         \
+		DST = V;                                   \
+		r[op[1].dst] = MEM(type, V + (s64)op[1].off); \
+		op += 2;                                   \
+		DISPATCH;                                  \
+	}
+
+	LOAD_PAIR(LDX_B, u8)
+	LOAD_PAIR(LDX_W, u32)
+	LOAD_PAIR(LDX_DW, u64)
+
+#define JUMP_PAIR(first, second, type, value, cond) \
+	pair_##first##_##second:                    \
+	{                                           \
+		type S = IMM2, V = (value);         \
+		DST = V;                            \
+		op++;                               \
+		if (cond) {                         \
+			COUNT(op->taken);           \
+			op += op->off;              \
+		} else {                            \
+			COUNT(op->next);            \
+		}                                   \
+		NEXT;                               \
+	}
+
+	JUMP_PAIR(ADD64_IMM, JEQ64_IMM, u64, DST + IMM, V == S)
+	JUMP_PAIR(ADD64_IMM, JNE64_IMM, u64, DST + IMM, V != S)
+	JUMP_PAIR(ADD32_IMM, JEQ32_IMM, u32, DST + IMM, V == S)
+	JUMP_PAIR(RSH32_IMM, JEQ32_IMM, u32, (u32)DST >> (IMM & 31), V == S)
+
+	/* if …: goto x; goto y */
+#define JUMP_JUMP(first, type)                       \
+	pair_##first##_JA:                           \
+	if ((type)DST == (type)IMM) {                \
+		COUNT(op->taken);                    \
+		op += op->off;                       \
+	} else {                                     \
+		op++;                                \
+		COUNT(1u + op->taken);               \
+		op += op->off;                       \
+	}                                            \
+	NEXT;
+
+	JUMP_JUMP(JEQ64_IMM, u64)
+	JUMP_JUMP(JEQ32_IMM, u32)
+
+	/* if …: goto x; d = s */
+#define JUMP_MOV(first, operand, cond)               \
+	pair_##first##_MOV32_REG:                    \
+	{                                            \
+		u32 D = DST, S = operand;            \
+		if (cond) {                          \
+			COUNT(op->taken);            \
+			op += op->off;               \
+		} else {                             \
+			COUNT(op->next);             \
+			op++;                        \
+			DST = (u32)SRC;              \
+		}                                    \
+		NEXT;                                \
+	}
+
+	JUMP_MOV(JLT32_REG, SRC, D < S)
+	JUMP_MOV(JGT32_REG, SRC, D > S)
+	JUMP_MOV(JGT32_IMM, IMM, D > S)
+
+pair_MOV32_REG_JLT32_REG:
+	DST = (u32)SRC;
+	op++;
+	goto op_JLT32_REG_again;
+
+pair_MOV64_REG_JEQ64_IMM:
+	DST = SRC;
+	op++;
+	goto op_JEQ64_IMM_again;
+
+pair_MOV64_REG_MOV64_REG:
+	DST = SRC;
+	op++;
+	DST = SRC;
+	NEXT;
+
+#define AGAIN(name, type, source, cond) JUMP_FORM(op_##name##_again, type, source, cond)
+	AGAIN(JLT32_REG, u32, SRC, D < S)
+	AGAIN(JEQ64_IMM, u64, IMM, D == S)
 }
 
 /* The function that a helper calls: the program's, in a frame of its own. */
@@ -442,6 +603,38 @@ static bool calls_back(const struct vm_prog *p, const struct bpf_insn *insn, enu
 	return id == OP_CALL_HELPER && vm_prog_helper(p, (u32)insn->imm)->args[1] == ARG_FUNC;
 }
 
+enum pair_if { IF_DST, IF_BASE, IF_ANY };
+
+/* The handler of the instruction at I and the next together, or 0. */
+static u32 pair_of(const struct interp_code *c, u32 i, enum opcode_id id)
+{
+	static const struct {
+		u8 first, second, when;
+		u16 handler;
+	} pairs[] = {
+#define PAIR(first, second, when) { OP_##first, OP_##second, IF_##when, PAIR_##first##_##second },
+		PAIRS(PAIR)
+#undef PAIR
+	};
+	u32 k = i + (opcodes[id].form == FORM_IMM64 ? 2 : 1);
+	const struct op *a = &c->ops[i], *b = &c->ops[k];
+	enum opcode_id second;
+	bool selected;
+
+	if (k >= c->n)
+		return 0;
+	second = opcode_decode(&c->prog->insns[k], &selected);
+	for (u32 p = 0; selected && p < ARRAY_SIZE(pairs); p++) {
+		if (pairs[p].first != id || pairs[p].second != second)
+			continue;
+		if (pairs[p].when == IF_ANY || (pairs[p].when == IF_BASE && b->src == a->dst) ||
+		    (pairs[p].when == IF_DST && b->dst == a->dst &&
+		     (!opcode_uses_src(&opcodes[second]) || b->src != a->dst)))
+			return pairs[p].handler;
+	}
+	return 0;
+}
+
 static s64 target_of(const struct bpf_insn *insn, u32 i, enum opcode_id id)
 {
 	return id == OP_CALL_LOCAL ? (s64)i + 1 + insn->imm : insn_jump_target(insn, i);
@@ -480,6 +673,20 @@ static void decode_blocks(struct interp_code *c)
 	}
 }
 
+/* Pairs of which both can be executed */
+static void decode_pairs(struct interp_code *c, const void *const *handlers)
+{
+	bool selected;
+
+	for (u32 i = 0; i + 1 < c->n; i++) {
+		enum opcode_id id = opcode_decode(&c->prog->insns[i], &selected);
+		u32 k = i + (opcodes[id].form == FORM_IMM64 ? 2 : 1), pair = pair_of(c, i, id);
+
+		if (pair && c->ops[i].handler == handlers[id] && c->ops[k].handler != handlers[OP_NONE])
+			c->ops[i].handler = handlers[pair];
+	}
+}
+
 static void decode(struct interp_code *c, const struct vm_prog *p, const struct vm_map *maps, size_t nmaps)
 {
 	const void *const *handlers;
@@ -500,6 +707,7 @@ static void decode(struct interp_code *c, const struct vm_prog *p, const struct 
 	}
 	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE], .next = 1 };
 	decode_blocks(c);
+	decode_pairs(c, handlers);
 }
 
 static size_t code_size(u32 n)
