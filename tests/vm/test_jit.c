@@ -21,6 +21,7 @@
 #define R2 BPF_REG_2
 #define R3 BPF_REG_3
 #define R6 BPF_REG_6
+#define R7 BPF_REG_7
 #define FP BPF_REG_10
 #define ALU64_IMM(op, d, i) { .code = BPF_ALU64 | (op) | BPF_K, .dst_reg = d, .imm = i }
 #define ALU64_REG(op, d, s) { .code = BPF_ALU64 | (op) | BPF_X, .dst_reg = d, .src_reg = s }
@@ -765,10 +766,65 @@ START_TEST(time_in_place)
 }
 END_TEST
 
+/* Any two instructions in a row, reached from above and by a jump to the second:
+ * the interpreter has handlers for pairs, the JIT groups. */
+START_TEST(any_two_instructions)
+{
+	static const u8 ops[] = { BPF_ADD, BPF_SUB, BPF_MUL, BPF_OR, BPF_AND, BPF_XOR, BPF_LSH, BPF_RSH, BPF_ARSH, BPF_MOV };
+	static const u8 jumps[] = { BPF_JEQ, BPF_JNE, BPF_JGT, BPF_JLT, BPF_JSGE };
+	struct bpf_insn choice[4 * ARRAY_SIZE(ops) * 3 + 4 * ARRAY_SIZE(jumps) + 8];
+	static const struct bpf_insn begin[] = {
+		STX_DW(FP, -8, R1), STX_DW(FP, -16, R2), MOV_REG(R6, R2), ALU64_IMM(BPF_AND, R6, 1), MOV_IMM(R7, 0),
+	};
+	static const struct bpf_insn each[] = {
+		LDX_DW(R1, FP, -8), LDX_DW(R2, FP, -16), MOV_REG(R0, R1), IF_IMM(BPF_JNE, R6, 0, 1), { 0 }, { 0 },
+		ALU64_IMM(BPF_ADD, R0, 77), ALU64_IMM(BPF_MUL, R7, 31), ALU64_REG(BPF_XOR, R7, R0), ALU64_IMM(BPF_MUL, R7, 31),
+		ALU64_REG(BPF_XOR, R7, R1),
+	};
+	static const struct bpf_insn end[] = { MOV_REG(R0, R7), EXIT };
+	static struct bpf_insn insns[ARRAY_SIZE(begin) + ARRAY_SIZE(choice) * ARRAY_SIZE(each) + ARRAY_SIZE(end)];
+	u32 n = 0;
+
+	for (u32 class = 0; class < 4; class++)
+		for (u32 i = 0; i < ARRAY_SIZE(ops); i++)
+			for (u32 regs = 0; regs < 3; regs++)
+				choice[n++] = (struct bpf_insn){
+					.code = (class & 1 ? BPF_ALU64 : BPF_ALU) | ops[i] | (class & 2 ? BPF_X : BPF_K),
+					.dst_reg = regs ? R0 : R1, .src_reg = !(class & 2) ? 0 : regs == 2 ? R0 : R2,
+					.imm = class & 2 ? 0 : 7,
+				};
+	for (u32 class = 0; class < 4; class++)
+		for (u32 i = 0; i < ARRAY_SIZE(jumps); i++)
+			choice[n++] = (struct bpf_insn){
+				.code = (class & 1 ? BPF_JMP : BPF_JMP32) | jumps[i] | (class & 2 ? BPF_X : BPF_K), .dst_reg = R0,
+				.src_reg = class & 2 ? R2 : 0, .off = 1, .imm = class & 2 ? 0 : 14,
+			};
+	choice[n++] = (struct bpf_insn){ .code = BPF_JMP | BPF_JA, .off = 1 };
+	for (u32 size = 0; size < 4; size++)
+		choice[n++] = (struct bpf_insn){ .code = BPF_LDX | BPF_MEM | (size << 3), .dst_reg = R0, .src_reg = FP, .off = -16 };
+	memcpy(insns, begin, sizeof(begin));
+	for (u32 a = 0; a < n; a++) {
+		struct bpf_insn *at = insns + ARRAY_SIZE(begin);
+		struct vm_prog p;
+
+		for (u32 b = 0; b < n; b++, at += ARRAY_SIZE(each)) {
+			memcpy(at, each, sizeof(each));
+			at[4] = choice[a];
+			at[5] = choice[b];
+		}
+		memcpy(at, end, sizeof(end));
+		p = program(insns, (u32)(at - insns) + ARRAY_SIZE(end));
+		snprintf(p.name, sizeof(p.name), "first %#x", choice[a].code);
+		run_both(&p, 0xfedcba98fffffffb, 0x8000000012345678, 0);
+		run_both(&p, 0x100000007, 0x8000000012345678, 0);
+		run_both(&p, 0xfedcba98fffffffb, 0x8000000012345679, 0); /* jumps to the second */
+	}
+}
+END_TEST
+
 #define LD_FUNC(d, o) { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = d, .src_reg = BPF_PSEUDO_FUNC, .imm = o }, { 0 }
 #define CALL_LOCAL(o) { .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = o }
 #define R4 BPF_REG_4
-#define R7 BPF_REG_7
 #define R8 BPF_REG_8
 #define R9 BPF_REG_9
 
@@ -1139,6 +1195,7 @@ int main(void)
 	tcase_add_test(tc, common_cases_call_nothing);
 	tcase_add_test(tc, lookups_call_what_they_should);
 	tcase_add_test(tc, time_in_place);
+	tcase_add_test(tc, any_two_instructions);
 	tcase_add_test(tc, loops_call_back);
 	tcase_add_test(tc, loops_nest);
 	tcase_add_test(tc, loops_are_bounded);
