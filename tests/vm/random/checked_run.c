@@ -19,7 +19,7 @@
 #define MAX_OBJECTS 512
 #define NREGS 11
 
-enum type { T_UNSET, T_NUM, T_PTR, T_MAP };
+enum type { T_UNSET, T_NUM, T_PTR, T_MAP, T_FUNC };
 
 /* What a register or a stack word holds beside its bits. */
 struct tag {
@@ -65,9 +65,11 @@ struct machine {
 	u32 depth;
 	u32 pc;
 	bool bad;
+	bool stop; /* enough */
 };
 
-enum { OBJ_CTX = 0, OBJ_STACK = 1 /* and one for each frame */, OBJ_VALUES = OBJ_STACK + INSN_MAX_FRAMES };
+/* Of each frame its stack, and the key that a callback was given. */
+enum { OBJ_CTX = 0, OBJ_STACK = 1, OBJ_KEY = OBJ_STACK + INSN_MAX_FRAMES, OBJ_VALUES = OBJ_KEY + INSN_MAX_FRAMES };
 
 __attribute__((format(printf, 2, 3))) static void violation(struct machine *m, const char *fmt, ...)
 {
@@ -496,6 +498,14 @@ static void check_arg(struct machine *m, const struct helper_info *info, u32 arg
 		if (m->t[reg].type != T_NUM || (kind == ARG_SIZE && !m->r[reg]))
 			violation(m, "r%u of %s is no size", reg, info->name);
 		break;
+	case ARG_FUNC:
+		if (m->t[reg].type != T_FUNC || m->r[reg] >= m->p->ninsns)
+			violation(m, "r%u of %s is no function", reg, info->name);
+		break;
+	case ARG_STACK_OR_NULL: /* what the callback does with it is checked there */
+		if (m->r[reg] && (m->t[reg].type != T_PTR || m->t[reg].obj < OBJ_STACK || m->t[reg].obj >= OBJ_KEY))
+			violation(m, "r%u of %s is not stack", reg, info->name);
+		break;
 	default:
 		violation(m, "%s has an argument that nothing checks", info->name);
 	}
@@ -575,6 +585,73 @@ static void note_written(struct machine *m, const struct helper_info *info, u32 
 	}
 }
 
+/*
+ * Callbacks: the real helper calls us, and the program's function is run here.
+ */
+
+static u32 subprog_at(const struct machine *m, u32 pc);
+static bool step(struct machine *m);
+static void go_on(struct machine *m, u32 depth);
+
+/* The call of a helper that calls back, innermost first. */
+struct calling {
+	struct calling *outer;
+	struct machine *m;
+	u32 id, pc, map;
+	struct tag arg; /* its third */
+};
+static struct calling *calling;
+
+static u64 called_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)
+{
+	struct calling *c = calling;
+	struct machine *m = c->m;
+	struct object *key = &m->obj[OBJ_KEY + m->depth];
+	struct stack *s = &m->stack[m->depth];
+	u64 r[NREGS];
+	struct tag t[NREGS];
+	u64 ret;
+
+	if (m->depth + 1 == INSN_MAX_FRAMES)
+		violation(m, "a callback too deep");
+	if (m->bad || m->stop)
+		return 1;
+	memcpy(r, m->r, sizeof(r));
+	memcpy(t, m->t, sizeof(t));
+	for (u32 i = 0; i < NREGS; i++)
+		m->t[i].type = T_UNSET;
+	m->r[1] = r1;
+	m->r[2] = r2;
+	m->r[3] = r3;
+	m->r[4] = r4;
+	m->t[1] = number;
+	m->t[2] = c->arg;
+	if (c->id == BPF_FUNC_for_each_map_elem) {
+		const struct umap *u = m->maps[c->map].map;
+
+		*key = (struct object){ .live = true, .gen = key->gen + 1, .base = r2, .size = u->key_size, .read_only = true };
+		m->t[1] = (struct tag){ .type = T_MAP, .obj = (u16)c->map };
+		m->t[2] = (struct tag){ .type = T_PTR, .obj = (u16)(OBJ_KEY + m->depth), .gen = key->gen };
+		m->t[3] = value_object(m, c->map, r3);
+		m->t[4] = c->arg;
+	}
+	s->back = m->pc;
+	memset(s->saved, 0, sizeof(s->saved));
+	memset(s->saved_tag, 0, sizeof(s->saved_tag));
+	m->pc = c->pc;
+	enter(m, ++m->depth, subprog_at(m, c->pc));
+	go_on(m, m->depth - 1);
+	ret = m->r[0];
+	if (!m->bad && !m->stop && (m->t[0].type != T_NUM || ret > 1))
+		violation(m, "a callback returns other than 0 or 1");
+	key->live = false;
+	if (m->bad || m->stop)
+		return 1;
+	memcpy(m->r, r, sizeof(r));
+	memcpy(m->t, t, sizeof(t));
+	return ret;
+}
+
 static void call_helper(struct machine *m, u32 id)
 {
 	const struct helper_info *info = vm_helper_info(id);
@@ -603,7 +680,17 @@ static void call_helper(struct machine *m, u32 id)
 	if (m->bad)
 		return;
 	memcpy(args, &m->r[1], sizeof(args));
-	m->r[0] = fn(m->r[1], m->r[2], m->r[3], m->r[4], m->r[5], m->opts->frame);
+	if (info->args[1] == ARG_FUNC) {
+		struct calling c = { .outer = calling, .m = m, .id = id, .pc = (u32)m->r[2], .map = index, .arg = m->t[3] };
+
+		calling = &c;
+		m->r[0] = fn(m->r[1], (u64)(uintptr_t)called_back, m->r[3], m->r[4], m->r[5], m->opts->frame);
+		calling = c.outer;
+		if (m->bad || m->stop)
+			return;
+	} else {
+		m->r[0] = fn(m->r[1], m->r[2], m->r[3], m->r[4], m->r[5], m->opts->frame);
+	}
 	note_written(m, info, id, args);
 	note_variable(m, id, args[2], args[1]);
 	m->t[0] = number;
@@ -679,12 +766,15 @@ static void load_imm64(struct machine *m, const struct bpf_insn *i)
 {
 	u32 index = (u32)i->imm;
 
-	if (m->pc + 1 >= m->p->ninsns || (i->src_reg && index >= m->nmaps)) {
+	if (m->pc + 1 >= m->p->ninsns || (i->src_reg && i->src_reg != INSN_PSEUDO_FUNC && index >= m->nmaps)) {
 		violation(m, "half an instruction, or a map that is not there");
 		return;
 	}
 	m->t[i->dst_reg] = number;
-	if (!i->src_reg) {
+	if (i->src_reg == INSN_PSEUDO_FUNC) {
+		m->r[i->dst_reg] = m->pc + 1 + (u32)i->imm;
+		m->t[i->dst_reg].type = T_FUNC;
+	} else if (!i->src_reg) {
 		m->r[i->dst_reg] = (u64)(u32)i[1].imm << 32 | (u32)i->imm;
 	} else if (i->src_reg == INSN_PSEUDO_MAP_IDX) {
 		m->r[i->dst_reg] = (u64)(uintptr_t)m->maps[index].map;
@@ -755,6 +845,26 @@ static bool step(struct machine *m)
 	return !m->bad;
 }
 
+/* Runs until the program ends, or comes back to DEPTH. */
+static void go_on(struct machine *m, u32 depth)
+{
+	u32 begun = m->depth;
+
+	for (;;) {
+		if (m->pc >= m->p->ninsns)
+			violation(m, "past the end");
+		if (m->bad || m->stop)
+			break;
+		if (m->ret->insns == m->opts->max_insns) {
+			m->stop = m->ret->unfinished = true;
+			break;
+		}
+		m->ret->insns++;
+		if (!step(m) || (begun && m->depth == depth))
+			break;
+	}
+}
+
 void checked_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmaps, const struct checked_opts *opts,
 		 struct checked_result *ret)
 {
@@ -767,7 +877,7 @@ void checked_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmap
 	m.ret = ret;
 	m.nobj = OBJ_VALUES;
 	m.depth = m.pc = 0;
-	m.bad = false;
+	m.bad = m.stop = false;
 	for (u32 i = 0; i < NREGS; i++) {
 		m.r[i] = 0xdead000000000000ull + i;
 		m.t[i].type = T_UNSET;
@@ -778,20 +888,11 @@ void checked_run(const struct vm_prog *p, const struct vm_map *maps, size_t nmap
 		m.obj[OBJ_STACK + d].live = false;
 	m.r[1] = m.obj[OBJ_CTX].base;
 	m.t[1] = (struct tag){ .type = T_PTR, .obj = OBJ_CTX };
+	for (u32 d = 0; d < INSN_MAX_FRAMES; d++)
+		m.obj[OBJ_KEY + d].live = false;
+	calling = NULL;
 	enter(&m, 0, 0);
-	for (;;) {
-		if (m.pc >= p->ninsns)
-			violation(&m, "past the end");
-		if (m.bad)
-			break;
-		if (ret->insns == opts->max_insns) {
-			ret->unfinished = true;
-			break;
-		}
-		ret->insns++;
-		if (!step(&m))
-			break;
-	}
+	go_on(&m, 0);
 	if (!m.bad)
 		ret->pc = m.pc;
 	ret->r0 = m.r[0];
