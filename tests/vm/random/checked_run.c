@@ -851,7 +851,7 @@ static void go_on(struct machine *m, u32 depth)
 	u32 begun = m->depth;
 
 	for (;;) {
-		if (m->pc >= m->p->ninsns)
+		if (!m->stop && m->pc >= m->p->ninsns)
 			violation(m, "past the end");
 		if (m->bad || m->stop)
 			break;
