@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Rounds, minima and means of the micro-programs (jit_bench.h). */
+/* Rounds, medians and means of the micro-programs (jit_bench.h). */
 #include "jit_bench.h"
 
 #include <math.h>
@@ -61,18 +61,57 @@ static struct uerr *one_round(struct engines *e, const size_t *progs, size_t n, 
 	return NULL;
 }
 
-static void summarize(struct engines *e, size_t prog, struct samples *s, u32 rounds, struct jit_bench_row *row)
+static double median(const double *sorted, u32 n)
 {
+	return n & 1 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+}
+
+/* Over the rounds, what A takes of B, less EMPTY of each: the quartiles. */
+static void compare(const struct samples *s, enum engine a, enum engine b, const double *empty, u32 rounds, double ret[3])
+{
+	double ratio[JIT_BENCH_MAX_ROUNDS];
+
+	for (u32 r = 0; r < rounds; r++)
+		ratio[r] = fmax(0, s->ns[a][r] - empty[a]) / fmax(0.1, s->ns[b][r] - empty[b]);
+	qsort(ratio, rounds, sizeof(double), compare_double);
+	ret[0] = ratio[rounds / 4];
+	ret[1] = median(ratio, rounds);
+	ret[2] = ratio[rounds * 3 / 4];
+}
+
+static void summarize(struct engines *e, size_t prog, struct samples *s, const double *empty, u32 rounds,
+		      struct jit_bench_row *row)
+{
+	double interp[3];
+
+	compare(s, ENGINE_INTERP, ENGINE_JIT, empty, rounds, interp);
+	row->interp = interp[1];
+	if (!engines_kernel_reason(e))
+		compare(s, ENGINE_JIT, ENGINE_KERNEL, empty, rounds, row->ratio);
 	snprintf(row->name, sizeof(row->name), "%s", engines_prog_name(e, prog));
 	for (u32 g = 0; g < N_ENGINES; g++) {
 		qsort(s->ns[g], rounds, sizeof(double), compare_double);
-		row->ns[g] = s->ns[g][0];
+		row->ns[g] = median(s->ns[g], rounds);
 		if (row->ns[g] > 0)
-			row->spread[g] = (s->ns[g][rounds / 2] - row->ns[g]) / row->ns[g];
+			row->spread[g] = (s->ns[g][rounds * 3 / 4] - s->ns[g][rounds / 4]) / 2 / row->ns[g];
 	}
 	row->insns = engines_prog_insns(e, prog);
 	row->code_size = engines_code_size(e, prog);
 	row->kernel_code_size = engines_kernel_code_size(e, prog);
+}
+
+/* What the program `empty` takes. */
+static void find_empty(struct engines *e, const size_t *progs, size_t n, const struct samples *s, u32 rounds,
+		       double ret[N_ENGINES])
+{
+	for (size_t i = 0; i < n; i++)
+		for (u32 g = 0; g < N_ENGINES && !strcmp(engines_prog_name(e, progs[i]), "empty"); g++) {
+			double sorted[JIT_BENCH_MAX_ROUNDS];
+
+			memcpy(sorted, s[i].ns[g], rounds * sizeof(double));
+			qsort(sorted, rounds, sizeof(double), compare_double);
+			ret[g] = median(sorted, rounds);
+		}
 }
 
 /* Takes `empty` out of the rows and off their times. */
@@ -80,9 +119,6 @@ static void subtract_empty(struct jit_bench *b)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < b->nrows; i++)
-		if (!strcmp(b->rows[i].name, "empty"))
-			memcpy(b->empty_ns, b->rows[i].ns, sizeof(b->empty_ns));
 	for (size_t i = 0; i < b->nrows; i++) {
 		if (!strcmp(b->rows[i].name, "empty"))
 			continue;
@@ -98,13 +134,11 @@ static void means(struct jit_bench *b)
 	double ratio = 0, interp = 0;
 
 	for (size_t i = 0; i < b->nrows; i++) {
-		const double *ns = b->rows[i].ns;
-
-		interp += log(ns[ENGINE_INTERP] / ns[ENGINE_JIT]);
+		interp += log(b->rows[i].interp);
 		if (*b->reason)
 			continue;
-		ratio += log(ns[ENGINE_JIT] / ns[ENGINE_KERNEL]);
-		b->worst = fmax(b->worst, ns[ENGINE_JIT] / ns[ENGINE_KERNEL]);
+		ratio += log(b->rows[i].ratio[1]);
+		b->worst = fmax(b->worst, b->rows[i].ratio[1]);
 	}
 	if (b->nrows)
 		b->interp = exp(interp / (double)b->nrows);
@@ -138,10 +172,11 @@ struct uerr *jit_bench_run(const char *object_path, const char *only, u32 rounds
 			progs[n++] = i;
 	for (u32 r = 0; !err && r < rounds; r++)
 		err = one_round(e, progs, n, s, r, slice_ns);
+	find_empty(e, progs, n, s, rounds, ret->empty_ns);
 	for (size_t i = 0; !err && i < n; i++) {
 		u64 ns = 0;
 
-		summarize(e, progs[i], &s[i], rounds, &ret->rows[i]);
+		summarize(e, progs[i], &s[i], ret->empty_ns, rounds, &ret->rows[i]);
 		err = engines_compile(e, progs[i], 50, &ns);
 		ret->rows[i].compile_ns = (double)ns;
 	}
@@ -163,23 +198,23 @@ static void markdown_row(const struct jit_bench *b, const struct jit_bench_row *
 {
 	const double *ns = r->ns;
 
-	fprintf(f, "| %s | %u | %.1f | %.1f (%.0f %%) |", r->name, r->insns, ns[ENGINE_INTERP], ns[ENGINE_JIT],
+	fprintf(f, "| %s | %u | %.1f | %.1f (±%.0f %%) |", r->name, r->insns, ns[ENGINE_INTERP], ns[ENGINE_JIT],
 		100 * r->spread[ENGINE_JIT]);
 	if (*b->reason)
 		fprintf(f, " – | – |");
 	else
-		fprintf(f, " %.1f (%.0f %%) | %.2f |", ns[ENGINE_KERNEL], 100 * r->spread[ENGINE_KERNEL],
-			ns[ENGINE_JIT] / ns[ENGINE_KERNEL]);
-	fprintf(f, " %.1f | %u | %u | %.2f |\n", ns[ENGINE_INTERP] / ns[ENGINE_JIT], r->code_size, r->kernel_code_size,
+		fprintf(f, " %.1f (±%.0f %%) | %.2f (%.2f–%.2f) |", ns[ENGINE_KERNEL], 100 * r->spread[ENGINE_KERNEL],
+			r->ratio[1], r->ratio[0], r->ratio[2]);
+	fprintf(f, " %.1f | %u | %u | %.2f |\n", r->interp, r->code_size, r->kernel_code_size,
 		r->compile_ns / r->insns);
 }
 
 void jit_bench_markdown(const struct jit_bench *b, FILE *f)
 {
 	fprintf(f,
-		"Nanoseconds a run, the minimum of %u rounds, in brackets how far the median lies above it. An empty "
-		"program's time (interpreter %.1f, JIT %.1f, kernel %.1f ns) is taken off each engine's figures. Ratio: "
-		"JIT / kernel's JIT, below 1 ours is faster.\n\n",
+		"Nanoseconds a run, the median of %u rounds, in brackets half of what lies between the quartiles. An "
+		"empty program's time (interpreter %.1f, JIT %.1f, kernel %.1f ns) is taken off each engine's figures. "
+		"Ratio: JIT / kernel's JIT within a round, the median and the quartiles; below 1 ours is faster.\n\n",
 		b->rounds, b->empty_ns[ENGINE_INTERP], b->empty_ns[ENGINE_JIT], b->empty_ns[ENGINE_KERNEL]);
 	fprintf(f, "| Program | Insns | Interpreter | JIT | Kernel's JIT | Ratio | Interpreter/JIT | Bytes | Kernel's | "
 		   "Compile ns/insn |\n|-|-|-|-|-|-|-|-|-|-|\n");

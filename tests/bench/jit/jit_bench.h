@@ -2,9 +2,12 @@
 /*
  * Measures every micro-program in every engine. Rounds: in each one every
  * program runs once in each engine, one after the other, so that a machine
- * whose speed drifts drifts for all alike. A figure is the minimum over the
- * rounds (what disturbs only ever adds), less that of the program `empty` in
- * the same engine: the cost of calling, of the kernel's loop and of ours.
+ * whose speed drifts drifts for all alike. A figure is the median over the
+ * rounds, less that of the program `empty` in the same engine: the cost of
+ * calling, of the kernel's loop and of ours. Two engines are compared within each
+ * round, and the median of that is their ratio. Minima would not do: a loop whose
+ * few odd passes the CPU has learnt by heart in one lucky slice of time is a third
+ * faster there, and which engine meets that is chance.
  */
 #pragma once
 #include <stdio.h>
@@ -18,7 +21,9 @@
 struct jit_bench_row {
 	char name[64];
 	double ns[N_ENGINES];     /* one run; 0: not measured */
-	double spread[N_ENGINES]; /* (median - minimum) / minimum over the rounds */
+	double spread[N_ENGINES]; /* half of what lies between the quartiles / ns */
+	double ratio[3];          /* ours / the kernel's: lower quartile, median, upper quartile; 0: no kernel */
+	double interp;            /* the interpreter / ours */
 	double compile_ns;        /* by our JIT */
 	u32 insns;                /* BPF instructions, subprograms included */
 	u32 code_size, kernel_code_size;
@@ -30,7 +35,7 @@ struct jit_bench {
 	double empty_ns[N_ENGINES];
 	double ratio;  /* geometric mean of ours / the kernel's; 0: no kernel */
 	double interp; /* geometric mean of the interpreter / ours */
-	double worst;  /* largest ours / the kernel's */
+	double worst;  /* largest of the rows' medians */
 	u32 rounds;
 	char reason[512]; /* why the kernel was not measured, "" it was */
 };
