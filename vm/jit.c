@@ -330,7 +330,7 @@ static void compile_func(struct jit *j, struct func *f)
 	jit_prologue(j, f);
 	if (main && j->frame)
 		emit_mov_rr(&j->e, true, R12, RDX);
-	else if (f->callback && j->frame)
+	else if (f->callback)
 		emit_mov_rr(&j->e, true, R12, R9);
 	if (main && jit_claims(j))
 		jit_claim_slot(j);

@@ -452,7 +452,7 @@ static u32 stack_depth(const struct jit *j, const struct func *f)
 
 static void scan_func(const struct jit *j, struct func *f)
 {
-	bool main = f == &j->funcs[0];
+	bool main = f == &j->funcs[0], any_call = false;
 	u32 bytes;
 
 	for (u32 i = f->start; i < f->end; i++) {
@@ -469,11 +469,12 @@ static void scan_func(const struct jit *j, struct func *f)
 				f->saved |= 1u << jit_reg_of[r];
 		if (op->form == FORM_CALL && j->array[i] == NO_MAP)
 			f->calls = true;
+		any_call |= op->form == FORM_CALL;
 	}
 	if (main && jit_claims(j))
 		f->calls = true;
-	f->callback = j->at[f->start] & AT_CALLBACK;
-	if ((main || f->callback) && j->frame)
+	f->callback = j->frame && any_call && j->at[f->start] & AT_CALLBACK;
+	if ((main && j->frame) || f->callback)
 		f->saved |= 1u << R12;
 	if (f->uses_fp)
 		f->depth = stack_depth(j, f);

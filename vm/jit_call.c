@@ -408,7 +408,7 @@ void jit_call_local(struct jit *j, const struct bpf_insn *insn, u32 arg)
 	const struct func *callee = func_at(j, (s64)j->i + 1 + insn->imm);
 
 	j->written |= CALLER_SAVED;
-	if (callee->callback && j->frame)
+	if (callee->callback)
 		emit_mov_rr(&j->e, true, R9, R12);
 	emit_call_rel(&j->e, (s32)((s64)callee->entry_off - (s64)(j->e.len + 5)));
 }

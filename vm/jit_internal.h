@@ -67,7 +67,7 @@ struct func {
 	u32 depth;        /* bytes of BPF stack, a multiple of 8 */
 	u32 pad;
 	bool uses_fp, calls;
-	bool callback;    /* called by helpers: r9 is the frame */
+	bool callback;    /* called by helpers, and needs the frame, which is in r9 */
 	u32 saved;        /* mask of x86 registers to push */
 	size_t entry_off; /* of its prologue */
 };
