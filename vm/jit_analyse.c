@@ -339,12 +339,13 @@ static u32 special_helper(const struct jit *j, u32 id, const struct umap *m)
 	return special;
 }
 
-/* Follows map addresses through the registers of straight code, to find lookups
- * in and deletes from a known map; an address loaded for a call that is inlined
- * is not loaded. */
+/* Follows addresses of maps and functions through the registers of straight code,
+ * to find lookups in and deletes from a known map, and which function bpf_loop
+ * calls; a map's address loaded for a call that is inlined is not loaded. */
 static void find_map_calls(struct jit *j)
 {
 	s32 map[MAX_BPF_REG];
+	u32 func[MAX_BPF_REG];
 	u32 from[MAX_BPF_REG]; /* the ld_imm64 behind it, while nobody has read it */
 
 	for (u32 i = 0; i < j->n; i++) {
@@ -358,7 +359,7 @@ static void find_map_calls(struct jit *j)
 		if (!i || (j->at[i] & (AT_TARGET | AT_FUNC)))
 			for (u32 r = 0; r < MAX_BPF_REG; r++) {
 				map[r] = NO_MAP;
-				from[r] = UINT32_MAX;
+				func[r] = from[r] = UINT32_MAX;
 			}
 		known = call ? map_of_call(j, i, map[BPF_REG_1]) : NO_MAP;
 		if (known != NO_MAP && inlinable((u32)insn->imm, j->in->maps[known].map)) {
@@ -367,10 +368,14 @@ static void find_map_calls(struct jit *j)
 				j->at[from[BPF_REG_1]] |= AT_SKIP;
 		} else if (known != NO_MAP) {
 			j->steps[i].load = special_helper(j, (u32)insn->imm, j->in->maps[known].map);
+		} else if (call && insn->imm == BPF_FUNC_loop) {
+			j->steps[i].with = func[BPF_REG_2];
 		}
 		if (op->form == FORM_CALL) { /* r1 - r5 are gone */
-			for (u32 r = BPF_REG_0; r <= BPF_REG_5; r++)
+			for (u32 r = BPF_REG_0; r <= BPF_REG_5; r++) {
 				map[r] = NO_MAP;
+				func[r] = UINT32_MAX;
+			}
 			continue;
 		}
 		if (op->form == FORM_JUMP || op->form == FORM_GOTO) { /* somebody there may read it */
@@ -386,9 +391,14 @@ static void find_map_calls(struct jit *j)
 					     j->ids[i] == OP_LD_MAP	   ? insn->imm :
 									     NO_MAP;
 			from[insn->dst_reg] = j->ids[i] == OP_LD_MAP ? i : UINT32_MAX;
+			func[insn->dst_reg] = j->ids[i] == OP_MOV64_REG ? func[insn->src_reg] :
+					      j->ids[i] == OP_LD_FUNC	? i + 1 + (u32)insn->imm :
+									  UINT32_MAX;
 		}
-		if (op->src == FIELD_RW)
+		if (op->src == FIELD_RW) {
 			map[insn->src_reg] = NO_MAP;
+			func[insn->src_reg] = UINT32_MAX;
+		}
 	}
 }
 

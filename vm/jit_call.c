@@ -309,6 +309,21 @@ static bool call_quick(struct jit *j, u32 id, addr_t fn)
 	return false;
 }
 
+static const struct func *func_at(const struct jit *j, s64 insn)
+{
+	u32 lo = 0, hi = j->nfuncs;
+
+	while (hi - lo > 1) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (j->funcs[mid].start <= insn)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return &j->funcs[lo];
+}
+
 #define LOOPS_MAX (1u << 23)
 #define LOOP_REGS 4
 
@@ -317,7 +332,7 @@ static bool call_quick(struct jit *j, u32 id, addr_t fn)
  *
  *	flags, or too many: rax = error, out
  *	push …; r13 = n, r14 = fn, r15 = arg; rbx = 0; jmp 2f
- *	1: rdi = rbx, rsi = r15, r9 = frame; call r14; inc rbx; test rax; jnz 3f
+ *	1: rdi = rbx, rsi = r15, r9 = frame; call r14 (or fn, if known); inc rbx; test rax; jnz 3f
  *	2: cmp rbx, r13; jb 1b
  *	3: rax = rbx; pop …
  */
@@ -325,6 +340,7 @@ static void call_loop(struct jit *j)
 {
 	static const u8 regs[LOOP_REGS] = { RBX, R13, R14, R15 };
 	struct emit *e = &j->e;
+	u32 func = j->steps[j->i].with;
 	size_t out[2], entry, stop, again;
 
 	j->written |= CALLER_SAVED;
@@ -345,7 +361,10 @@ static void call_loop(struct jit *j)
 	emit_mov_rr(e, false, RDI, RBX);
 	emit_mov_rr(e, true, RSI, R15);
 	emit_mov_rr(e, true, R9, R12);
-	emit_call_r(e, R14);
+	if (func != NO_INSN)
+		emit_call_rel(e, (s32)((s64)func_at(j, func)->entry_off - (s64)(e->len + 5)));
+	else
+		emit_call_r(e, R14);
 	emit_alu_ri(e, false, X86_ADD, RBX, 1);
 	emit_test_rr(e, true, RAX, RAX);
 	stop = emit_jcc_fwd(e, CC_NE);
@@ -386,21 +405,6 @@ void jit_call_helper(struct jit *j, const struct bpf_insn *insn, u32 arg)
 		tail_call_addr(j, fn);
 	else if (!call_quick(j, id, fn))
 		call_addr(j, fn);
-}
-
-static const struct func *func_at(const struct jit *j, s64 insn)
-{
-	u32 lo = 0, hi = j->nfuncs;
-
-	while (hi - lo > 1) {
-		u32 mid = lo + (hi - lo) / 2;
-
-		if (j->funcs[mid].start <= insn)
-			lo = mid;
-		else
-			hi = mid;
-	}
-	return &j->funcs[lo];
 }
 
 void jit_call_local(struct jit *j, const struct bpf_insn *insn, u32 arg)

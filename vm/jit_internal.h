@@ -59,7 +59,7 @@ struct step {
 	u32 with;
 	u32 load; /* a jump: the load whose memory it compares, or the `and` that it tests (of `index`); a group
 	           * that begins with a move and a shift: the shift; a call: the helper
-	           * to call instead; else NO_INSN */
+	           * to call instead (bpf_loop: `with` is the function, if known); else NO_INSN */
 };
 
 struct func {

@@ -875,6 +875,21 @@ START_TEST(loops_nest)
 }
 END_TEST
 
+/* Which function it is shows only when it runs. */
+START_TEST(loops_choose)
+{
+	static const struct bpf_insn insns[] = {
+		MOV_REG(R6, R1), MOV_IMM(R1, 5), LD_FUNC(R2, 8), IF_IMM(BPF_JEQ, R6, 0, 2), LD_FUNC(R2, 7), MOV_IMM(R3, 0),
+		MOV_IMM(R4, 0), CALL(BPF_FUNC_loop), EXIT,
+		MOV_IMM(R0, 0), EXIT, MOV_IMM(R0, 1), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+
+	ck_assert_uint_eq(run_both(&p, 0, 0, 0), 5);
+	ck_assert_uint_eq(run_both(&p, 1, 0, 0), 1);
+}
+END_TEST
+
 /* An interpreter with a bound stops inside of a callback, too. */
 START_TEST(loops_are_bounded)
 {
@@ -1198,6 +1213,7 @@ int main(void)
 	tcase_add_test(tc, any_two_instructions);
 	tcase_add_test(tc, loops_call_back);
 	tcase_add_test(tc, loops_nest);
+	tcase_add_test(tc, loops_choose);
 	tcase_add_test(tc, loops_are_bounded);
 	tcase_add_test(tc, maps_call_back);
 	tcase_add_test(tc, walks_survive_changes);
