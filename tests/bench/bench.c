@@ -316,7 +316,7 @@ static struct uerr *run_jit(struct jit_bench *ret, const char *dir, uint64_t sli
 
 	fprintf(stderr, "micro-programs of the JIT\n");
 	snprintf(object, sizeof(object), "%s/jit/programs.bpf.o", dir);
-	err = jit_bench_run(object, NULL, slice_ns < 10000000 ? 2 : 40, slice_ns < 10000000 ? 20000 : 300000, ret);
+	err = jit_bench_run(object, NULL, slice_ns < 10000000 ? 2 : 64, slice_ns < 10000000 ? 20000 : 100000, ret);
 	return uerr_prefix(err, "the micro-programs");
 }
 

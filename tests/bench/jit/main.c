@@ -54,10 +54,10 @@ int main(int argc, char **argv)
 	};
 	char self[PATH_MAX] = { 0 }, object[PATH_MAX + 32];
 	const char *listed = NULL;
-	u64 slice_us = 300;
+	u64 slice_us = 100;
 	struct jit_bench b;
 	struct uerr *err;
-	u32 rounds = 40;
+	u32 rounds = 64;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "r:s:l:", options, NULL)) != -1) {
