@@ -67,7 +67,8 @@ static double median(const double *sorted, u32 n)
 }
 
 /* Over the rounds, what A takes of B, less EMPTY of each: the quartiles. */
-static void compare(const struct samples *s, enum engine a, enum engine b, const double *empty, u32 rounds, double ret[3])
+static void compare(const struct samples *s, enum engine a, enum engine b, const double *empty, u32 rounds,
+		    double ret[3])
 {
 	double ratio[JIT_BENCH_MAX_ROUNDS];
 

@@ -3,9 +3,10 @@
  * The micro-programs by which the JIT is measured beside the interpreter and
  * the kernel's JIT: each does one kind of work, long enough that the call
  * around it does not matter. They take nothing from their context and call no
- * helper but bpf_loop: the input is global data that the bench fills with the same noise
- * for every engine, so that the very same instructions run in all three (the
- * kernel is told that they are socket filters, whose test run can repeat).
+ * helper but bpf_loop: the input is global data that the bench fills with the
+ * same noise for every engine, so that the very same instructions run in all
+ * three (the kernel is told that they are socket filters, whose test run can
+ * repeat).
  *
  * Only the low half of a result can be compared (a test run returns 32 bits),
  * so a result that has more is folded.
