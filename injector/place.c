@@ -308,6 +308,13 @@ static struct uerr *share_locally(struct injection *in, struct inject_range *ran
 	return err;
 }
 
+static struct uerr *stop_everybody(struct injection *in)
+{
+	struct uerr *err = tracee_seize_all(&in->t);
+
+	return err ? err : tracee_stop_all(&in->t);
+}
+
 static struct uerr *stop_for_place(struct injection *in, const struct inject_range *ranges, size_t n,
 				   struct thread **th)
 {
@@ -320,9 +327,7 @@ static struct uerr *stop_for_place(struct injection *in, const struct inject_ran
 	if (!need_fds)
 		return inject_stop_worker(in, th);
 	/* Descriptors of ours are in the target only while nobody there runs. */
-	err = tracee_seize_all(&in->t);
-	if (!err)
-		err = tracee_stop_all(&in->t);
+	err = stop_everybody(in);
 	if (err)
 		return err;
 	*th = inject_pick_stopped(in, &why);
@@ -422,9 +427,7 @@ static struct uerr *stop_after_stray(struct injection *in, struct thread **th)
 	struct uerr *err;
 
 	for (int i = 0; i < STRAY_TRIES; i++) {
-		err = tracee_seize_all(&in->t);
-		if (!err)
-			err = tracee_stop_all(&in->t);
+		err = stop_everybody(in);
 		if (err)
 			return err;
 		*th = code_is_empty(in) ? inject_pick_stopped(in, &why) : NULL;

@@ -253,17 +253,19 @@ bad:
 	SIGN_EXTEND(MOVSX32_8, s8, u32)
 	SIGN_EXTEND(MOVSX32_16, s16, u32)
 
+#define GO_IF(cond)                  \
+	if (cond) {                  \
+		COUNT(op->taken);    \
+		op += op->off;       \
+	} else {                     \
+		COUNT(op->next);     \
+	}                            \
+	NEXT
 #define JUMP_FORM(label, type, source, cond) \
 	label:                               \
 	{                                    \
 		type D = DST, S = source;    \
-		if (cond) {                  \
-			COUNT(op->taken);    \
-			op += op->off;       \
-		} else {                     \
-			COUNT(op->next);     \
-		}                            \
-		NEXT;                        \
+		GO_IF(cond);                 \
 	}
 #define JUMP(name, utype, cond)                                                            \
 	JUMP_FORM(op_##name##64_IMM, utype##64, IMM, cond)                                 \
@@ -456,13 +458,7 @@ pair_LD_MAP_VALUE_ADD64_REG: /* the second is two further on */
 		type S = IMM2, V = (value);         \
 		DST = V;                            \
 		op++;                               \
-		if (cond) {                         \
-			COUNT(op->taken);           \
-			op += op->off;              \
-		} else {                            \
-			COUNT(op->next);            \
-		}                                   \
-		NEXT;                               \
+		GO_IF(cond);                        \
 	}
 
 	JUMP_PAIR(ADD64_IMM, JEQ64_IMM, u64, DST + IMM, V == S)
