@@ -671,7 +671,9 @@ static void call_helper(struct machine *m, u32 id)
 		violation(m, "%s without a map", info->name);
 		return;
 	}
-	if (id != BPF_FUNC_map_lookup_elem && map && (map->frozen || map->map_flags & BPF_F_RDONLY_PROG))
+	/* What these show is as read-only as the map. */
+	if (id != BPF_FUNC_map_lookup_elem && id != BPF_FUNC_for_each_map_elem && map &&
+	    (map->frozen || map->map_flags & BPF_F_RDONLY_PROG))
 		violation(m, "%s on a read-only map", info->name);
 	for (u32 i = 0; i < HELPER_NARGS && !m->bad; i++)
 		check_arg(m, info, i, map);
