@@ -121,6 +121,12 @@ static void print_text(FILE *out, const char *word, const cJSON *obj)
 	out_printf(out, "%s %s", word, *json ? json : json_str(obj, word));
 }
 
+/* Queues, stacks and bloom filters have values only. */
+static bool has_key(const cJSON *element)
+{
+	return cJSON_HasObjectItem(element, "key");
+}
+
 /* The sum of per-CPU numbers, if they are plain ones. */
 static bool sum_values(const cJSON *values, u64 *ret)
 {
@@ -143,8 +149,10 @@ static void print_element(FILE *out, const cJSON *element)
 	const cJSON *values = cJSON_GetObjectItemCaseSensitive(element, "values"), *value;
 	u64 sum;
 
-	print_text(out, "key", element);
-	fputs("  ", out);
+	if (has_key(element)) {
+		print_text(out, "key", element);
+		fputs("  ", out);
+	}
 	if (!cJSON_IsArray(values)) {
 		print_text(out, "value", element);
 		fputc('\n', out);
@@ -175,7 +183,8 @@ static cJSON *element_json(const cJSON *element)
 	cJSON *obj = cJSON_CreateObject(), *list;
 	const cJSON *values = cJSON_GetObjectItemCaseSensitive(element, "values"), *value;
 
-	add_raw(obj, "key", json_str(element, "key_json"), json_str(element, "key"));
+	if (has_key(element))
+		add_raw(obj, "key", json_str(element, "key_json"), json_str(element, "key"));
 	if (!cJSON_IsArray(values)) {
 		add_raw(obj, "value", json_str(element, "value_json"), json_str(element, "value"));
 		return obj;
@@ -253,7 +262,8 @@ struct uerr *cmd_map_dump(struct cli *cli)
 	return err;
 }
 
-/* {map, key} from "MAP KEY" or "MAP key …"; the words of the key end at AT. */
+/* {map, key} from "MAP KEY" or "MAP key …", whose words end at END; {map} when
+ * there is none of them, which is how maps without keys are named. */
 static struct uerr *map_and_key(struct words w, size_t end, cJSON **ret)
 {
 	bool named = w.n > 1 && !strcmp(w.w[1], "key");
@@ -261,8 +271,12 @@ static struct uerr *map_and_key(struct words w, size_t end, cJSON **ret)
 	cleanup_free char *key = NULL;
 	struct uerr *err;
 
-	if (w.n < 2)
-		return uerr_new(UERR_USAGE, "which key? MAP KEY");
+	if (!w.n)
+		return uerr_new(UERR_USAGE, "which map? MAP [KEY]");
+	if (!named && end <= from) {
+		*ret = params_of("map", w.w[0]);
+		return NULL;
+	}
 	err = value_text((struct words){ w.w + from, end > from ? end - from : 0 }, "key", &key);
 	if (err)
 		return err;
@@ -288,10 +302,15 @@ struct uerr *cmd_map_lookup(struct cli *cli)
 struct uerr *cmd_map_delete(struct cli *cli)
 {
 	struct words w = map_words(cli);
-	cleanup_json cJSON *params = NULL, *reply = NULL;
+	cleanup_json cJSON *params = NULL, *reply = NULL, *list = cJSON_CreateArray();
 	struct uerr *err = map_and_key(w, w.n, &params);
 
-	return err ? err : call_once(cli, "MapDelete", steal_ptr(params), &reply);
+	if (!err)
+		err = call_once(cli, "MapDelete", steal_ptr(params), &reply);
+	if (err || !cJSON_HasObjectItem(reply, "element"))
+		return err;
+	cJSON_AddItemToArray(list, cJSON_DetachItemFromObjectCaseSensitive(reply, "element"));
+	return print_elements(cli, reply, list);
 }
 
 static bool is_flag(const char *word)
@@ -299,21 +318,21 @@ static bool is_flag(const char *word)
 	return !strcmp(word, "any") || !strcmp(word, "noexist") || !strcmp(word, "exist");
 }
 
-/* MAP KEY VALUE [any|noexist|exist], or MAP key … value … [any|noexist|exist] */
+/* MAP [KEY] VALUE [any|noexist|exist], or MAP [key …] value … [any|noexist|exist] */
 struct uerr *cmd_map_update(struct cli *cli)
 {
 	struct words w = map_words(cli);
-	bool named = w.n > 1 && !strcmp(w.w[1], "key");
-	const char *flags = w.n > 3 && is_flag(w.w[w.n - 1]) ? w.w[--w.n] : NULL;
-	size_t key_end = named ? find_word(w, "value") : 2, from = named ? key_end + 1 : 2;
+	bool named = w.n > 1 && (!strcmp(w.w[1], "key") || !strcmp(w.w[1], "value"));
+	const char *flags = w.n > 2 && is_flag(w.w[w.n - 1]) ? w.w[--w.n] : NULL;
+	size_t key_end = named ? find_word(w, "value") : w.n - 1, from = named ? key_end + 1 : key_end;
 	cleanup_json cJSON *params = NULL, *reply = NULL;
 	cleanup_free char *value = NULL;
 	struct uerr *err;
 
 	if (named && key_end == w.n)
 		return uerr_new(UERR_USAGE, "the value is missing: MAP key … value …");
-	if (!named && w.n != 3)
-		return uerr_new(UERR_USAGE, "map update MAP KEY VALUE [any|noexist|exist]: quote values of several words");
+	if (!named && w.n != 2 && w.n != 3)
+		return uerr_new(UERR_USAGE, "map update MAP [KEY] VALUE [any|noexist|exist]: quote values of several words");
 	err = map_and_key(w, key_end, &params);
 	if (!err)
 		err = value_text((struct words){ w.w + from, w.n > from ? w.n - from : 0 }, "value", &value);

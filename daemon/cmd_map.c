@@ -17,7 +17,17 @@
 
 static bool is_percpu(const struct map *m)
 {
-	return m->umap.type == UMAP_PERCPU_HASH || m->umap.type == UMAP_PERCPU_ARRAY;
+	return umap_is_percpu(m->umap.type);
+}
+
+static bool is_queue(const struct map *m)
+{
+	return m->umap.type == UMAP_QUEUE || m->umap.type == UMAP_STACK;
+}
+
+static bool is_bloom(const struct map *m)
+{
+	return m->umap.type == UMAP_BLOOM_FILTER;
 }
 
 static const struct object_map *meta(const struct map *m)
@@ -83,7 +93,8 @@ static struct uerr *element(const struct map *m, const u8 *key, const u8 *value,
 	cJSON *e = cJSON_CreateObject();
 	struct uerr *err;
 
-	err = add_both(e, "key", "key_json", m, meta(m)->btf_key_type_id, key, m->umap.key_size);
+	err = m->umap.key_size ? add_both(e, "key", "key_json", m, meta(m)->btf_key_type_id, key, m->umap.key_size)
+			       : NULL;
 	if (!err && is_percpu(m))
 		err = add_values(e, m, value);
 	else if (!err)
@@ -116,7 +127,26 @@ static void buffers_deinit(struct buffers *b)
 	free(b->value);
 }
 
-static struct uerr *dump(struct request *req, const struct map *m, cJSON *elements)
+/* In the order in which pops would give them. All of them stay. */
+static struct uerr *dump_queue(const struct map *m, cJSON *elements)
+{
+	cleanup(buffers_deinit) struct buffers b = {};
+	struct uerr *err = buffers_init(&b, m);
+
+	for (u32 n = 0; !err && !umap_peek_at(&m->umap, n, b.value); n++) {
+		cJSON *e;
+
+		if (n == DUMP_MAX)
+			return uerr_new(UERR_FAILED, "map %s has more than %u elements: take some out (map delete)", m->name,
+					DUMP_MAX);
+		err = element(m, NULL, b.value, &e);
+		if (!err)
+			cJSON_AddItemToArray(elements, e);
+	}
+	return err;
+}
+
+static struct uerr *dump_keys(struct request *req, const struct map *m, cJSON *elements)
 {
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
@@ -140,6 +170,16 @@ static struct uerr *dump(struct request *req, const struct map *m, cJSON *elemen
 	return err;
 }
 
+static struct uerr *dump(struct request *req, const struct map *m, cJSON *elements)
+{
+	if (is_queue(m))
+		return dump_queue(m, elements);
+	if (is_bloom(m))
+		return uerr_new(UERR_FAILED, "map %s is a bloom filter, which cannot be listed: ask for a value "
+				"(bpfctl map lookup %s VALUE)", m->name, m->name);
+	return dump_keys(req, m, elements);
+}
+
 void cmd_map_dump(struct request *req)
 {
 	struct map *m;
@@ -158,10 +198,22 @@ void cmd_map_dump(struct request *req)
 	request_reply(req, r);
 }
 
+/* A value, from TEXT. */
+static struct uerr *parse_text(const struct map *m, const char *text, u8 *value)
+{
+	return uerr_prefix(btf_value_from_text(m->owner->obj, meta(m)->btf_value_type_id, text, value, m->umap.value_size),
+			   "value of map %s", m->name);
+}
+
 static struct uerr *parse_key(struct request *req, const struct map *m, u8 *key)
 {
-	return uerr_prefix(btf_value_from_text(m->owner->obj, meta(m)->btf_key_type_id, param_str(req, "key"), key,
-					       m->umap.key_size),
+	const char *text = param_str(req, "key");
+
+	if (!m->umap.key_size)
+		return text ? uerr_new(UERR_USAGE, "map %s (type %s) has no keys", m->name, view_map_type(m->umap.type)) : NULL;
+	if (!text)
+		return uerr_new(UERR_USAGE, "map %s wants a key", m->name);
+	return uerr_prefix(btf_value_from_text(m->owner->obj, meta(m)->btf_key_type_id, text, key, m->umap.key_size),
 			   "key of map %s", m->name);
 }
 
@@ -169,27 +221,33 @@ static struct uerr *parse_key(struct request *req, const struct map *m, u8 *key)
 static struct uerr *parse_value(struct request *req, const struct map *m, u8 *value)
 {
 	size_t stride = ALIGN_UP(m->umap.value_size, 8u);
-	struct uerr *err = btf_value_from_text(m->owner->obj, meta(m)->btf_value_type_id, param_str(req, "value"), value,
-					       m->umap.value_size);
+	struct uerr *err = parse_text(m, param_str(req, "value"), value);
 
 	for (u32 cpu = 1; !err && is_percpu(m) && cpu < m->umap.ncpus; cpu++)
 		memcpy(value + cpu * stride, value, m->umap.value_size);
-	return uerr_prefix(err, "value of map %s", m->name);
+	return err;
 }
 
 static struct uerr *map_error(const struct request *req, const struct map *m, long r)
 {
 	switch (-r) {
 	case ENOENT:
+		if (is_queue(m))
+			return uerr_new(UERR_FAILED, "map %s is empty", m->name);
+		if (is_bloom(m))
+			return uerr_new(UERR_FAILED, "map %s has never been given %s", m->name, param_str(req, "key"));
 		return uerr_new(UERR_FAILED, "map %s has no key %s", m->name, param_str(req, "key"));
 	case EEXIST:
 		return uerr_new(UERR_FAILED, "map %s has key %s already", m->name, param_str(req, "key"));
 	case E2BIG:
+		if (is_queue(m))
+			return uerr_new(UERR_FAILED, "map %s is full (%u elements); with 'exist' the oldest makes room",
+					m->name, m->umap.max_entries);
 		return uerr_new(UERR_FAILED, "map %s is full (%u elements), or the key is beyond its end", m->name,
 				m->umap.max_entries);
 	case EINVAL:
-		return uerr_new(UERR_FAILED, "map %s (%s) does not allow that", m->name,
-				m->umap.type == UMAP_ARRAY || m->umap.type == UMAP_PERCPU_ARRAY ? "an array" : "a hash");
+	case EOPNOTSUPP:
+		return uerr_new(UERR_FAILED, "map %s (type %s) does not allow that", m->name, view_map_type(m->umap.type));
 	}
 	return uerr_errno(-r, "map %s", m->name);
 }
@@ -209,7 +267,10 @@ void cmd_map_lookup(struct request *req)
 
 	if (!err)
 		err = buffers_init(&b, m);
-	if (!err)
+	if (!err && is_bloom(m))
+		err = param_str(req, "key") ? parse_text(m, param_str(req, "key"), b.value) :
+					      uerr_new(UERR_USAGE, "map %s wants a value to ask about", m->name);
+	else if (!err)
 		err = parse_key(req, m, b.key);
 	if (!err) {
 		long rc = umap_read(&m->umap, b.key, b.value, &cx);
@@ -275,6 +336,7 @@ void cmd_map_delete(struct request *req)
 	struct umap_ctx cx = context(req);
 	struct map *m;
 	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	cJSON *e = NULL, *r = NULL;
 
 	if (!err)
 		err = refuse_frozen(m);
@@ -283,12 +345,19 @@ void cmd_map_delete(struct request *req)
 	if (!err)
 		err = parse_key(req, m, b.key);
 	if (!err) {
-		long rc = umap_delete(&m->umap, b.key, &cx);
+		long rc = is_queue(m) ? umap_take(&m->umap, NULL, b.value, &cx) : umap_delete(&m->umap, b.key, &cx);
 
 		err = rc ? map_error(req, m, rc) : NULL;
 	}
-	if (err)
+	if (!err && is_queue(m))
+		err = element(m, NULL, b.value, &e);
+	if (err) {
 		request_fail(req, err);
-	else
-		request_reply(req, NULL);
+		return;
+	}
+	if (e) {
+		r = cJSON_CreateObject();
+		cJSON_AddItemToObject(r, "element", e);
+	}
+	request_reply(req, r);
 }

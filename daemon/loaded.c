@@ -11,11 +11,6 @@
 #include "vm/jit.h"
 #include "vm/verify.h"
 
-static bool is_percpu(u32 type)
-{
-	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
-}
-
 /* Global data has its initial value before the first program can see it. */
 static struct uerr *write_initial(struct map *m, const struct object_map *om)
 {
@@ -73,7 +68,7 @@ static struct uerr *make_maps(struct state *s, struct loaded *l)
 
 		if (err)
 			return err;
-		percpu = percpu || is_percpu(l->obj->maps[i].type);
+		percpu = percpu || umap_is_percpu(l->obj->maps[i].type);
 	}
 	return percpu ? umap_claims_create(s->ncpus, &l->claims, &l->claims_fd) : NULL;
 }

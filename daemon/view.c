@@ -96,7 +96,7 @@ cJSON *view_program(const struct daemon *d, const struct program *p)
 	return r;
 }
 
-static const char *map_type_name(u32 type)
+const char *view_map_type(u32 type)
 {
 	switch (type) {
 	case UMAP_HASH:
@@ -107,6 +107,12 @@ static const char *map_type_name(u32 type)
 		return "percpu_hash";
 	case UMAP_PERCPU_ARRAY:
 		return "percpu_array";
+	case UMAP_QUEUE:
+		return "queue";
+	case UMAP_STACK:
+		return "stack";
+	case UMAP_BLOOM_FILTER:
+		return "bloom_filter";
 	}
 	return "unknown";
 }
@@ -125,7 +131,7 @@ cJSON *view_map(const struct map *m)
 
 	cJSON_AddNumberToObject(r, "id", m->id);
 	add_text(r, "name", m->name);
-	cJSON_AddStringToObject(r, "type", map_type_name(m->umap.type));
+	cJSON_AddStringToObject(r, "type", view_map_type(m->umap.type));
 	cJSON_AddNumberToObject(r, "key_size", m->umap.key_size);
 	cJSON_AddNumberToObject(r, "value_size", m->umap.value_size);
 	cJSON_AddNumberToObject(r, "max_entries", m->umap.max_entries);

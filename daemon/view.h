@@ -9,6 +9,7 @@
 cJSON *view_object(const struct daemon *d, const struct loaded *o);
 cJSON *view_program(const struct daemon *d, const struct program *p);
 cJSON *view_map(const struct map *m);
+const char *view_map_type(u32 type); /* "percpu_hash" */
 cJSON *view_link(const struct daemon *d, const struct link *l);
 cJSON *view_site(const struct target *t, const struct site *s);
 cJSON *view_target(const struct daemon *d, const struct target *t);

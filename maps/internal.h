@@ -42,14 +42,20 @@ static inline void copy_zero(void *shared, u32 size)
 		__atomic_store_n((u64 *)((u8 *)shared + at), 0, __ATOMIC_RELAXED);
 }
 
-static inline bool type_is_percpu(u32 type)
-{
-	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
-}
-
 static inline bool type_is_hash(u32 type)
 {
 	return type == UMAP_HASH || type == UMAP_PERCPU_HASH;
+}
+
+static inline bool type_is_queue(u32 type)
+{
+	return type == UMAP_QUEUE || type == UMAP_STACK;
+}
+
+/* Addressed by nothing: no key. */
+static inline bool type_is_keyless(u32 type)
+{
+	return type_is_queue(type) || type == UMAP_BLOOM_FILTER;
 }
 
 /* array.c */
@@ -66,6 +72,22 @@ long hash_update(const struct umap *m, const void *key, const void *value, u64 f
 		 const struct umap_ctx *cx);
 long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
 long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
+
+/* queue.c */
+long queue_geometry(struct umap *m);
+void queue_format(const struct umap *m);
+long queue_push(const struct umap *m, const void *value, u64 flags, const struct umap_ctx *cx);
+long queue_pop(const struct umap *m, void *value, const struct umap_ctx *cx);
+long queue_peek(const struct umap *m, void *value);
+
+/* bloom.c */
+long bloom_geometry(struct umap *m);
+long bloom_push(const struct umap *m, const void *value, u64 flags);
+long bloom_peek(const struct umap *m, const void *value);
+
+/* queue_host.c: host only. */
+long queue_peek_at(const struct umap *m, u32 n, void *value);
+void queue_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 
 /* hash_host.c: host only. */
 long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);

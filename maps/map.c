@@ -21,7 +21,9 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	u32 prog = map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG);
 	long err = -EINVAL;
 
-	if (!max_entries || !key_size || !value_size || !ncpus || ncpus > NCPUS_MAX)
+	if (!max_entries || !ncpus || ncpus > NCPUS_MAX)
+		return -EINVAL;
+	if (!value_size || (!key_size && !type_is_keyless(type)))
 		return -EINVAL;
 	if (user == (BPF_F_RDONLY | BPF_F_WRONLY) || prog == (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
 		return -EINVAL;
@@ -33,7 +35,7 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	m.map_flags = map_flags;
 	m.id = id;
 	m.ncpus = ncpus;
-	m.nslots = type_is_percpu(type) ? ncpus + UMAP_SPARE_SLOTS : 1;
+	m.nslots = umap_is_percpu(type) ? ncpus + UMAP_SPARE_SLOTS : 1;
 	switch (type) {
 	case UMAP_ARRAY:
 	case UMAP_PERCPU_ARRAY:
@@ -42,6 +44,13 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	case UMAP_HASH:
 	case UMAP_PERCPU_HASH:
 		err = hash_geometry(&m);
+		break;
+	case UMAP_QUEUE:
+	case UMAP_STACK:
+		err = queue_geometry(&m);
+		break;
+	case UMAP_BLOOM_FILTER:
+		err = bloom_geometry(&m);
 		break;
 	}
 	if (err)
@@ -57,12 +66,23 @@ void umap_format(const struct umap *m)
 {
 	if (type_is_hash(m->type))
 		hash_format(m);
+	else if (type_is_queue(m->type))
+		queue_format(m);
+}
+
+/* The verifier lets no program ask by key where there are none; whoever does
+ * gets what the kernel says. */
+static long keyless_error(const struct umap *m)
+{
+	return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
 }
 
 void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx)
 {
 	if (type_is_hash(m->type))
 		return hash_lookup(m, key, cx);
+	if (type_is_keyless(m->type))
+		return NULL;
 	return array_lookup(m, key, cx);
 }
 
@@ -72,6 +92,8 @@ long umap_update(const struct umap *m, const void *key, const void *value, u64 f
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, false, cx);
+	if (type_is_keyless(m->type))
+		return -EINVAL;
 	return array_update(m, key, value, flags, cx);
 }
 
@@ -81,6 +103,35 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_delete(m, key, cx);
+	return keyless_error(m);
+}
+
+long umap_push(const struct umap *m, const void *value, u64 flags, const struct umap_ctx *cx)
+{
+	if (m->frozen)
+		return -EPERM;
+	if (type_is_queue(m->type))
+		return queue_push(m, value, flags, cx);
+	if (m->type == UMAP_BLOOM_FILTER)
+		return bloom_push(m, value, flags);
+	return -EINVAL;
+}
+
+long umap_pop(const struct umap *m, void *value, const struct umap_ctx *cx)
+{
+	if (m->frozen)
+		return -EPERM;
+	if (type_is_queue(m->type))
+		return queue_pop(m, value, cx);
+	return keyless_error(m);
+}
+
+long umap_peek(const struct umap *m, void *value, const struct umap_ctx *cx)
+{
+	if (type_is_queue(m->type))
+		return queue_peek(m, value);
+	if (m->type == UMAP_BLOOM_FILTER)
+		return bloom_peek(m, value);
 	return -EINVAL;
 }
 

@@ -20,7 +20,15 @@ enum umap_type {
 	UMAP_ARRAY = 2,
 	UMAP_PERCPU_HASH = 5,
 	UMAP_PERCPU_ARRAY = 6,
+	UMAP_QUEUE = 22,
+	UMAP_STACK = 23,
+	UMAP_BLOOM_FILTER = 30,
 };
+
+static inline bool umap_is_percpu(u32 type)
+{
+	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
+}
 
 /* BPF_ANY, BPF_NOEXIST, BPF_EXIST of linux/bpf.h */
 #define UMAP_ANY 0
@@ -52,6 +60,13 @@ struct umap {
 	u32 nblocks;     /* value blocks: elements and spares; 0: the value is in the element, or per CPU */
 	u32 pad;
 	u64 blocks_off, block_bitmap_off, ctl_off;
+	/* QUEUE and STACK: as hash, with nodes for elements and cells_off; nnodes of them
+	 * BLOOM_FILTER: the bits at data_off */
+	u64 cells_off;
+	u32 nnodes;
+	u32 nhashes;   /* BLOOM_FILTER: bits that a value sets */
+	u32 bits_mask; /* BLOOM_FILTER: number of bits - 1 */
+	u32 pad2;
 };
 
 /* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG, as
@@ -92,6 +107,13 @@ long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const str
 typedef void *umap_slow_lookup(const struct umap *m, const void *key, void *arg);
 void *umap_hash_lookup_4(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow);
 void *umap_hash_lookup_8(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow);
+
+/* QUEUE, STACK, BLOOM_FILTER: bpf_map_push_elem() and its siblings. Push takes
+ * UMAP_ANY, or UMAP_EXIST to drop the oldest when full; pop and peek zero VALUE
+ * when they give -ENOENT. Peek at a bloom filter: 0 when VALUE may be in it. */
+long umap_push(const struct umap *m, const void *value, u64 flags, const struct umap_ctx *cx);
+long umap_pop(const struct umap *m, void *value, const struct umap_ctx *cx);
+long umap_peek(const struct umap *m, void *value, const struct umap_ctx *cx);
 
 /*
  * Per-CPU claims. One table (a memfd of its own) for each object, shared by all
@@ -138,9 +160,15 @@ void umap_destroy(struct umap *m, int fd);
 /* Same for a claims table. */
 struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd) UERR_MUST_CHECK;
 
-/* 0 or a negative errno, as the bpf(2) commands give it. */
+/* 0 or a negative errno, as the bpf(2) commands give it. Maps without keys (key
+ * NULL): read peeks, write pushes, take (lookup-and-delete) pops; a bloom filter
+ * is asked about what is in VALUE. */
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+/* QUEUE, STACK: the N-th element from the one that a pop would give, which stays.
+ * -ENOENT after the last. Exact while nobody pushes or pops. */
+long umap_peek_at(const struct umap *m, u32 n, void *value);
 /* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. */
 long umap_next_key(const struct umap *m, const void *key, void *next_key);
 

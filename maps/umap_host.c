@@ -20,7 +20,7 @@ static u32 user_stride(const struct umap *m)
 
 u64 umap_user_value_size(const struct umap *m)
 {
-	return type_is_percpu(m->type) ? (u64)user_stride(m) * m->ncpus : m->value_size;
+	return umap_is_percpu(m->type) ? (u64)user_stride(m) * m->ncpus : m->value_size;
 }
 
 /* A sealed memfd of SIZE bytes, mapped. */
@@ -45,7 +45,7 @@ static struct uerr *memory_create(const char *name, u64 size, void **ret_mem, in
  * touches costs nothing. */
 static u64 memory_needed(const struct umap *m)
 {
-	if (!type_is_percpu(m->type))
+	if (!umap_is_percpu(m->type))
 		return m->size;
 	return m->size - m->slot_stride * (m->nslots - m->ncpus);
 }
@@ -152,8 +152,12 @@ static long percpu_array_write(const struct umap *m, u32 index, const u8 *value,
 	return 0;
 }
 
+#define KERNEL_ENOTSUPP 524 /* what bpf(2) gives for arrays and bloom filters; errno.h has no name for it */
+
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
+	if (type_is_keyless(m->type))
+		return umap_peek(m, value, cx);
 	if (type_is_hash(m->type))
 		return hash_read(m, key, value, cx);
 	return array_read(m, *(const u32_any *)key, value);
@@ -163,6 +167,8 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 {
 	if (m->frozen)
 		return -EPERM;
+	if (type_is_keyless(m->type))
+		return umap_push(m, value, flags, cx);
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, m->type == UMAP_PERCPU_HASH, cx);
 	if (m->type == UMAP_PERCPU_ARRAY)
@@ -170,10 +176,22 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 	return array_update(m, key, value, flags, cx);
 }
 
+long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
+{
+	return type_is_queue(m->type) ? umap_pop(m, value, cx) : -KERNEL_ENOTSUPP;
+}
+
+long umap_peek_at(const struct umap *m, u32 n, void *value)
+{
+	return type_is_queue(m->type) ? queue_peek_at(m, n, value) : -EINVAL;
+}
+
 long umap_next_key(const struct umap *m, const void *key, void *next_key)
 {
 	u32 next = 0;
 
+	if (type_is_keyless(m->type))
+		return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
 	if (type_is_hash(m->type))
 		return hash_next_key(m, key, next_key);
 	if (key && *(const u32_any *)key < m->max_entries)
@@ -188,4 +206,6 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 {
 	if (type_is_hash(m->type))
 		hash_recover(m, rec, owner);
+	else if (type_is_queue(m->type))
+		queue_recover(m, rec, owner);
 }

@@ -109,11 +109,6 @@ static u32 ncpus(void)
 	return ((const struct target_env *)runtime_self_site()->env)->ncpus;
 }
 
-static bool is_percpu(u32 type)
-{
-	return type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
-}
-
 static void *copy_of(const void *p, size_t size)
 {
 	void *copy = malloc(size ? size : 1);
@@ -245,7 +240,7 @@ static struct uerr *store_create(const struct object_map *def, u32 id, struct cl
 		store_put(s);
 		return err;
 	}
-	if (is_percpu(def->type))
+	if (umap_is_percpu(def->type))
 		s->claims = claims_get(claims);
 	*ret = s;
 	return NULL;
@@ -721,7 +716,7 @@ static struct uerr *load_claims(struct bpfvm *vm)
 	struct uerr *err = NULL;
 
 	for (size_t i = 0; i < vm->nmaps; i++)
-		percpu |= is_percpu(vm->maps[i]->def->type);
+		percpu |= umap_is_percpu(vm->maps[i]->def->type);
 	if (required)
 		vm->claims = claims_get(required);
 	else if (percpu)
@@ -1115,7 +1110,7 @@ uint32_t bpfvm_map_value_size(const struct bpfvm_map *m)
 {
 	u32 size = m->def->value_size;
 
-	return is_percpu(m->def->type) ? ALIGN_UP(size, 8u) * ncpus() : size;
+	return umap_is_percpu(m->def->type) ? ALIGN_UP(size, 8u) * ncpus() : size;
 }
 
 static struct umap_ctx map_ctx(void)
@@ -1162,7 +1157,7 @@ void *bpfvm_map_element(struct bpfvm_map *m, const void *key)
 {
 	struct umap_ctx cx = map_ctx();
 
-	return m->store && !is_percpu(m->map.type) ? umap_lookup(&m->map, key, &cx) : NULL;
+	return m->store && !umap_is_percpu(m->map.type) ? umap_lookup(&m->map, key, &cx) : NULL;
 }
 
 void *bpfvm_map_memory(struct bpfvm_map *m, size_t *size)

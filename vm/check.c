@@ -546,7 +546,7 @@ static void worst_case(const struct checker *c, struct vm_prog_info *info)
 			continue;
 		if (c->op[at] == OP_LD_MAP) {
 			type = c->maps[id].map->type;
-			info->uses_percpu |= type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
+			info->uses_percpu |= umap_is_percpu(type);
 		} else if (c->op[at] == OP_CALL_HELPER) {
 			info->uses_helpers = true;
 			if (id < 256)

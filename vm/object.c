@@ -246,7 +246,8 @@ static const char *map_type_advice(u32 type)
 
 static bool map_type_served(u32 type)
 {
-	return type == UMAP_HASH || type == UMAP_ARRAY || type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
+	return type == UMAP_HASH || type == UMAP_ARRAY || type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY ||
+	       type == UMAP_QUEUE || type == UMAP_STACK || type == UMAP_BLOOM_FILTER;
 }
 
 /* libbpf's own maps carry the object's name in front of the section's. */
@@ -287,6 +288,9 @@ static struct uerr *map_refuse(const struct bpf_map *map, const char *object)
 	if (type == BPF_MAP_TYPE_STRUCT_OPS)
 		return uerr_new(UERR_REJECTED, "%s: map '%s' is struct_ops, which is for the kernel's own hooks: use "
 				"SEC(\"uprobe\") programs", object, bpf_map__name(map));
+	if (bpf_map__map_extra(map))
+		return uerr_new(UERR_REJECTED, "%s: map '%s' asks for another number of hashes (map_extra), which is not "
+				"there yet: leave it out, five are used", object, bpf_map__name(map));
 	if (map_type_served(type))
 		return NULL;
 	return uerr_new(UERR_REJECTED, "%s: map '%s' is a %s, which is not there yet: %s", object, bpf_map__name(map),

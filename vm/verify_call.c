@@ -682,7 +682,7 @@ static void note_helper(struct verifier *v, const struct call *c)
 
 	if (c->id < 256)
 		v->info.helpers[c->id / 64] |= 1ull << c->id % 64;
-	v->info.uses_percpu |= type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
+	v->info.uses_percpu |= umap_is_percpu(type);
 	/* the JIT has lookups in arrays in line */
 	v->info.uses_helpers |= c->id != BPF_FUNC_map_lookup_elem || (type != UMAP_ARRAY && type != UMAP_PERCPU_ARRAY);
 	v->info.writes_memory |= !(c->info->flags & HELPER_PURE);

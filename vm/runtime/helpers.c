@@ -67,6 +67,27 @@ RT_HELPER(map_delete_elem)
 	return (u64)umap_delete(m, (const void *)r2, &cx);
 }
 
+RT_HELPER(map_push_elem)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	return (u64)umap_push((const struct umap *)r1, (const void *)r2, r3, &cx);
+}
+
+RT_HELPER(map_pop_elem)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	return (u64)umap_pop((const struct umap *)r1, (void *)r2, &cx);
+}
+
+RT_HELPER(map_peek_elem)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	return (u64)umap_peek((const struct umap *)r1, (void *)r2, &cx);
+}
+
 RT_HELPER(prog_claim)
 {
 	const struct site_data *site = rt_site(frame);

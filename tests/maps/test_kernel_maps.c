@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernel's maps are the reference: the same operations, a table of them and
+ * then random ones, go to a real map through bpf(2) and to ours, and every
+ * result, errno and content must be the same. Skipped, saying so, where bpf(2)
+ * is not permitted.
+ */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <linux/bpf.h>
+#include <unistd.h>
+
+#include "support.h"
+
+static struct thread_rec rec;
+static const struct umap_ctx cx = {.rec = &rec, .owner = OWNER_ID(1, 1)};
+
+static const struct {
+	u32 type, key_size, value_size, max_entries, flags, keys;
+} shapes[] = {
+	{UMAP_HASH, 4, 8, 32, 0, 40},
+	{UMAP_HASH, 4, 8, 32, BPF_F_NO_PREALLOC, 64},
+	{UMAP_HASH, 8, 4, 5, 0, 8},
+	{UMAP_HASH, 2, 7, 100, 0, 90},
+	{UMAP_HASH, 16, 8, 32, 0, 40},
+	{UMAP_HASH, 21, 100, 32, 0, 40},
+	{UMAP_HASH, 8, 300, 1, 0, 3},
+	{UMAP_PERCPU_HASH, 4, 8, 32, 0, 40},
+	{UMAP_PERCPU_HASH, 40, 12, 16, BPF_F_NO_PREALLOC, 20},
+	{UMAP_ARRAY, 4, 8, 32, 0, 34},
+	{UMAP_ARRAY, 4, 13, 3, BPF_F_MMAPABLE, 5},
+	{UMAP_PERCPU_ARRAY, 4, 8, 32, 0, 34},
+	{UMAP_PERCPU_ARRAY, 4, 5, 3, 0, 5},
+	{UMAP_QUEUE, 0, 8, 5, 0, 1},
+	{UMAP_QUEUE, 0, 13, 32, 0, 1},
+	{UMAP_QUEUE, 0, 300, 1, 0, 1},
+	{UMAP_STACK, 0, 8, 5, 0, 1},
+	{UMAP_STACK, 0, 21, 16, 0, 1},
+	{UMAP_STACK, 0, 4, 1, 0, 1},
+	/* so large that neither side errs about a value that it was not given */
+	{UMAP_BLOOM_FILTER, 0, 8, 1000000, 0, 1},
+	{UMAP_BLOOM_FILTER, 0, 21, 1000000, BPF_F_ZERO_SEED, 1},
+};
+
+static void set_key(u8 *key, u32 size, u32 k)
+{
+	for (u32 i = 0; i < size; i++)
+		key[i] = (u8)(i < 4 ? k >> 8 * i : k * 7 + i);
+}
+
+/* The kernel leaves the padding of per-CPU values to chance. */
+static void compare_values(const struct umap *m, const u8 *a, const u8 *b)
+{
+	u32 stride = ALIGN_UP(m->value_size, 8u), n = umap_user_value_size(m) == m->value_size ? 1 : m->ncpus;
+
+	for (u32 i = 0; i < n; i++)
+		ck_assert_mem_eq(a + i * stride, b + i * stride, m->value_size);
+}
+
+/* Same number of keys, and every key of the kernel's is in ours. */
+static void compare_contents(const struct umap *m, int fd, u8 *value, u8 *ours)
+{
+	u8 key[64], mine[64];
+	u32 n = 0, n_ours = 0;
+	long rc;
+
+	if (!m->key_size)
+		return;
+	for (rc = bpf_map_get_next_key(fd, NULL, key); !rc; rc = bpf_map_get_next_key(fd, key, key)) {
+		n++;
+		ck_assert_int_eq(bpf_map_lookup_elem(fd, key, value), 0);
+		ck_assert_int_eq(umap_read(m, key, ours, &cx), 0);
+		compare_values(m, value, ours);
+	}
+	ck_assert_int_eq(rc, -ENOENT);
+	for (rc = umap_next_key(m, NULL, mine); !rc; rc = umap_next_key(m, mine, mine))
+		n_ours++;
+	ck_assert_int_eq(rc, -ENOENT);
+	ck_assert_uint_eq(n, n_ours);
+}
+
+/* One operation on both. The value that it writes is in VALUE. */
+enum op { PUT, GET, DEL, TAKE, NEXT };
+
+struct both {
+	const struct umap *m;
+	int fd;
+	u8 *value, *ours;
+};
+
+/* Whether keys come in the same order on both sides, so that they can be
+ * compared one by one: they do where they are numbers. */
+static bool ordered(const struct umap *m)
+{
+	return m->type == UMAP_ARRAY || m->type == UMAP_PERCPU_ARRAY || !m->key_size;
+}
+
+/* The kernel wants no key where there are no keys. Results into WANT and GOT. */
+static void run_op(const struct both *b, enum op op, const u8 *key, u64 flags, long *want, long *got)
+{
+	const struct umap *m = b->m;
+	u8 next[64], our_next[64];
+
+	if (!m->key_size)
+		key = NULL;
+	if (op == TAKE && m->nelems) /* that is for queues here; of a hash, one looks up, then deletes */
+		op = DEL;
+	switch (op) {
+	case PUT:
+		*want = bpf_map_update_elem(b->fd, key, b->value, flags);
+		*got = umap_write(m, key, b->value, flags, &cx);
+		break;
+	case GET:
+		memcpy(b->ours, b->value, umap_user_value_size(m)); /* a bloom filter is asked about it */
+		*want = bpf_map_lookup_elem(b->fd, key, b->value);
+		*got = umap_read(m, key, b->ours, &cx);
+		if (!*want && !*got)
+			compare_values(m, b->value, b->ours);
+		break;
+	case DEL:
+		*want = bpf_map_delete_elem(b->fd, key);
+		*got = umap_delete(m, key, &cx);
+		break;
+	case TAKE:
+		*want = bpf_map_lookup_and_delete_elem(b->fd, key, b->value);
+		*got = umap_take(m, key, b->ours, &cx);
+		if (!*want && !*got)
+			compare_values(m, b->value, b->ours);
+		break;
+	case NEXT:
+		*want = bpf_map_get_next_key(b->fd, key, next);
+		*got = umap_next_key(m, key, our_next);
+		if (!*want && !*got && ordered(m))
+			ck_assert_mem_eq(next, our_next, m->key_size);
+	}
+}
+
+static void one_step(const struct both *b, u32 keys, u64 *seed)
+{
+	static const u64 flags[] = {0, 0, 0, 0, 1, 2, 3, 4, 7};
+	static const enum op ops[] = {PUT, PUT, PUT, DEL, GET, GET, TAKE, NEXT};
+	u64 flag = flags[rnd(seed) % ARRAY_SIZE(flags)];
+	enum op op = ops[rnd(seed) % ARRAY_SIZE(ops)];
+	long want, got;
+	u8 key[64];
+
+	if (op == NEXT && !ordered(b->m))
+		op = GET;
+	set_key(key, b->m->key_size, rnd(seed) % keys);
+	if (b->m->type == UMAP_BLOOM_FILTER) /* from a few, so that some have been pushed */
+		memset(b->value, rnd(seed) % 250, b->m->value_size);
+	else
+		for (u32 i = 0; i < umap_user_value_size(b->m); i++)
+			b->value[i] = rnd(seed);
+	run_op(b, op, key, flag, &want, &got);
+	ck_assert_msg(got == want, "operation %d, flags %lu: kernel %ld, ours %ld", op, (long)flag, want, got);
+}
+
+static void both_init(struct both *b, struct umap *m, int shape, int *memfd)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = shapes[shape].flags);
+
+	b->m = m;
+	b->fd = bpf_map_create(shapes[shape].type, "uprobed_test", shapes[shape].key_size, shapes[shape].value_size,
+			       shapes[shape].max_entries, &opts);
+	ck_assert_int_ge(b->fd, 0);
+	ck_ok(umap_create("test", shapes[shape].type, shapes[shape].key_size, shapes[shape].value_size,
+			  shapes[shape].max_entries, shapes[shape].flags, libbpf_num_possible_cpus(), 3, m, memfd));
+	b->value = calloc(1, umap_user_value_size(m));
+	b->ours = calloc(1, umap_user_value_size(m));
+}
+
+static void both_deinit(struct both *b, struct umap *m, int memfd)
+{
+	if (m->nelems)
+		check_hash(m);
+	free(b->value);
+	free(b->ours);
+	umap_destroy(m, memfd);
+	close(b->fd);
+}
+
+START_TEST(same_as_kernel)
+{
+	u64 seed = 12345 + _i;
+	struct umap m;
+	struct both b;
+	int memfd;
+
+	both_init(&b, &m, _i, &memfd);
+	for (int n = 0; n < 20000; n++) {
+		one_step(&b, shapes[_i].keys, &seed);
+		if (n % 500 == 0)
+			compare_contents(&m, b.fd, b.value, b.ours);
+	}
+	compare_contents(&m, b.fd, b.value, b.ours);
+	both_deinit(&b, &m, memfd);
+}
+END_TEST
+
+/* What is worth asking of every type, in this order: an empty map, one element,
+ * each flag on a present and an absent key, the ends of an array, a full map and
+ * one beyond, and emptying it again. FILL does PUT for as many keys as fit. */
+#define FILL ((enum op)100)
+#define DRAIN ((enum op)101)
+
+static const struct {
+	enum op op;
+	u32 key;
+	u64 flags;
+} rows[] = {
+	{GET, 0, 0}, {DEL, 0, 0}, {TAKE, 0, 0}, {NEXT, 0, 0},
+	{PUT, 0, BPF_EXIST}, {PUT, 0, BPF_NOEXIST}, {PUT, 0, BPF_ANY}, {GET, 0, 0}, {NEXT, 0, 0},
+	{PUT, 0, BPF_NOEXIST}, {PUT, 0, BPF_EXIST}, {PUT, 0, BPF_NOEXIST | BPF_EXIST}, {PUT, 0, BPF_F_LOCK},
+	{PUT, 0, 8}, {PUT, 0, ~0ull}, {PUT, 0, 1ull << 32}, {GET, 0, 0}, {GET, 1, 0}, {PUT, 1, 0}, {GET, 1, 0},
+	{TAKE, 0, 0}, {TAKE, 0, 0}, {DEL, 1, 0}, {DEL, 1, 0}, {GET, 1, 0}, {GET, 0, 0},
+	{GET, 0xffffffff, 0}, {PUT, 0xffffffff, BPF_EXIST}, {DEL, 0xffffffff, 0}, {TAKE, 0xfffffffe, 0},
+	{FILL, 0, 0}, {PUT, 0x10000, 0}, {PUT, 0x10000, BPF_NOEXIST}, {PUT, 0x10000, BPF_EXIST}, {PUT, 0, 0},
+	{PUT, 0, BPF_EXIST}, {GET, 0, 0}, {DEL, 0, 0}, {PUT, 0x10001, 0}, {GET, 0x10001, 0}, {TAKE, 0x10001, 0},
+	{DRAIN, 0, 0}, {GET, 0, 0}, {TAKE, 0, 0}, {PUT, 0, 0}, {GET, 0, 0},
+};
+
+static void run_row(const struct both *b, u32 row, enum op op, u32 k, u64 flags)
+{
+	long want, got;
+	u8 key[64];
+
+	set_key(key, b->m->key_size, k);
+	for (u32 i = 0; i < umap_user_value_size(b->m); i++)
+		b->value[i] = (b->m->type == UMAP_BLOOM_FILTER ? 0 : row * 31) + k * 7 + i;
+	run_op(b, op, key, flags, &want, &got);
+	ck_assert_msg(got == want, "row %u, key %u, flags %lu: kernel %ld, ours %ld", row, k, (long)flags, want, got);
+}
+
+START_TEST(same_rows_as_kernel)
+{
+	struct umap m;
+	struct both b;
+	int memfd;
+
+	both_init(&b, &m, _i, &memfd);
+	for (u32 row = 0; row < ARRAY_SIZE(rows); row++) {
+		bool many = rows[row].op == FILL || rows[row].op == DRAIN;
+
+		if (rows[row].op == NEXT && !ordered(&m) && rows[row].key)
+			continue;
+		for (u32 k = 0; many && k < m.max_entries && k < 1000; k++)
+			run_row(&b, row, rows[row].op == FILL ? PUT : TAKE, k, 0);
+		if (!many)
+			run_row(&b, row, rows[row].op, rows[row].key, rows[row].flags);
+		compare_contents(&m, b.fd, b.value, b.ours);
+	}
+	both_deinit(&b, &m, memfd);
+}
+END_TEST
+
+static const struct {
+	u32 key_size, value_size, max_entries;
+} sizes[] = {
+	{4, 8, 4}, {0, 8, 4}, {4, 0, 4}, {4, 8, 0}, {8, 8, 4}, {512, 8, 4}, {513, 8, 4}, {4, 32 << 10, 1},
+	{4, (32 << 10) + 1, 1}, {0, 300, 1}, {0, 0, 4}, {0, 8, 0}, {0, 4 << 20, 1}, {0, (4 << 20) + 1, 1}, {4, 4 << 20, 1}, {4, 0x80000000u, 1}, {5000, 8, 2}, {4, 8, ~0u >> 4},
+};
+
+static const u32 types[] = {UMAP_HASH,  UMAP_ARRAY, UMAP_PERCPU_HASH,  UMAP_PERCPU_ARRAY,
+			    UMAP_QUEUE, UMAP_STACK, UMAP_BLOOM_FILTER};
+
+/* Every type, with every flag and pair of access flags, and sizes at limits. The
+ * kernel may lack memory for what it would accept; then there is no answer. */
+START_TEST(same_refusals_as_kernel)
+{
+	u32 type = types[_i];
+
+	for (u32 i = 0; i < ARRAY_SIZE(sizes); i++) {
+		for (u32 bit = 0; bit <= 13; bit++) {
+			LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = bit == 13 ? 0 : 1u << bit);
+			struct umap m;
+			int fd;
+			long got;
+
+			if (sizes[i].max_entries > 4 && (bit != 13 || type == UMAP_ARRAY || type == UMAP_PERCPU_ARRAY))
+				continue;
+			fd = bpf_map_create(type, "uprobed_test", sizes[i].key_size, sizes[i].value_size,
+					    sizes[i].max_entries, &opts);
+			got = umap_geometry(type, sizes[i].key_size, sizes[i].value_size, sizes[i].max_entries,
+					    opts.map_flags, 2, 1, &m);
+			if (fd >= 0)
+				close(fd);
+			if (fd != -ENOMEM)
+				ck_assert_msg(got == (fd < 0 ? fd : 0), "type %u size %u flags %#x: kernel %d, ours %ld",
+					      type, i, opts.map_flags, fd, got);
+		}
+	}
+}
+END_TEST
+
+static void add(TCase *tc)
+{
+	tcase_add_loop_test(tc, same_as_kernel, 0, ARRAY_SIZE(shapes));
+	tcase_add_loop_test(tc, same_rows_as_kernel, 0, ARRAY_SIZE(shapes));
+	tcase_add_loop_test(tc, same_refusals_as_kernel, 0, ARRAY_SIZE(types));
+}
+
+int main(void)
+{
+	int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "uprobed_test", 4, 8, 1, NULL);
+
+	if (fd < 0) {
+		printf("1..0 # SKIP bpf(BPF_MAP_CREATE): %s\n", strerror(-fd));
+		return 0;
+	}
+	close(fd);
+	return run_tests("kernel-maps", add, 60);
+}
