@@ -338,7 +338,7 @@ START_TEST(killed_anywhere)
 		enum kind first = round % 4;
 		bool visitors = round / 4 % 2;
 
-		for (volatile u64 n = 1 + round % 3;; n += POINTS > 1000 ? 1 : 3) {
+		for (volatile u64 n = 1 + round % 7;; n += POINTS > 1000 ? 1 : 7) {
 			bool ended = false;
 			s64 result;
 

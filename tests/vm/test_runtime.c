@@ -353,6 +353,44 @@ START_TEST(map_operations)
 }
 END_TEST
 
+static void queue_operations_of(int way, u32 type)
+{
+	struct umap m;
+	int fd;
+	u64 value = 70;
+
+	ck_assert_ptr_null(umap_create("q", type, 0, 8, 2, 0, 2, 3, &m, &fd));
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_map_push_elem, (u64)&m, (u64)&value, UMAP_NOEXIST, 0, 0), -EINVAL);
+	for (value = 1; value <= 2; value++)
+		ck_assert_int_eq((s64)call(way, BPF_FUNC_map_push_elem, (u64)&m, (u64)&value, UMAP_ANY, 0, 0), 0);
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_map_push_elem, (u64)&m, (u64)&value, UMAP_ANY, 0, 0), -E2BIG);
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_map_push_elem, (u64)&m, (u64)&value, UMAP_EXIST, 0, 0), 0);
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_map_peek_elem, (u64)&m, (u64)&value, 0, 0, 0), 0);
+	ck_assert_uint_eq(value, type == UMAP_QUEUE ? 2 : 3);
+	for (int n = 0; n < 2; n++)
+		ck_assert_int_eq((s64)call(way, BPF_FUNC_map_pop_elem, (u64)&m, (u64)&value, 0, 0, 0), 0);
+	ck_assert_uint_eq(value, type == UMAP_QUEUE ? 3 : 2);
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_map_pop_elem, (u64)&m, (u64)&value, 0, 0, 0), -ENOENT);
+	ck_assert_uint_eq(value, 0);
+	umap_destroy(&m, fd);
+}
+
+START_TEST(queue_operations)
+{
+	struct umap m;
+	int fd;
+	u64 value = 70;
+
+	queue_operations_of(_i, UMAP_QUEUE);
+	queue_operations_of(_i, UMAP_STACK);
+	ck_assert_ptr_null(umap_create("b", UMAP_BLOOM_FILTER, 0, 8, 100, 0, 2, 3, &m, &fd));
+	ck_assert_int_eq((s64)call(_i, BPF_FUNC_map_peek_elem, (u64)&m, (u64)&value, 0, 0, 0), -ENOENT);
+	ck_assert_int_eq((s64)call(_i, BPF_FUNC_map_push_elem, (u64)&m, (u64)&value, UMAP_ANY, 0, 0), 0);
+	ck_assert_int_eq((s64)call(_i, BPF_FUNC_map_peek_elem, (u64)&m, (u64)&value, 0, 0, 0), 0);
+	umap_destroy(&m, fd);
+}
+END_TEST
+
 START_TEST(per_cpu_claims)
 {
 	struct umap m;
@@ -949,6 +987,7 @@ int main(void)
 	tcase_add_loop_test(tc, name, NATIVE, WAYS);
 	tcase_add_loop_test(tc, random_numbers, NATIVE, WAYS);
 	tcase_add_loop_test(tc, map_operations, NATIVE, WAYS);
+	tcase_add_loop_test(tc, queue_operations, NATIVE, WAYS);
 	tcase_add_loop_test(tc, per_cpu_claims, NATIVE, WAYS);
 	tcase_add_loop_test(tc, reads_that_work, NATIVE, WAYS);
 	tcase_add_loop_test(tc, reads_that_fail, NATIVE, WAYS);

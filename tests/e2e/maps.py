@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Kinds of maps beyond arrays and hashes: filled by a probe in a real process,
+then listed, asked and changed through bpfctl."""
+
+from harness import Sandbox, Untouched, run
+from victims import Victim, bpf
+
+
+def results(box):
+    return box.ctl_json("map", "dump", "results")["elements"][0]["value"]
+
+
+def values(box, name):
+    return [int(e["value"]) for e in box.ctl_json("map", "dump", name)["elements"]]
+
+
+def attached(box, v, **programs):
+    box.ctl("load", bpf("maps"))
+    for prog, function in programs.items():
+        box.ctl("attach", prog, ":" + function, "-p", v.pid)
+
+
+def test_queue_and_stack():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            attached(box, v, on_push="two_returns", on_pop="tail_target")
+            v.ask("two_returns 6")  # with 1 … 6
+            assert int(results(box)["full"]) == -7, results(box)  # E2BIG
+            assert values(box, "queue") == [3, 4, 5, 6]
+            assert values(box, "stack") == [4, 3, 2, 1]
+            v.ask("tail_caller 1")
+            r = results(box)
+            assert (int(r["emptied"]), int(r["popped"]), int(r["peeked"])) == (0, 3, 4), r
+            assert values(box, "queue") == [4, 5, 6]
+            assert box.ctl("map", "lookup", "queue").stdout == "value 4\n"
+            assert box.ctl("map", "delete", "queue").stdout == "value 4\n"
+            box.ctl("map", "update", "queue", "99")
+            box.ctl("map", "update", "queue", "value", "18446744073709551615")
+            assert values(box, "queue") == [5, 6, 99, 2 ** 64 - 1]
+            r = box.ctl("map", "update", "queue", "7", check=False)
+            assert r.returncode == 1 and "is full (4 elements)" in r.stderr, r
+            box.ctl("map", "update", "queue", "7", "exist")
+            assert values(box, "queue") == [6, 99, 2 ** 64 - 1, 7]
+            r = box.ctl("map", "lookup", "queue", "1", check=False)
+            assert r.returncode == 2 and "no keys" in r.stderr, r
+            r = box.ctl("map", "lookup", "results", check=False)
+            assert r.returncode == 2 and "wants a key" in r.stderr, r
+            v.ask("tail_caller 5")
+            assert int(results(box)["emptied"]) == -2, results(box)  # ENOENT
+            r = box.ctl("map", "delete", "queue", check=False)
+            assert r.returncode == 1 and "is empty" in r.stderr, r
+            box.ctl("detach", "--all")
+
+
+def test_bloom_filter():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            attached(box, v, on_push="two_returns")
+            v.ask("two_returns 20")
+            assert int(results(box)["known"]) == 0, results(box)
+            v.ask("two_returns 21")
+            assert int(results(box)["known"]) == 20, results(box)
+            assert box.ctl("map", "lookup", "seen", "7").stdout == "value 7\n"
+            r = box.ctl("map", "lookup", "seen", "123456", check=False)
+            assert r.returncode == 1 and "never been given 123456" in r.stderr, r
+            box.ctl("map", "update", "seen", "123456")
+            box.ctl("map", "lookup", "seen", "123456")
+            r = box.ctl("map", "dump", "seen", check=False)
+            assert r.returncode == 1 and "cannot be listed" in r.stderr, r
+            box.ctl("detach", "--all")
+
+
+if __name__ == "__main__":
+    run()
