@@ -107,6 +107,10 @@ const char *view_map_type(u32 type)
 		return "percpu_hash";
 	case UMAP_PERCPU_ARRAY:
 		return "percpu_array";
+	case UMAP_LRU_HASH:
+		return "lru_hash";
+	case UMAP_LRU_PERCPU_HASH:
+		return "lru_percpu_hash";
 	case UMAP_QUEUE:
 		return "queue";
 	case UMAP_STACK:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HASH and PERCPU_HASH, as programs use them. Called by map.c. Freestanding.
+ * HASH, PERCPU_HASH and their LRU kinds, as programs use them. Called by map.c.
+ * Freestanding.
  *
  * Many processes share a map, and any of them may be stopped or killed between
  * two instructions, so nobody may ever wait for anybody: no lock. And each of
@@ -55,6 +56,16 @@
  * insert does not clear all copies: a copy counts only while its stamp is the
  * element's generation, and is cleared by its claimant at first use.
  *
+ * LRU types. An update of a full map takes an element over instead of failing: a
+ * clock. One hand, shared, goes round the elements. An element that was used
+ * (looked up by a program, or updated) since the hand last passed has its byte in
+ * `refs` set and is spared once; the first other one is unlinked as by a delete,
+ * and its state goes from {generation, its owner, USED} to {next generation, we,
+ * USED} at once, so it never shows as free. Both intents name it before that: the
+ * one for unlinking counts until the state changes, the one for allocating from
+ * then on. The bytes are plain stores: who loses a race over one has misjudged how
+ * recently something was used. An element that is not in a chain yet is passed by.
+ *
  * Death. Before an allocation and before an unlink the thread writes an intent
  * into its record. What a dead thread left is then one of a few things, and the
  * daemon finishes it (hash_host.c). Intents nest, since a signal handler with a
@@ -70,10 +81,14 @@
 /* What the kernel accepts (kernel/bpf/hashtab.c). */
 #define HASH_FLAGS                                                                                                   \
 	(BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | \
-	 BPF_F_ZERO_SEED)
+	 BPF_F_ZERO_SEED | BPF_F_NO_COMMON_LRU)
 #define KEY_AND_VALUE_MAX ((4u << 20) - 48)
 #define PERCPU_VALUE_MAX (32u << 10)
 #define ENTRIES_MAX (1u << 27)
+
+/* What one eviction may pass over: a bound on what an update costs when all has
+ * been used. The kernel's is the same (kernel/bpf/bpf_lru_list.c). */
+#define LRU_SPARED 128u
 
 /* A power of two, at least 2, so that hash_shift is below 64. */
 static u32 bucket_bits(u32 max_entries)
@@ -93,17 +108,28 @@ static u64 carve(struct umap *m, u64 bytes)
 	return at;
 }
 
+long hash_flags_check(u32 type, u32 flags)
+{
+	bool own_lists = flags & BPF_F_NO_COMMON_LRU;
+
+	if (flags & ~HASH_FLAGS || (own_lists && !type_is_lru(type)))
+		return -EINVAL;
+	if (type_is_lru(type) && flags & BPF_F_NO_PREALLOC)
+		return -UMAP_ENOTSUPP;
+	return flags & BPF_F_NUMA_NODE && (umap_is_percpu(type) || own_lists) ? -EINVAL : 0;
+}
+
 long hash_geometry(struct umap *m)
 {
-	bool percpu = m->type == UMAP_PERCPU_HASH;
+	bool percpu = umap_is_percpu(m->type);
 	u32 bits;
 
-	if (m->map_flags & ~HASH_FLAGS || (percpu && m->map_flags & BPF_F_NUMA_NODE))
-		return -EINVAL;
 	if ((u64)m->key_size + m->value_size >= KEY_AND_VALUE_MAX || m->max_entries > ENTRIES_MAX)
 		return -E2BIG;
 	if (percpu && m->value_size > PERCPU_VALUE_MAX)
 		return -E2BIG;
+	if (m->map_flags & BPF_F_NO_COMMON_LRU) /* as if each CPU had a list of its own */
+		m->max_entries = (m->max_entries + m->ncpus - 1) / m->ncpus * m->ncpus;
 	bits = bucket_bits(m->max_entries);
 	m->nbuckets = 1u << bits;
 	m->hash_shift = 64 - bits;
@@ -112,6 +138,8 @@ long hash_geometry(struct umap *m)
 	m->ctl_off = carve(m, sizeof(struct hash_ctl));
 	m->buckets_off = carve(m, m->nbuckets * 8ul);
 	m->elems_off = carve(m, (u64)m->nelems * m->node_stride);
+	if (type_is_lru(m->type))
+		m->refs_off = carve(m, m->nelems);
 	m->bitmap_off = carve(m, (m->nelems + 63ul) / 64 * 8);
 	m->elem_stride = ALIGN_UP(m->value_size, 8u);
 	if (percpu) {
@@ -155,6 +183,18 @@ void hash_format(const struct umap *m)
 	}
 }
 
+static force_inline u8 *lru_ref(const struct umap *m, u32 i)
+{
+	return (u8 *)(m->base + m->refs_off) + i;
+}
+
+/* Element I has been used. Most have been already, and then nothing is written. */
+static force_inline void lru_touch(const struct umap *m, u32 i)
+{
+	if (!__atomic_load_n(lru_ref(m, i), __ATOMIC_RELAXED))
+		__atomic_store_n(lru_ref(m, i), 1, __ATOMIC_RELAXED);
+}
+
 /* The claimed slot's copy of an element in the life that STATE shows. */
 static force_inline struct hash_copy *copy_open(const struct umap *m, u32 i, u64 state, u32 slot)
 {
@@ -178,7 +218,9 @@ static force_inline void *shared_value_at(const struct umap *m, u32 i, u64 val)
 /* The same in any map; its state was STATE. */
 static force_inline void *value_at(const struct umap *m, u32 i, u64 val, u64 state, const struct umap_ctx *cx)
 {
-	if (m->type == UMAP_PERCPU_HASH)
+	if (unlikely(m->refs_off))
+		lru_touch(m, i);
+	if (umap_is_percpu(m->type))
 		return likely(cx->slot < m->nslots) ? copy_open(m, i, state, cx->slot)->value : NULL;
 	return shared_value_at(m, i, val);
 }
@@ -341,6 +383,88 @@ static void put_copies(const struct umap *m, const struct hash_put *put, u32 i, 
 	}
 }
 
+/* Takes element I, which was in use as STATE says, out of its chain, and over:
+ * from the unlinking on it is ours. False when it is not in a chain (its inserter
+ * is not that far) or others were faster. */
+static bool lru_evict(struct hash_op *o, u32 i, u64 state)
+{
+	struct hash_pool elems = pool_elems(o->m);
+	struct hash_elem *e = hash_elem(o->m, i);
+	struct hash_op v = {
+		.m = o->m, .key = elem_key(e), .word = load(&e->key), .owner = o->owner, .budget = o->budget,
+		.rec = o->rec, .intent = o->intent,
+	};
+	bool ours = false;
+
+	v.bucket = key_bucket(v.m, v.word);
+	if (!op_find(&v, key_is_wide(v.m)) && v.index == i && v.state == state) {
+		intent_alloc(o, i);
+		intent_unlink(o, i, state);
+		if (swap(&e->next, v.next, (v.next + LINK_TAG) | LINK_MARK)) {
+			if (swap(v.prev, v.cur, link_next(v.next, v.cur)))
+				ours = swap(pool_state(&elems, i), state, STATE(STATE_GEN(state) + 1, o->owner, STATE_USED));
+			else
+				op_find(&v, key_is_wide(v.m)); /* somebody is about to unlink and free it, or did */
+		}
+		__atomic_store_n(&o->intent->unlink, 0, __ATOMIC_RELAXED);
+	}
+	o->budget = v.budget;
+	return ours;
+}
+
+/* An element of a map that is full. The hand passes over the elements; those that
+ * were used since it came by last are spared, but not more than LRU_SPARED of
+ * them. */
+static long lru_turn(struct hash_op *o)
+{
+	const struct umap *m = o->m;
+	struct hash_pool elems = pool_elems(m);
+	u32 spared = 0;
+
+	for (u64 n = 0; n < 2ul * m->nelems + HASH_RETRIES && o->budget; n++) {
+		u32 i = __atomic_fetch_add(&hash_ctl(m)->hand.at, 1, __ATOMIC_RELAXED) % m->nelems;
+		u64 state = load(pool_state(&elems, i));
+
+		if (STATE_USE(state) != STATE_USED) {
+			if (pool_take(&elems, i, o))
+				return i;
+			continue;
+		}
+		if (__atomic_load_n(lru_ref(m, i), __ATOMIC_RELAXED) && spared < LRU_SPARED) {
+			__atomic_store_n(lru_ref(m, i), 0, __ATOMIC_RELAXED);
+			spared++;
+			continue;
+		}
+		if (lru_evict(o, i, state))
+			return i;
+	}
+	return -1;
+}
+
+/* Free elements first: those that have their bit, since what a bit is missing for
+ * is found by the hand. `full` is as in pool_rescan(). */
+static long lru_alloc(struct hash_op *o)
+{
+	struct hash_pool elems = pool_elems(o->m);
+	u64 *full = &hash_ctl(o->m)->pool[POOL_ELEMS].full;
+	u64 token = (u64)o->owner << 32 | 2;
+
+	if (!pool_is_full(&elems)) {
+		long i = pool_search(&elems, o);
+
+		if (i >= 0)
+			return i;
+		__atomic_store_n(full, token, __ATOMIC_SEQ_CST);
+		i = pool_search(&elems, o);
+		if (i >= 0) {
+			store(full, 0);
+			return i;
+		}
+		swap(full, token, FULL_KNOWN);
+	}
+	return lru_turn(o);
+}
+
 /* An element that nobody else has yet, filled. */
 static long put_prepare(struct hash_op *o, struct hash_put *put)
 {
@@ -350,15 +474,17 @@ static long put_prepare(struct hash_op *o, struct hash_put *put)
 
 	if (!intent_begin(o))
 		return -EBUSY;
-	put->elem = pool_alloc(&elems, o);
+	put->elem = m->refs_off ? lru_alloc(o) : pool_alloc(&elems, o);
 	if (put->elem < 0)
-		return -E2BIG;
+		return m->refs_off ? -ENOMEM : -E2BIG;
+	if (m->refs_off)
+		__atomic_store_n(lru_ref(m, put->elem), 0, __ATOMIC_RELAXED);
 	e = hash_elem(m, put->elem);
 	put->elem_state = load(&e->state);
 	store(&e->key, o->word);
 	if (key_is_wide(m))
 		copy_in(elem_key(e), o->key, m->key_size);
-	if (m->type == UMAP_PERCPU_HASH) {
+	if (umap_is_percpu(m->type)) {
 		put_copies(m, put, put->elem, put->elem_state);
 	} else if (!m->nblocks) {
 		store(&e->val, small_value(m, put->value));
@@ -463,7 +589,9 @@ static long put_replace_block(struct hash_op *o, struct hash_put *put)
 
 static force_inline long put_replace(struct hash_op *o, struct hash_put *put)
 {
-	if (o->m->type == UMAP_PERCPU_HASH) {
+	if (unlikely(o->m->refs_off))
+		lru_touch(o->m, o->index);
+	if (umap_is_percpu(o->m->type)) {
 		put_copies(o->m, put, o->index, o->state);
 		return 0;
 	}
@@ -497,7 +625,7 @@ long hash_update(const struct umap *m, const void *key, const void *value, u64 f
 
 	if (unlikely(flags > UMAP_EXIST))
 		return -EINVAL;
-	if (unlikely(m->type == UMAP_PERCPU_HASH && !all && cx->slot >= m->nslots))
+	if (unlikely(umap_is_percpu(m->type) && !all && cx->slot >= m->nslots))
 		return -EINVAL;
 	op_init(&o, m, key, cx);
 	if (likely(!key_is_wide(m)))

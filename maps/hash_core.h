@@ -256,15 +256,14 @@ static inline long pool_rescan(const struct hash_pool *p, struct hash_op *o)
 	return -1;
 }
 
-/* A free entry, now ours and in the intent; -1 when there is none. */
-static inline long pool_alloc(const struct hash_pool *p, struct hash_op *o)
+/* A free entry that has its bit, now ours and in the intent; -1 when there is
+ * none. */
+static inline long pool_search(const struct hash_pool *p, struct hash_op *o)
 {
 	u32 words = (p->count + 63) / 64;
 	u32 *cursor = pool_cursor(p, o->owner);
 	u32 w = __atomic_load_n(cursor, __ATOMIC_RELAXED);
 
-	if (load(&hash_ctl(p->m)->pool[p->which].full) == FULL_KNOWN)
-		return -1;
 	for (u32 n = 0; n < words; n++, w++) {
 		if (w >= words)
 			w = 0;
@@ -278,7 +277,23 @@ static inline long pool_alloc(const struct hash_pool *p, struct hash_op *o)
 			return i;
 		}
 	}
-	return pool_rescan(p, o);
+	return -1;
+}
+
+static inline bool pool_is_full(const struct hash_pool *p)
+{
+	return load(&hash_ctl(p->m)->pool[p->which].full) == FULL_KNOWN;
+}
+
+/* A free entry, now ours and in the intent; -1 when there is none. */
+static inline long pool_alloc(const struct hash_pool *p, struct hash_op *o)
+{
+	long i;
+
+	if (pool_is_full(p))
+		return -1;
+	i = pool_search(p, o);
+	return i >= 0 ? i : pool_rescan(p, o);
 }
 
 /* Takes the marked element INDEX out of its chain, if nobody else does; whoever

@@ -29,7 +29,7 @@ static void read_copies(const struct umap *m, u32 i, u64 state, u8 *value)
 
 static void read_value(const struct umap *m, u32 i, u64 val, u64 state, void *value)
 {
-	if (m->type == UMAP_PERCPU_HASH)
+	if (umap_is_percpu(m->type))
 		read_copies(m, i, state, value);
 	else if (!m->nblocks)
 		memcpy(value, &val, m->value_size);

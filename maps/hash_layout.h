@@ -7,10 +7,11 @@
  *   ctl_off           struct hash_ctl: hints only
  *   buckets_off       u64 link[nbuckets]
  *   elems_off         struct hash_elem, node_stride apart, nelems of them
+ *   refs_off          u8, one for each element: used of late  (LRU types)
  *   bitmap_off        u64 bits, one for each element: probably free
  *   blocks_off        struct hash_block[nblocks]          (values above 8 bytes)
  *   block_bitmap_off  u64 bits, one for each block        (values above 8 bytes)
- *   values_off        values of blocks, elem_stride apart; of PERCPU_HASH
+ *   values_off        values of blocks, elem_stride apart; per CPU:
  *                     struct hash_copy, elem_stride apart, slot_stride a slot
  *
  * A link:   63            33   32   31    30 …               0
@@ -69,6 +70,10 @@ struct hash_ctl {
 		u32 word[NPOOLS]; /* of the bitmap, where to look first */
 		u32 pad[14];
 	} cursor[HASH_CURSORS];
+	struct {
+		u64 at; /* LRU types: elements that the hand of the clock has passed */
+		u64 pad[7];
+	} hand;
 };
 
 #define load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)

@@ -44,7 +44,12 @@ static inline void copy_zero(void *shared, u32 size)
 
 static inline bool type_is_hash(u32 type)
 {
-	return type == UMAP_HASH || type == UMAP_PERCPU_HASH;
+	return type == UMAP_HASH || type == UMAP_PERCPU_HASH || type == UMAP_LRU_HASH || type == UMAP_LRU_PERCPU_HASH;
+}
+
+static inline bool type_is_lru(u32 type)
+{
+	return type == UMAP_LRU_HASH || type == UMAP_LRU_PERCPU_HASH;
 }
 
 static inline bool type_is_queue(u32 type)
@@ -65,6 +70,7 @@ long array_update(const struct umap *m, const void *key, const void *value, u64 
 long array_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
 
 /* hash.c. ALL: the value is that of every CPU, as umap_write() has it. */
+long hash_flags_check(u32 type, u32 flags);
 long hash_geometry(struct umap *m);
 void hash_format(const struct umap *m);
 void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);

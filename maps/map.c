@@ -21,6 +21,8 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	u32 prog = map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG);
 	long err = -EINVAL;
 
+	if (type_is_hash(type) && hash_flags_check(type, map_flags)) /* the kernel looks at these first */
+		return hash_flags_check(type, map_flags);
 	if (!max_entries || !ncpus || ncpus > NCPUS_MAX)
 		return -EINVAL;
 	if (!value_size || (!key_size && !type_is_keyless(type)))
@@ -43,6 +45,8 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 		break;
 	case UMAP_HASH:
 	case UMAP_PERCPU_HASH:
+	case UMAP_LRU_HASH:
+	case UMAP_LRU_PERCPU_HASH:
 		err = hash_geometry(&m);
 		break;
 	case UMAP_QUEUE:

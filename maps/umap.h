@@ -20,6 +20,8 @@ enum umap_type {
 	UMAP_ARRAY = 2,
 	UMAP_PERCPU_HASH = 5,
 	UMAP_PERCPU_ARRAY = 6,
+	UMAP_LRU_HASH = 9,
+	UMAP_LRU_PERCPU_HASH = 10,
 	UMAP_QUEUE = 22,
 	UMAP_STACK = 23,
 	UMAP_BLOOM_FILTER = 30,
@@ -27,13 +29,15 @@ enum umap_type {
 
 static inline bool umap_is_percpu(u32 type)
 {
-	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY;
+	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY || type == UMAP_LRU_PERCPU_HASH;
 }
 
 /* BPF_ANY, BPF_NOEXIST, BPF_EXIST of linux/bpf.h */
 #define UMAP_ANY 0
 #define UMAP_NOEXIST 1
 #define UMAP_EXIST 2
+
+#define UMAP_ENOTSUPP 524 /* the kernel's; errno.h has no name for it */
 
 #define UMAP_SPARE_SLOTS 64 /* per-CPU copies beside one for each CPU */
 
@@ -60,6 +64,7 @@ struct umap {
 	u32 nblocks;     /* value blocks: elements and spares; 0: the value is in the element, or per CPU */
 	u32 pad;
 	u64 blocks_off, block_bitmap_off, ctl_off;
+	u64 refs_off;    /* LRU types: a byte for each element, whether it was used of late; else 0 */
 	/* QUEUE and STACK: as hash, with nodes for elements and cells_off; nnodes of them
 	 * BLOOM_FILTER: the bits at data_off */
 	u64 cells_off;
@@ -69,8 +74,8 @@ struct umap {
 	u32 pad2;
 };
 
-/* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG, as
- * bpf(BPF_MAP_CREATE) does. ret->base is 0. */
+/* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG,
+ * -UMAP_ENOTSUPP, as bpf(BPF_MAP_CREATE) does. ret->base is 0. */
 long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags, u32 ncpus, u32 id,
 		   struct umap *ret);
 
@@ -85,7 +90,8 @@ struct umap_ctx {
 };
 
 /* What a program's helpers do, with the kernel's results (address or NULL; 0
- * or -ENOENT, -EEXIST, -E2BIG, -EINVAL, -EBUSY, and -EPERM on a frozen map).
+ * or -ENOENT, -EEXIST, -E2BIG, -EINVAL, -EBUSY, -ENOMEM (LRU types), and -EPERM on
+ * a frozen map).
  * Key and value belong to the caller and may not lie in the map's own memory
  * when they can change. For per-CPU types the value is that of cx->slot. */
 void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);

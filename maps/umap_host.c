@@ -152,8 +152,6 @@ static long percpu_array_write(const struct umap *m, u32 index, const u8 *value,
 	return 0;
 }
 
-#define KERNEL_ENOTSUPP 524 /* what bpf(2) gives for arrays and bloom filters; errno.h has no name for it */
-
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
 	if (type_is_keyless(m->type))
@@ -170,7 +168,7 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 	if (type_is_keyless(m->type))
 		return umap_push(m, value, flags, cx);
 	if (type_is_hash(m->type))
-		return hash_update(m, key, value, flags, m->type == UMAP_PERCPU_HASH, cx);
+		return hash_update(m, key, value, flags, umap_is_percpu(m->type), cx);
 	if (m->type == UMAP_PERCPU_ARRAY)
 		return percpu_array_write(m, *(const u32_any *)key, value, flags);
 	return array_update(m, key, value, flags, cx);
@@ -178,7 +176,7 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 
 long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
-	return type_is_queue(m->type) ? umap_pop(m, value, cx) : -KERNEL_ENOTSUPP;
+	return type_is_queue(m->type) ? umap_pop(m, value, cx) : -UMAP_ENOTSUPP;
 }
 
 long umap_peek_at(const struct umap *m, u32 n, void *value)

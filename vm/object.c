@@ -236,18 +236,21 @@ static const char *map_type_advice(u32 type)
 	case BPF_MAP_TYPE_USER_RINGBUF:
 	case BPF_MAP_TYPE_PERF_EVENT_ARRAY:
 		return "use bpf_trace_printk or a hash map";
-	case BPF_MAP_TYPE_LRU_HASH:
-		return "use a hash map";
-	case BPF_MAP_TYPE_LRU_PERCPU_HASH:
-		return "use a percpu_hash map";
 	}
 	return "use a hash or an array map";
 }
 
 static bool map_type_served(u32 type)
 {
-	return type == UMAP_HASH || type == UMAP_ARRAY || type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY ||
-	       type == UMAP_QUEUE || type == UMAP_STACK || type == UMAP_BLOOM_FILTER;
+	static const u8 served[] = {
+		UMAP_HASH, UMAP_ARRAY, UMAP_PERCPU_HASH, UMAP_PERCPU_ARRAY, UMAP_LRU_HASH, UMAP_LRU_PERCPU_HASH,
+		UMAP_QUEUE, UMAP_STACK, UMAP_BLOOM_FILTER,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(served); i++)
+		if (type == served[i])
+			return true;
+	return false;
 }
 
 /* libbpf's own maps carry the object's name in front of the section's. */

@@ -73,5 +73,26 @@ def test_bloom_filter():
             box.ctl("detach", "--all")
 
 
+def test_lru():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            attached(box, v, on_recent="two_returns")
+            v.ask("two_returns 1000")
+            assert int(results(box)["failed"]) == 0, results(box)
+            seen = {int(e["key"]): int(e["value"]) for e in box.ctl_json("map", "dump", "recent")["elements"]}
+            assert len(seen) == 8 and seen[0] == 1000 and seen[1000] == 1, seen
+            seen = {int(e["key"]): sum(int(c["value"]) for c in e["values"])
+                    for e in box.ctl_json("map", "dump", "recent_percpu")["elements"]}
+            assert len(seen) == 8 and seen[0] == 1000 and seen[1000] == 1, seen
+            box.ctl("map", "update", "recent", "5000", "7")
+            assert len(box.ctl_json("map", "dump", "recent")["elements"]) == 8
+            assert "5000" in box.ctl("map", "lookup", "recent", "5000").stdout
+            assert [m["type"] for m in box.ctl_json("map", "list")["maps"] if m["name"] == "recent"] == ["lru_hash"]
+            box.ctl("map", "delete", "recent", "5000")
+            assert len(box.ctl_json("map", "dump", "recent")["elements"]) == 7
+            box.ctl("detach", "--all")
+
+
 if __name__ == "__main__":
     run()

@@ -18,7 +18,8 @@ static const struct {
 } shapes[] = {
 	{UMAP_HASH, 4, 8, 64},         {UMAP_HASH, 24, 8, 64},         {UMAP_HASH, 8, 100, 16},
 	{UMAP_PERCPU_HASH, 4, 8, 64},  {UMAP_PERCPU_HASH, 16, 20, 8},  {UMAP_ARRAY, 4, 8, 64},
-	{UMAP_PERCPU_ARRAY, 4, 12, 8},
+	{UMAP_PERCPU_ARRAY, 4, 12, 8}, {UMAP_LRU_HASH, 4, 8, 8},       {UMAP_LRU_HASH, 24, 40, 8},
+	{UMAP_LRU_PERCPU_HASH, 4, 8, 8},
 };
 
 static struct umap map;

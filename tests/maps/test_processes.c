@@ -26,6 +26,9 @@ static const struct {
 	{UMAP_HASH, 24, 40, 32, 40},
 	{UMAP_HASH, 8, 100, 8, 6},
 	{UMAP_PERCPU_HASH, 4, 8, 64, 80},
+	{UMAP_LRU_HASH, 4, 8, 32, 80},
+	{UMAP_LRU_HASH, 24, 40, 8, 40},
+	{UMAP_LRU_PERCPU_HASH, 8, 8, 8, 12},
 };
 
 /* What a worker shares with the parent: its record, as a target's, and how far
@@ -64,7 +67,7 @@ static void one_step(struct worker *w, u64 *seed, struct umap_ctx *cx)
 	case 2:
 	case 3:
 		rc = umap_update(&map, key, value, UMAP_ANY, cx);
-		w->bad += rc && rc != -E2BIG;
+		w->bad += rc && (map.refs_off || rc != -E2BIG); /* an LRU map is never full */
 		break;
 	case 4:
 	case 5:
@@ -178,11 +181,21 @@ static void finish(int fd)
 		if (umap_read(&map, key, value, &cx))
 			continue;
 		used--;
-		if (map.type == UMAP_HASH)
+		if (!umap_is_percpu(map.type))
 			for (u32 i = 0; i < map.value_size / 8; i++)
 				ck_assert_uint_eq(value[i], k * 1000ul + 7);
 	}
 	ck_assert_uint_eq(used, 0);
+	if (map.refs_off) { /* no slot has been lost */
+		for (u32 k = 0; k < nkeys; k++) {
+			u64 value[16] = {0};
+			u8 key[32];
+
+			make_key(key, k);
+			ck_assert_int_eq(umap_update(&map, key, value, UMAP_ANY, &cx), 0);
+		}
+		ck_assert_uint_eq(check_hash(&map), map.max_entries);
+	}
 	munmap(workers, sizeof(*workers) * WORKERS);
 	umap_destroy(&map, fd);
 }

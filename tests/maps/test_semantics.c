@@ -87,6 +87,61 @@ START_TEST(hash_answers)
 }
 END_TEST
 
+static long lru_put(struct umap *m, u32 key)
+{
+	u64 value[3] = {key, key, key};
+
+	return umap_update(m, &key, value, UMAP_ANY, &cx);
+}
+
+static bool lru_has(struct umap *m, u32 key)
+{
+	u64 value[16];
+
+	return !umap_read(m, &key, value, &cx); /* which is no use */
+}
+
+/* What goes is the oldest that has not been used since; programs use elements by
+ * looking them up or updating them. */
+START_TEST(lru_evicts_what_is_unused)
+{
+	static const struct shape lrus[] = {
+		{UMAP_LRU_HASH, 4, 8, 4}, {UMAP_LRU_HASH, 4, 24, 4}, {UMAP_LRU_PERCPU_HASH, 4, 8, 4},
+	};
+	struct umap m;
+	u32 key;
+	int fd;
+
+	make(&lrus[_i], &m, &fd);
+	for (key = 0; key < 4; key++)
+		ck_assert_int_eq(lru_put(&m, key), 0);
+	key = 0;
+	ck_assert_ptr_nonnull(umap_lookup(&m, &key, &cx));
+	ck_assert_int_eq(lru_put(&m, 2), 0);
+	ck_assert_int_eq(lru_put(&m, 10), 0);
+	ck_assert_int_eq(lru_put(&m, 11), 0);
+	ck_assert_uint_eq(check_hash(&m), 4);
+	ck_assert(lru_has(&m, 0) && !lru_has(&m, 1) && lru_has(&m, 2) && !lru_has(&m, 3) && lru_has(&m, 10) && lru_has(&m, 11));
+	/* spared once: the hand comes by 0, 10, 2 */
+	for (key = 12; key < 15; key++)
+		ck_assert_int_eq(lru_put(&m, key), 0);
+	ck_assert(lru_has(&m, 11) && lru_has(&m, 12) && lru_has(&m, 13) && lru_has(&m, 14));
+	/* nothing goes while there is room */
+	key = 12;
+	ck_assert_int_eq(umap_delete(&m, &key, &cx), 0);
+	ck_assert_int_eq(lru_put(&m, 15), 0);
+	ck_assert(lru_has(&m, 11) && lru_has(&m, 13) && lru_has(&m, 14) && lru_has(&m, 15));
+	for (key = 100; key < 1100; key++) {
+		ck_assert_int_eq(lru_put(&m, key), 0);
+		ck_assert_uint_eq(check_hash(&m), 4);
+	}
+	key = 5000;
+	ck_assert_int_eq(umap_update(&m, &key, (u64[3]){0}, UMAP_EXIST, &cx), -ENOENT);
+	ck_assert_uint_eq(rec.depth, 0);
+	umap_destroy(&m, fd);
+}
+END_TEST
+
 /* A value that is replaced is the old or the new one whole for who looked it up. */
 START_TEST(long_value_is_replaced_not_overwritten)
 {
@@ -332,6 +387,7 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, hash_answers, 0, ARRAY_SIZE(hashes));
+	tcase_add_loop_test(tc, lru_evicts_what_is_unused, 0, 3);
 	tcase_add_test(tc, long_value_is_replaced_not_overwritten);
 	tcase_add_test(tc, short_value_stays_in_place);
 	tcase_add_loop_test(tc, array_answers, 0, ARRAY_SIZE(arrays));

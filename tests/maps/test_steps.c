@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include "maps/internal.h"
 #include "support.h"
 
 /* Of an operation, that are tried with each other one; the points differ from one
@@ -39,6 +40,9 @@ static const struct {
 	{UMAP_HASH, 24, 4},
 	{UMAP_HASH, 8, 48},
 	{UMAP_PERCPU_HASH, 4, 8},
+	{UMAP_LRU_HASH, 4, 8},
+	{UMAP_LRU_HASH, 24, 48},
+	{UMAP_LRU_PERCPU_HASH, 4, 8},
 };
 
 static const struct step firsts[] = {
@@ -78,7 +82,7 @@ struct model {
 
 static s64 model_value(s64 old, s64 value, u32 by)
 {
-	if (map.type != UMAP_PERCPU_HASH)
+	if (!umap_is_percpu(map.type))
 		return value;
 	if (old == ABSENT)
 		old = 0;
@@ -122,7 +126,7 @@ static void make_key(u8 *key, u32 k)
 static void make_value(u32 *words, s64 value)
 {
 	for (u32 i = 0; i < 16; i++)
-		words[i] = map.type == UMAP_PERCPU_HASH && i ? 0 : value;
+		words[i] = umap_is_percpu(map.type) && i ? 0 : value;
 }
 
 /* The value, or an impossible one when it is a mixture. */
@@ -131,7 +135,7 @@ static s64 value_of(const u32 *words)
 	u32 again[16];
 
 	make_value(again, words[0]);
-	if (map.type == UMAP_PERCPU_HASH)
+	if (umap_is_percpu(map.type))
 		return words[0] + SECOND * words[2];
 	return memcmp(words, again, map.value_size) ? 0xbadbad : words[0];
 }
@@ -214,12 +218,13 @@ static void fire_nothing(void)
 {
 }
 
-static void prepare(int shape, struct model *model)
+static void prepare(int shape, u32 max_entries, struct model *model)
 {
 	struct sigaction sa = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
 	sigaction(SIGTRAP, &sa, NULL);
-	ck_assert(!umap_geometry(shapes[shape].type, shapes[shape].key_size, shapes[shape].value_size, 8, 0, 2, 5, &map));
+	ck_assert(!umap_geometry(shapes[shape].type, shapes[shape].key_size, shapes[shape].value_size, max_entries, 0, 2,
+				 5, &map));
 	map.base = (u64)aligned_alloc(64, map.size);
 	ck_assert(map.base);
 	memset(model, 0xff, sizeof(*model));
@@ -289,7 +294,7 @@ START_TEST(interrupted_anywhere)
 {
 	struct model model;
 
-	prepare(_i, &model);
+	prepare(_i, 8, &model);
 	for (u32 f = 0; f < ARRAY_SIZE(firsts); f++) {
 		u64 length = count_instructions(firsts[f], &model), stride = 1 + length / POINTS;
 
@@ -325,7 +330,7 @@ START_TEST(killed_anywhere)
 {
 	struct model before, after;
 
-	prepare(_i, &before);
+	prepare(_i, 8, &before);
 	for (u32 f = 0; f < ARRAY_SIZE(firsts); f++) {
 		u64 length = count_instructions(firsts[f], &before), stride = 1 + length / (10 * POINTS);
 
@@ -347,8 +352,92 @@ START_TEST(killed_anywhere)
 }
 END_TEST
 
+/* A full LRU map: an update takes an element over. What is held then need not be
+ * what a model says, since whoever is stopped holds one. But each element has its
+ * own key's value, none is lost, and the new key is there. */
+static void check_full(u32 max_entries, const char *what, u64 n)
+{
+	u32 found = 0;
+
+	for (u32 k = 0; k < KEYS; k++) {
+		s64 v = map_step((struct step){READ, k}, 0);
+
+		found += v != -ENOENT;
+		ck_assert_msg(v == -ENOENT || v == 10 + k || v == 20 || v / 10 == 3, "%s at %lu: key %u has %ld", what, (long)n,
+			      k, (long)v);
+	}
+	ck_assert_msg(check_hash(&map) == found, "%s at %lu: elements are lost", what, (long)n);
+	for (u32 k = 0; k < KEYS; k++)
+		ck_assert_int_eq(map_step((struct step){UPDATE, k}, 10 + k), 0);
+	ck_assert_msg(check_hash(&map) == max_entries, "%s at %lu: a slot is gone", what, (long)n);
+	ck_assert_int_eq(map_step((struct step){READ, KEYS - 1}, 0), 10 + KEYS - 1);
+}
+
+static const u32 lru_shapes[] = {4, 5, 6};
+
+START_TEST(evicting_is_killed_anywhere)
+{
+	static const struct step s = {UPDATE, 3};
+	u32 shape = lru_shapes[_i / 2], max_entries = 1 + _i % 2;
+	struct model model;
+	u64 length, stride;
+
+	prepare(shape, max_entries, &model);
+	ck_assert(type_is_lru(map.type));
+	length = count_instructions(s, &model);
+	stride = 1 + length / (20 * POINTS);
+	for (volatile u64 n = 1 + _i % stride; n <= length; n += stride) {
+		s64 result;
+
+		reset(&model);
+		fire = fire_death;
+		if (!sigsetjmp(death, 1))
+			run_stepped(n, s, 20, &result);
+		umap_recover(&map, &rec, OWNER);
+		memset(&rec, 0, sizeof(rec));
+		check_full(max_entries, "killed", n);
+	}
+	free((void *)map.base);
+}
+END_TEST
+
+START_TEST(evicting_is_interrupted_anywhere)
+{
+	static const struct step s = {UPDATE, 3};
+	u32 shape = lru_shapes[_i / 2], max_entries = 1 + _i % 2;
+	struct model model;
+	u64 length, stride;
+
+	prepare(shape, max_entries, &model);
+	length = count_instructions(s, &model);
+	stride = 1 + length / (2 * POINTS);
+	for (second = 0; second < ARRAY_SIZE(seconds); second++) {
+		for (u64 n = 1 + (second * 7 + _i) % stride; n <= length; n += stride) {
+			s64 result;
+
+			reset(&model);
+			fire = fire_second;
+			if (!run_stepped(n, s, 20, &result))
+				break;
+			/* with one element the second may find it in the first's hands */
+			ck_assert_msg(!result || (max_entries == 1 && result == -ENOMEM), "second %u at %lu: %ld", second, (long)n,
+				      (long)result);
+			for (u32 i = 0; i < seconds[second].n; i++)
+				if (seconds[second].steps[i].kind == UPDATE)
+					ck_assert_msg(!second_results[i] || (max_entries == 1 && second_results[i] == -ENOMEM),
+						      "second %u at %lu: %ld", second, (long)n, (long)second_results[i]);
+			ck_assert_uint_eq(rec.depth, 0);
+			check_full(max_entries, "interrupted", n);
+		}
+	}
+	free((void *)map.base);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_loop_test(tc, evicting_is_killed_anywhere, 0, 2 * ARRAY_SIZE(lru_shapes));
+	tcase_add_loop_test(tc, evicting_is_interrupted_anywhere, 0, 2 * ARRAY_SIZE(lru_shapes));
 	tcase_add_loop_test(tc, interrupted_anywhere, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, killed_anywhere, 0, ARRAY_SIZE(shapes));
 }

@@ -27,6 +27,7 @@ static const struct {
 } shapes[] = {
 	{UMAP_HASH, 4, 8, 64, 100},   {UMAP_HASH, 8, 8, 8, 8},      {UMAP_HASH, 24, 8, 64, 80},
 	{UMAP_HASH, 8, 200, 64, 100}, {UMAP_HASH, 40, 120, 16, 12}, {UMAP_PERCPU_HASH, 8, 8, 64, 100},
+	{UMAP_LRU_HASH, 8, 8, 32, 100}, {UMAP_LRU_HASH, 24, 120, 16, 30}, {UMAP_LRU_PERCPU_HASH, 8, 8, 32, 100},
 };
 
 static struct umap map;
@@ -68,7 +69,7 @@ static void check_value(const u8 *key, struct umap_ctx *cx)
 	u32 k;
 
 	memcpy(&k, key, sizeof(k));
-	if (umap_read(&map, key, value, cx) || map.type == UMAP_PERCPU_HASH)
+	if (umap_read(&map, key, value, cx) || umap_is_percpu(map.type))
 		return;
 	count(&bad, (u32)value[0] != k);
 	for (u32 i = 1; i < map.value_size / 8; i++)
@@ -104,7 +105,7 @@ static void one_step(u64 *seed, struct umap_ctx *cx, u32 kinds)
 		if (!umap_next_key(&map, key, next))
 			count(&bad, !is_key(next));
 	}
-	count(&busy, rc == -EBUSY);
+	count(&busy, rc == -EBUSY || rc == -ENOMEM);
 }
 
 static void *hammer(void *arg)

@@ -29,8 +29,22 @@ struct {
 	__type(value, __u64);
 } seen SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8);
+	__type(key, __u64);
+	__type(value, __u64);
+} recent SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+	__uint(max_entries, 8);
+	__type(key, __u64);
+	__type(value, __u64);
+} recent_percpu SEC(".maps");
+
 struct results {
-	__s64 full, emptied, peeked, popped, known;
+	__s64 full, emptied, peeked, popped, known, failed;
 };
 
 struct {
@@ -71,6 +85,32 @@ int on_pop(struct regs *ctx)
 	r->popped = a;
 	bpf_map_peek_elem(&stack, &b);
 	r->peeked = b;
+	return 0;
+}
+
+static void count_in(struct results *r, void *map, __u64 key)
+{
+	__u64 one = 1, *n = bpf_map_lookup_elem(map, &key);
+
+	if (n)
+		(*n)++;
+	else if (bpf_map_update_elem(map, &key, &one, BPF_NOEXIST))
+		r->failed++;
+}
+
+/* Key 0 is always in use, the others once. */
+SEC("uprobe")
+int on_recent(struct regs *ctx)
+{
+	__u32 zero = 0;
+	struct results *r = bpf_map_lookup_elem(&results, &zero);
+
+	if (!r)
+		return 0;
+	count_in(r, &recent, 0);
+	count_in(r, &recent, ctx->di);
+	count_in(r, &recent_percpu, 0);
+	count_in(r, &recent_percpu, ctx->di);
 	return 0;
 }
 
