@@ -157,7 +157,7 @@ struct hook_frame {
 	addr_t rec;     /* struct thread_rec of this thread; never 0 */
 	u64 slot;       /* per-CPU slot claimed by the program now running, or
 	                 * HOOK_NO_SLOT; owned by vm (claimed and released there) */
-	u64 scratch;    /* owned by vm */
+	u64 scratch;    /* owned by vm: tail calls made in this run */
 	struct target_regs regs;
 };
 #define HOOK_NO_SLOT (~0ull)

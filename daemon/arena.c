@@ -2,6 +2,7 @@
 /* Filling code arenas; see arena.h. */
 #include "daemon/arena.h"
 
+#include <linux/bpf.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,10 +21,28 @@ u64 arena_base_size(void)
 	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(batch, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul);
 }
 
+/* Of one PROG_ARRAY map: where a tail call of each program of the object leads. */
+static u64 table_size(const struct loaded *o)
+{
+	return o->obj->nprogs * sizeof(u64);
+}
+
+/* Whether Q must be there for P to run: P itself, and if it makes tail calls all
+ * programs of its object. */
+static bool wants_program(const struct program *p, const struct program *q)
+{
+	return p == q || vm_prog_calls(p->prog, BPF_FUNC_tail_call);
+}
+
 u64 arena_program_size(const struct program *p)
 {
-	return ALIGN_UP(jit_size_bound(p->prog), 16ul) + PROG_ALIGN +
-	       p->owner->obj->nmaps * ALIGN_UP(sizeof(struct umap), 16ul) + 64;
+	const struct object *obj = p->owner->obj;
+	u64 size = obj->nmaps * ALIGN_UP(sizeof(struct umap) + table_size(p->owner), 16ul) + 64;
+
+	for (size_t i = 0; i < obj->nprogs; i++)
+		if (wants_program(p, &p->owner->progs[i]))
+			size += ALIGN_UP(jit_size_bound(p->owner->progs[i].prog), 16ul) + PROG_ALIGN;
+	return size;
 }
 
 u64 arena_window_size(const struct window *w, size_t ncalls)
@@ -123,6 +142,12 @@ static struct uerr *add_desc(struct arena *a, void *local, const struct target *
 	err = target_desc(t, m, &desc);
 	if (err)
 		return err;
+	if (desc.type == UMAP_PROG_ARRAY) {
+		desc.nprogs = m->owner->obj->nprogs;
+		desc.progs = arena_alloc(a, table_size(m->owner));
+		if (!desc.progs)
+			return uerr_new(UERR_FAILED, "the code arena is full");
+	}
 	am.desc = arena_alloc(a, sizeof(desc));
 	if (!am.desc)
 		return uerr_new(UERR_FAILED, "the code arena is full");
@@ -158,18 +183,27 @@ struct uerr *arena_jit(const struct arena *a, const struct target *t, const stru
 	return jit_compile(&in, ret);
 }
 
-struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
-			   struct arena_prog *ret)
+/* P can be tail-called from now on. Nobody runs in this arena yet, or P was there
+ * before and the tables say so. */
+static void fill_tables(struct arena *a, void *local, const struct program *p, addr_t tail_entry)
 {
-	const struct arena_prog *known = find_program(a, p->id);
+	for (size_t i = 0; i < p->owner->obj->nmaps; i++) {
+		const struct map *m = &p->owner->maps[i];
+		const struct umap *desc;
+
+		if (m->umap.type != UMAP_PROG_ARRAY)
+			continue;
+		desc = arena_local(a, local, find_desc(a, m->id));
+		((u64 *)arena_local(a, local, desc->progs))[p->index] = tail_entry;
+	}
+}
+
+static struct uerr *add_program(struct arena *a, void *local, const struct target *t, const struct program *p)
+{
 	struct arena_prog ap = { .program = p->id };
 	struct jit_output out = {};
 	struct uerr *err = NULL;
 
-	if (known) {
-		*ret = *known;
-		return NULL;
-	}
 	for (size_t i = 0; !err && i < p->owner->obj->nmaps; i++)
 		err = add_desc(a, local, t, &p->owner->maps[i]);
 	if (!err)
@@ -179,13 +213,28 @@ struct uerr *arena_program(struct arena *a, void *local, const struct target *t,
 	ap.entry = alloc_aligned(a, out.size, PROG_ALIGN);
 	ap.size = out.size;
 	ap.clobbers = out.clobbers;
-	if (ap.entry)
+	if (ap.entry) {
 		memcpy(arena_local(a, local, ap.entry), out.code, out.size);
+		fill_tables(a, local, p, out.tail_entry);
+	}
 	jit_output_deinit(&out);
 	if (!ap.entry)
 		return uerr_new(UERR_FAILED, "the code arena is full");
-	if (!vec_push(&a->progs, ap))
-		return uerr_nomem();
-	*ret = ap;
-	return NULL;
+	return vec_push(&a->progs, ap) ? NULL : uerr_nomem();
+}
+
+struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
+			   struct arena_prog *ret)
+{
+	struct uerr *err = NULL;
+
+	for (size_t i = 0; !err && i < p->owner->obj->nprogs; i++) {
+		const struct program *q = &p->owner->progs[i];
+
+		if (wants_program(p, q) && !find_program(a, q->id))
+			err = add_program(a, local, t, q);
+	}
+	if (!err)
+		*ret = *find_program(a, p->id);
+	return err;
 }

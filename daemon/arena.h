@@ -6,6 +6,7 @@
  *	     ├ the injector's routine for many system calls at once
  *	     ├ struct target_env
  *	     ├ for each map used: struct umap, base as the target has it
+ *	     ├ for each PROG_ARRAY used: where its object's programs are
  *	     ├ for each program used: its machine code
  *	code ├ trampolines, upwards
  *	 top └ site constants, downwards, until they meet
@@ -26,7 +27,8 @@
 
 /* Bytes that any arena takes before the first program. */
 u64 arena_base_size(void);
-/* Bytes for program P and the descriptors of its object's maps. */
+/* Bytes for program P, the programs that it may go on in, and the descriptors of
+ * its object's maps. */
 u64 arena_program_size(const struct program *p);
 u64 arena_window_size(const struct window *w, size_t ncalls);
 #define ARENA_SITE_SIZE ALIGN_UP(sizeof(struct site_data), 16ul)
@@ -44,7 +46,7 @@ static inline void *arena_local(const struct arena *a, void *local, addr_t addr)
 }
 
 bool arena_has_program(const struct arena *a, u32 program);
-/* Compiles P into A, if it is not there. T must have its maps already. */
+/* Compiles P into A, and what it may go on in, as far as it is not there. T must have its maps already. */
 struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
 			   struct arena_prog *ret) UERR_MUST_CHECK;
 

@@ -30,6 +30,11 @@ static bool is_bloom(const struct map *m)
 	return m->umap.type == UMAP_BLOOM_FILTER;
 }
 
+static bool is_progs(const struct map *m)
+{
+	return m->umap.type == UMAP_PROG_ARRAY;
+}
+
 static const struct object_map *meta(const struct map *m)
 {
 	return &m->owner->obj->maps[m->index];
@@ -88,6 +93,22 @@ static struct uerr *add_values(cJSON *obj, const struct map *m, const u8 *value)
 	return NULL;
 }
 
+/* A PROG_ARRAY's element by its program's id and name; nothing when somebody
+ * scribbled. */
+static void add_program(cJSON *obj, const struct map *m, u32 value)
+{
+	const struct program *p = value && value <= m->owner->obj->nprogs ? &m->owner->progs[value - 1] : NULL;
+	char text[80] = "", hex[16] = "";
+
+	if (p) {
+		snprintf(text, sizeof(text), "\"%s\"", p->prog->name);
+		snprintf(hex, sizeof(hex), "%02x %02x %02x %02x", p->id & 0xff, p->id >> 8 & 0xff, p->id >> 16 & 0xff,
+			 p->id >> 24);
+	}
+	cJSON_AddStringToObject(obj, "value", hex);
+	cJSON_AddStringToObject(obj, "value_json", text);
+}
+
 static struct uerr *element(const struct map *m, const u8 *key, const u8 *value, cJSON **ret)
 {
 	cJSON *e = cJSON_CreateObject();
@@ -97,6 +118,8 @@ static struct uerr *element(const struct map *m, const u8 *key, const u8 *value,
 			       : NULL;
 	if (!err && is_percpu(m))
 		err = add_values(e, m, value);
+	else if (!err && is_progs(m))
+		add_program(e, m, *(const u32 *)(const void *)value);
 	else if (!err)
 		err = add_both(e, "value", "value_json", m, meta(m)->btf_value_type_id, value, m->umap.value_size);
 	if (err) {
@@ -217,11 +240,30 @@ static struct uerr *parse_key(struct request *req, const struct map *m, u8 *key)
 			   "key of map %s", m->name);
 }
 
+/* A PROG_ARRAY's value: a program of the same object, by id or name. */
+static struct uerr *parse_program(struct request *req, const struct map *m, u8 *value)
+{
+	struct program *p;
+	struct uerr *err = find_program(req, param_str(req, "value"), &p);
+
+	if (err)
+		return err;
+	if (p->owner != m->owner)
+		return uerr_new(UERR_USAGE, "map %s and program %s are of different objects: only programs of %s can be called "
+				"through it", m->name, p->prog->name, m->owner->name);
+	*(u32 *)(void *)value = p->index + 1;
+	return NULL;
+}
+
 /* Every copy of a per-CPU value becomes the one that was given, as bpftool does. */
 static struct uerr *parse_value(struct request *req, const struct map *m, u8 *value)
 {
 	size_t stride = ALIGN_UP(m->umap.value_size, 8u);
-	struct uerr *err = parse_text(m, param_str(req, "value"), value);
+	struct uerr *err;
+
+	if (is_progs(m))
+		return parse_program(req, m, value);
+	err = parse_text(m, param_str(req, "value"), value);
 
 	for (u32 cpu = 1; !err && is_percpu(m) && cpu < m->umap.ncpus; cpu++)
 		memcpy(value + cpu * stride, value, m->umap.value_size);

@@ -3,6 +3,7 @@
 #include "daemon/loaded.h"
 
 #include <errno.h>
+#include <linux/bpf.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -75,6 +76,8 @@ static struct uerr *make_maps(struct state *s, struct loaded *l)
 
 static struct uerr *make_programs(struct state *s, struct loaded *l)
 {
+	u32 ctx_fields = 0;
+
 	l->progs = calloc(l->obj->nprogs + 1, sizeof(*l->progs));
 	if (!l->progs)
 		return uerr_nomem();
@@ -86,6 +89,15 @@ static struct uerr *make_programs(struct state *s, struct loaded *l)
 		err = verify_program(p->prog, l->vm_maps, l->obj->nmaps, NULL, NULL);
 		if (err)
 			return err;
+		ctx_fields |= p->prog->info.ctx_fields;
+	}
+	for (size_t i = 0; i < l->obj->nprogs; i++) {
+		struct program *p = &l->progs[i];
+		struct uerr *err;
+
+		/* what it may go on in finds its ctx filled in */
+		if (vm_prog_calls(p->prog, BPF_FUNC_tail_call))
+			p->prog->info.ctx_fields = ctx_fields;
 		p->index = i;
 		p->owner = l;
 		err = program_jited_size(p, &p->jited_bytes);

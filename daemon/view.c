@@ -103,6 +103,8 @@ const char *view_map_type(u32 type)
 		return "hash";
 	case UMAP_ARRAY:
 		return "array";
+	case UMAP_PROG_ARRAY:
+		return "prog_array";
 	case UMAP_PERCPU_HASH:
 		return "percpu_hash";
 	case UMAP_PERCPU_ARRAY:

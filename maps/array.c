@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ARRAY and PERCPU_ARRAY: values side by side, always there, updated in place.
+ * ARRAY, PERCPU_ARRAY, PROG_ARRAY: values side by side, always there, updated in
+ * place.
  * Global data is an ARRAY of one entry. Called by map.c; the compiled programs
  * do lookups themselves with the same arithmetic. Freestanding.
  *
@@ -21,11 +22,15 @@
 
 long array_geometry(struct umap *m)
 {
-	bool percpu = m->type == UMAP_PERCPU_ARRAY;
+	bool percpu = m->type == UMAP_PERCPU_ARRAY, progs = m->type == UMAP_PROG_ARRAY;
 
 	if (m->key_size != 4 || m->map_flags & ~ARRAY_FLAGS)
 		return -EINVAL;
-	if (percpu && m->map_flags & (BPF_F_NUMA_NODE | BPF_F_MMAPABLE | BPF_F_INNER_MAP))
+	if ((percpu || progs) && m->map_flags & (BPF_F_MMAPABLE | BPF_F_INNER_MAP))
+		return -EINVAL;
+	if (percpu && m->map_flags & BPF_F_NUMA_NODE)
+		return -EINVAL;
+	if (progs && (m->value_size != 4 || m->map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG)))
 		return -EINVAL;
 	if (m->value_size > INT32_MAX || (percpu && m->value_size > PERCPU_VALUE_MAX))
 		return -E2BIG;
@@ -81,4 +86,45 @@ long array_for_each(const struct umap *m, umap_visit *visit, void *arg, const st
 			return i + 1l;
 	}
 	return m->max_entries;
+}
+
+static u32 *prog_element(const struct umap *m, u32 index)
+{
+	return (u32 *)(m->base + m->data_off + (u64)index * m->elem_stride);
+}
+
+u64 umap_prog(const struct umap *m, u32 index)
+{
+	u32 prog;
+
+	if (index >= m->max_entries)
+		return 0;
+	prog = __atomic_load_n(prog_element(m, index), __ATOMIC_RELAXED);
+	return prog && prog <= m->nprogs ? ((const u64 *)m->progs)[prog - 1] : 0;
+}
+
+/* Results as of kernel/bpf/arraymap.c, bpf_fd_array_map_…(). */
+long prog_array_write(const struct umap *m, u32 index, const void *value, u64 flags)
+{
+	if (flags != UMAP_ANY)
+		return -EINVAL;
+	if (index >= m->max_entries)
+		return -E2BIG;
+	__atomic_store_n(prog_element(m, index), *(const u32_any *)value, __ATOMIC_RELAXED);
+	return 0;
+}
+
+long prog_array_read(const struct umap *m, u32 index, void *value)
+{
+	u32 prog = index < m->max_entries ? __atomic_load_n(prog_element(m, index), __ATOMIC_RELAXED) : 0;
+
+	*(u32_any *)value = prog;
+	return prog ? 0 : -ENOENT;
+}
+
+long prog_array_delete(const struct umap *m, u32 index)
+{
+	if (index >= m->max_entries)
+		return -E2BIG;
+	return __atomic_exchange_n(prog_element(m, index), 0, __ATOMIC_RELAXED) ? 0 : -ENOENT;
 }

@@ -69,6 +69,11 @@ void *array_lookup(const struct umap *m, const void *key, const struct umap_ctx 
 long array_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
 long array_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
 
+/* PROG_ARRAY, as bpf(2) has it */
+long prog_array_write(const struct umap *m, u32 index, const void *value, u64 flags);
+long prog_array_read(const struct umap *m, u32 index, void *value);
+long prog_array_delete(const struct umap *m, u32 index);
+
 /* hash.c. ALL: the value is that of every CPU, as umap_write() has it. */
 long hash_flags_check(u32 type, u32 flags);
 long hash_geometry(struct umap *m);

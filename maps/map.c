@@ -41,6 +41,7 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	switch (type) {
 	case UMAP_ARRAY:
 	case UMAP_PERCPU_ARRAY:
+	case UMAP_PROG_ARRAY:
 		err = array_geometry(&m);
 		break;
 	case UMAP_HASH:
@@ -85,7 +86,7 @@ void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 {
 	if (type_is_hash(m->type))
 		return hash_lookup(m, key, cx);
-	if (type_is_keyless(m->type))
+	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY)
 		return NULL;
 	return array_lookup(m, key, cx);
 }
@@ -96,7 +97,7 @@ long umap_update(const struct umap *m, const void *key, const void *value, u64 f
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, false, cx);
-	if (type_is_keyless(m->type))
+	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY) /* programs cannot write these */
 		return -EINVAL;
 	return array_update(m, key, value, flags, cx);
 }
@@ -107,6 +108,8 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_delete(m, key, cx);
+	if (m->type == UMAP_PROG_ARRAY)
+		return prog_array_delete(m, *(const u32_any *)key);
 	return keyless_error(m);
 }
 

@@ -18,6 +18,7 @@
 enum umap_type {
 	UMAP_HASH = 1,
 	UMAP_ARRAY = 2,
+	UMAP_PROG_ARRAY = 3,
 	UMAP_PERCPU_HASH = 5,
 	UMAP_PERCPU_ARRAY = 6,
 	UMAP_LRU_HASH = 9,
@@ -71,7 +72,11 @@ struct umap {
 	u32 nnodes;
 	u32 nhashes;   /* BLOOM_FILTER: bits that a value sets */
 	u32 bits_mask; /* BLOOM_FILTER: number of bits - 1 */
-	u32 pad2;
+	/* PROG_ARRAY: elements are u32, 1 + the number of a program in the object, 0 none.
+	 * What that means in the address space at hand stands in a table of its own, which
+	 * targets cannot write: u64 progs[nprogs] of whatever runs programs there. */
+	u32 nprogs;
+	u64 progs;
 };
 
 /* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG,
@@ -106,6 +111,9 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
  * what it is as long as the element does. */
 typedef long umap_visit(void *arg, const void *key, void *value);
 long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
+
+/* PROG_ARRAY: what m->progs has for element INDEX; 0 when there is none. */
+u64 umap_prog(const struct umap *m, u32 index);
 
 /* umap_lookup() for compiled programs, which know what they look into: a HASH
  * with keys of 4 or 8 bytes. No umap_ctx is made for the common case; the rest is
@@ -168,7 +176,8 @@ struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd
 
 /* 0 or a negative errno, as the bpf(2) commands give it. Maps without keys (key
  * NULL): read peeks, write pushes, take (lookup-and-delete) pops; a bloom filter
- * is asked about what is in VALUE. */
+ * is asked about what is in VALUE. PROG_ARRAY: the value is 1 + the number of a
+ * program; absent elements give -ENOENT. */
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);

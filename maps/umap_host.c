@@ -156,6 +156,8 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 {
 	if (type_is_keyless(m->type))
 		return umap_peek(m, value, cx);
+	if (m->type == UMAP_PROG_ARRAY)
+		return prog_array_read(m, *(const u32_any *)key, value);
 	if (type_is_hash(m->type))
 		return hash_read(m, key, value, cx);
 	return array_read(m, *(const u32_any *)key, value);
@@ -167,6 +169,8 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 		return -EPERM;
 	if (type_is_keyless(m->type))
 		return umap_push(m, value, flags, cx);
+	if (m->type == UMAP_PROG_ARRAY)
+		return prog_array_write(m, *(const u32_any *)key, value, flags);
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, umap_is_percpu(m->type), cx);
 	if (m->type == UMAP_PERCPU_ARRAY)

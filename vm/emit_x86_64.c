@@ -478,6 +478,11 @@ void emit_call_r(struct emit *e, enum x86_reg reg)
 	op_rr(e, false, 0xff, 2, reg);
 }
 
+void emit_jmp_r(struct emit *e, enum x86_reg reg)
+{
+	op_rr(e, false, 0xff, 4, reg);
+}
+
 size_t emit_jcc_fwd(struct emit *e, enum x86_cond cc)
 {
 	emit_jcc(e, cc, true, 0);

@@ -135,6 +135,7 @@ void emit_jcc(struct emit *e, enum x86_cond cc, bool is_short, s32 rel);
 void emit_jmp(struct emit *e, bool is_short, s32 rel);
 void emit_call_rel(struct emit *e, s32 rel);
 void emit_call_r(struct emit *e, enum x86_reg reg);
+void emit_jmp_r(struct emit *e, enum x86_reg reg);
 
 /* A short forward jump whose target is not known yet: returns where to patch
  * once it is. */

@@ -134,6 +134,7 @@ static u32 smod32(s32 a, s32 b)
 /* Handlers that are no instruction's own */
 enum {
 	HANDLER_CALL_BACK = OP_COUNT,
+	HANDLER_TAIL_CALL,
 #define PAIR(first, second, if) PAIR_##first##_##second,
 	PAIRS(PAIR)
 #undef PAIR
@@ -148,11 +149,15 @@ struct callback {
 	const struct op *op; /* the function */
 };
 
+/* What run() gives when the program goes on in that of r0, a struct interp_code. */
+#define RAN_ON 1
+
 /* Runs from OP on until the function that it is in returns, m->left instructions
  * at most; with M NULL only tells where the handlers are. */
 static long run(struct machine *m, const struct op *op, struct hook_frame *frame, const void *const **handlers)
 {
 	static const void *const labels[HANDLERS] = {
+		[HANDLER_TAIL_CALL] = &&op_tail_call,
 		[OP_NONE] = &&bad,
 		[HANDLER_CALL_BACK] = &&op_call_back,
 #define PAIR(first, second, if) [PAIR_##first##_##second] = &&pair_##first##_##second,
@@ -313,6 +318,14 @@ op_call_back:
 		return m->failed;
 	NEXT;
 }
+
+op_tail_call:
+	r[0] = ((helper_fn)op->imm)(r[1], r[2], r[3], r[4], r[5], frame);
+	if (!r[0])
+		NEXT;
+	if (m->depth) /* the verifier lets none through */
+		goto bad;
+	return RAN_ON;
 
 op_CALL_LOCAL:
 	if (m->depth == INSN_MAX_FRAMES - 1)
@@ -699,7 +712,8 @@ static void decode(struct interp_code *c, const struct vm_prog *p, const struct 
 		*op = (struct op){ .handler = handlers[OP_NONE], .dst = insn->dst_reg, .src = insn->src_reg, .off = insn->off, .imm = (u64)(s64)insn->imm };
 		if (selected && insn->dst_reg <= BPF_REG_10 && insn->src_reg <= BPF_REG_10 &&
 		    decode_imm(c, i, id, maps, nmaps, &op->imm))
-			op->handler = handlers[calls_back(p, insn, id) ? HANDLER_CALL_BACK : id];
+			op->handler = handlers[calls_back(p, insn, id) ? HANDLER_CALL_BACK :
+					       id == OP_CALL_HELPER && insn->imm == BPF_FUNC_tail_call ? HANDLER_TAIL_CALL : id];
 	}
 	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE], .next = 1 };
 	decode_blocks(c);
@@ -725,16 +739,12 @@ void interp_code_destroy(struct interp_code *code)
 	free(code);
 }
 
-long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook_frame *frame, u64 max_insns, u64 *r0)
+/* One program: as interp_code_run(), but RAN_ON when it goes on in that of *r0. */
+static long run_one(const struct interp_code *code, u64 r1, u64 r2, struct hook_frame *frame, u64 max_insns, u64 *r0)
 {
-	struct hook_frame own;
 	struct machine m;
 	long ret;
 
-	if (!frame) {
-		frame = &own;
-		runtime_self_frame(frame);
-	}
 	if (code->prog->info.uses_percpu) {
 		/* as compiled code does: without a free copy the run is skipped and counted */
 		if (runtime_helper(VM_RT_CLAIM)(0, 0, 0, 0, 0, frame) == HOOK_NO_SLOT) {
@@ -755,8 +765,28 @@ long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook
 	ret = run(&m, code->ops, frame, NULL);
 	if (code->prog->info.uses_percpu)
 		runtime_helper(VM_RT_RELEASE)(0, 0, 0, 0, 0, frame);
-	if (!ret)
+	if (ret >= 0)
 		*r0 = m.r[0];
+	return ret;
+}
+
+long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook_frame *frame, u64 max_insns, u64 *r0)
+{
+	struct hook_frame own;
+	u64 got;
+	long ret;
+
+	if (!frame) {
+		frame = &own;
+		runtime_self_frame(frame);
+	}
+	frame->scratch = 0;
+	while ((ret = run_one(code, r1, r2, frame, max_insns, &got)) == RAN_ON) {
+		code = (const struct interp_code *)got;
+		r2 = 0;
+	}
+	if (!ret)
+		*r0 = got;
 	return ret;
 }
 

@@ -327,6 +327,8 @@ static void compile_func(struct jit *j, struct func *f)
 	j->func = f;
 	j->last = NO_INSN;
 	f->entry_off = j->e.len;
+	if (main)
+		jit_tail_entry(j);
 	jit_prologue(j, f);
 	if (main && j->frame)
 		emit_mov_rr(&j->e, true, R12, RDX);
@@ -493,6 +495,7 @@ struct uerr *jit_compile(const struct jit_input *in, struct jit_output *ret)
 		.code = steal_ptr(j.e.buf),
 		.size = j.e.len,
 		.entry = in->code_addr,
+		.tail_entry = in->code_addr + j.tail_off,
 		.uses_frame = j.frame,
 		.clobbers = clobbers_of(j.written),
 		.insn_off = steal_ptr(j.off),

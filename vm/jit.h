@@ -44,6 +44,7 @@ struct jit_output {
 	u8 *code;          /* malloc'd */
 	size_t size;
 	addr_t entry;      /* = code_addr */
+	addr_t tail_entry; /* where a tail call enters */
 	bool uses_frame;   /* else the third argument may be anything */
 	u32 clobbers;      /* TARGET_REG_BIT mask of caller-saved registers that it changes (ax … r11) */
 	u32 *insn_off;     /* offset of each BPF instruction's code; for dump jited and profilers; malloc'd */

@@ -57,6 +57,37 @@ static bool is_tail_call(const struct jit *j, addr_t fn)
 	return k < j->func->end && j->ids[k] == OP_EXIT && !j->func->uses_fp && !jit_claims(j) && is_near(j, fn);
 }
 
+/* A program that makes tail calls counts them from 0. */
+void jit_tail_entry(struct jit *j)
+{
+	if (vm_prog_calls(j->in->prog, BPF_FUNC_tail_call))
+		emit_store_i(&j->e, X86_64, x86_at(RDX, offsetof(struct hook_frame, scratch)), 0);
+	j->tail_off = j->e.len;
+}
+
+/* The helper says where to go on, which is as if we had been entered there: with
+ * our ctx, nothing of ours on the stack, and no slot. */
+static void tail_call(struct jit *j, addr_t fn)
+{
+	struct emit *e = &j->e;
+	size_t none;
+
+	emit_push(e, RDI);
+	emit_push(e, RDI); /* or the stack is not aligned */
+	call_addr(j, fn);
+	emit_pop(e, RDI);
+	emit_pop(e, RDI);
+	emit_test_rr(e, true, RAX, RAX);
+	none = emit_jcc_fwd(e, CC_E);
+	if (jit_claims(j))
+		jit_release_slot(j);
+	emit_alu_rr(e, false, X86_XOR, RSI, RSI);
+	emit_mov_rr(e, true, RDX, R12);
+	jit_unwind(j, j->func);
+	emit_jmp_r(e, RAX);
+	emit_land(e, none);
+}
+
 /* Claims a slot; without one the program ends here, its result 0. */
 void jit_claim_slot(struct jit *j)
 {
@@ -401,7 +432,9 @@ void jit_call_helper(struct jit *j, const struct bpf_insn *insn, u32 arg)
 	if (id == BPF_FUNC_loop)
 		return call_loop(j);
 	fn = jit_helper_addr(j, special != NO_INSN ? special : id);
-	if (is_tail_call(j, fn))
+	if (id == BPF_FUNC_tail_call)
+		tail_call(j, fn);
+	else if (is_tail_call(j, fn))
 		tail_call_addr(j, fn);
 	else if (!call_quick(j, id, fn))
 		call_addr(j, fn);

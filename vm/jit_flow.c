@@ -295,7 +295,7 @@ void jit_exit(struct jit *j, const struct bpf_insn *insn, u32 arg)
 }
 
 /* umap_release(), with rax kept. */
-static void release_slot(struct jit *j)
+void jit_release_slot(struct jit *j)
 {
 	struct emit *e = &j->e;
 
@@ -311,7 +311,7 @@ static void release_slot(struct jit *j)
 void jit_main_end(struct jit *j)
 {
 	j->exit_off = j->e.len;
-	release_slot(j);
+	jit_release_slot(j);
 	j->out_off = j->e.len;
 	epilogue(j, j->func);
 }

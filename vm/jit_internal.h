@@ -95,6 +95,7 @@ struct jit {
 	bool bmi1, bmi2, movbe, frame;
 	u32 written;    /* mask of x86 registers */
 	size_t exit_off, out_off; /* of the main program's shared end */
+	size_t tail_off; /* where tail calls enter */
 	/* What the flags tell, as of instruction flags_at: ZF whether a register is zero … */
 	u32 flags_at;
 	enum x86_reg zf_reg;
@@ -209,7 +210,11 @@ void jit_prologue(struct jit *j, const struct func *f);
 /* All that the prologue did is undone. */
 void jit_unwind(struct jit *j, const struct func *f);
 void jit_main_end(struct jit *j);
+/* Of the per-CPU slot; r9 and r10 change. */
+void jit_release_slot(struct jit *j);
 
 /* jit_call.c */
 jit_emitter jit_call_helper, jit_call_local, jit_func_addr;
 void jit_claim_slot(struct jit *j);
+/* What a run begins with, and a tail call passes by. */
+void jit_tail_entry(struct jit *j);

@@ -92,6 +92,12 @@ struct vm_prog {
 	const struct vm_env *env; /* an embedder's ctx and helpers, or NULL: struct pt_regs and helpers.def */
 };
 
+/* Whether P calls helper ID, as far as check_program() or verify_program() saw. */
+static inline bool vm_prog_calls(const struct vm_prog *p, u32 id)
+{
+	return id < 256 && p->info.helpers[id / 64] >> id % 64 & 1;
+}
+
 /* Helpers: vm/helpers.def lists them once, with their prototypes. */
 const char *vm_helper_name(u32 id); /* "bpf_ktime_get_ns", or NULL: not there */
 bool vm_helper_known(u32 id);       /* implemented in the runtime, may be called */

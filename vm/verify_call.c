@@ -725,6 +725,10 @@ static struct uerr *check_before(struct verifier *v, struct call *c)
 	struct uerr *err;
 
 	if (c->id == BPF_FUNC_tail_call) {
+		/* the functions above would go on with a claimed slot that the other program gave back */
+		if (v->f->subprog && !(v->flags & VERIFY_ABSENT_HELPERS))
+			return v_refuse(v, "tail_call is only allowed in the program itself", "make the function __always_inline",
+					"a tail call in a function");
 		err = check_refs(v);
 		if (err)
 			return err;

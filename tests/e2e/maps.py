@@ -94,5 +94,38 @@ def test_lru():
             box.ctl("detach", "--all")
 
 
+def runs(box):
+    return {int(e["key"]): sum(int(c["value"]) for c in e["values"]) for e in box.ctl_json("map", "dump", "runs")["elements"]}
+
+
+def test_tail_calls():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            attached(box, v, on_dispatch="two_returns")
+            assert v.ask("two_returns 10") == "10"
+            assert int(results(box)["failed"]) == 10 and not any(runs(box).values()), results(box)
+            box.ctl("map", "update", "next", "0", "on_odd")
+            assert v.ask("two_returns 10") == "10"
+            assert int(results(box)["failed"]) == 10 and int(results(box)["last"]) == 10, results(box)
+            assert runs(box) == {0: 10, 1: 10, 2: 0, 3: 0}, runs(box)
+            box.ctl("map", "update", "next", "1", "on_again")
+            assert [(e["key"], e["value"]) for e in box.ctl_json("map", "dump", "next")["elements"]] == \
+                [(0, "on_odd"), (1, "on_again")]
+            assert v.ask("two_returns 10") == "10"
+            # 5 odd ones, and 5 that end at the limit: one call to on_odd, 32 to on_again
+            assert runs(box) == {0: 20, 1: 15, 2: 5 * 32, 3: 5}, runs(box)
+            box.ctl("map", "delete", "next", "0")
+            v.ask("two_returns 10")
+            assert int(results(box)["failed"]) == 20, results(box)
+            r = box.ctl("map", "lookup", "next", "0", check=False)
+            assert r.returncode == 1 and "has no key 0" in r.stderr, r
+            r = box.ctl("map", "update", "next", "3", "on_odd", check=False)
+            assert r.returncode == 1, r
+            r = box.ctl("map", "update", "next", "0", "no_such", check=False)
+            assert r.returncode == 1 and "no_such" in r.stderr, r
+            box.ctl("detach", "--all")
+
+
 if __name__ == "__main__":
     run()

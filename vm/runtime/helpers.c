@@ -88,6 +88,17 @@ RT_HELPER(map_peek_elem)
 	return (u64)umap_peek((const struct umap *)r1, (void *)r2, &cx);
 }
 
+/* Says where to go on, or 0. Whoever runs the program goes there; it also set the
+ * count to 0 when the run began. */
+RT_HELPER(tail_call)
+{
+	u64 next = frame->scratch < RT_TAIL_CALLS ? umap_prog((const struct umap *)r2, (u32)r3) : 0;
+
+	if (next)
+		frame->scratch++;
+	return next;
+}
+
 RT_HELPER(prog_claim)
 {
 	const struct site_data *site = rt_site(frame);

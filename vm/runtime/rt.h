@@ -23,6 +23,8 @@ typedef u64 rt_callback(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_fram
 #include "vm/helpers.def"
 #undef X
 
+#define RT_TAIL_CALLS 33 /* in one run, as in the kernel (MAX_TAIL_CALL_CNT) */
+
 /* What compiled programs call around a run that uses per-CPU maps: claims a
  * slot into frame->slot and returns it; HOOK_NO_SLOT (counted as missed) when
  * the program must not run. */

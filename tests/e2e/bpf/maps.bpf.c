@@ -43,8 +43,22 @@ struct {
 	__type(value, __u64);
 } recent_percpu SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 3);
+	__type(key, __u32);
+	__type(value, __u32);
+} next SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} runs SEC(".maps");
+
 struct results {
-	__s64 full, emptied, peeked, popped, known, failed;
+	__s64 full, emptied, peeked, popped, known, failed, last;
 };
 
 struct {
@@ -111,6 +125,52 @@ int on_recent(struct regs *ctx)
 	count_in(r, &recent, ctx->di);
 	count_in(r, &recent_percpu, 0);
 	count_in(r, &recent_percpu, ctx->di);
+	return 0;
+}
+
+static void count_run(__u32 which)
+{
+	__u64 *n = bpf_map_lookup_elem(&runs, &which);
+
+	if (n)
+		(*n)++;
+}
+
+/* Reads nothing of ctx itself, and does not use per-CPU maps before it goes on. */
+SEC("uprobe")
+int on_dispatch(struct regs *ctx)
+{
+	__u32 zero = 0;
+	struct results *r = bpf_map_lookup_elem(&results, &zero);
+
+	bpf_tail_call(ctx, &next, 0);
+	if (r)
+		r->failed++;
+	return 0;
+}
+
+SEC("uprobe")
+int on_odd(struct regs *ctx)
+{
+	__u32 zero = 0;
+	struct results *r = bpf_map_lookup_elem(&results, &zero);
+
+	count_run(0);
+	if (!(ctx->di & 1))
+		bpf_tail_call(ctx, &next, 1);
+	count_run(1);
+	if (r)
+		r->last = ctx->di;
+	return 0;
+}
+
+/* Goes on in itself for ever, but for the limit. */
+SEC("uprobe")
+int on_again(struct regs *ctx)
+{
+	count_run(2);
+	bpf_tail_call(ctx, &next, 1);
+	count_run(3);
 	return 0;
 }
 
