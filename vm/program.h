@@ -32,7 +32,7 @@ struct vm_map {
 /* What verify_program() found out, for the trampoline and the JIT. After
  * check_program() alone it is the worst that can be. */
 struct vm_prog_info {
-	u32 ctx_fields;     /* TARGET_REG_BIT mask of ctx fields that it may read */
+	u32 ctx_fields;     /* TARGET_REG_BIT mask of ctx fields that it may read, itself: not by tail calls */
 	u32 ctx_end;        /* one past the highest byte of ctx that it may access; 0: none */
 	u32 stack_depth;    /* bytes, over the deepest call chain */
 	u32 nsubprogs;      /* including the main one */

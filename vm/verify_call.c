@@ -490,8 +490,9 @@ static struct uerr *arg_ctx(struct verifier *v, const struct call *c, u32 reg)
 	if (r->off || !scalar_is_const(&r->var) || r->var.bits.value)
 		return v_refuse(v, v_text(v, "dereference of modified ctx ptr R%u off=%d disallowed", reg, r->off),
 				"pass the program's own argument", "R%u is not ctx, but an address within it", reg);
-	/* these two look at the frame of the hit, not at ctx */
-	if (c->own || (c->id != BPF_FUNC_get_func_ip && c->id != BPF_FUNC_get_attach_cookie))
+	/* two look at the frame of the hit, not at ctx; what the program that a tail call leads to
+	 * reads is known from itself, and for the loader to add */
+	if (c->own || (c->id != BPF_FUNC_get_func_ip && c->id != BPF_FUNC_get_attach_cookie && c->id != BPF_FUNC_tail_call))
 		address_escapes(v, r);
 	return NULL;
 }

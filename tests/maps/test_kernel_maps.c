@@ -314,15 +314,94 @@ START_TEST(same_under_eviction)
 }
 END_TEST
 
+/* PROG_ARRAY: the kernel takes descriptors of programs and gives their ids; ours takes
+ * and gives numbers. Skipped where no program can be loaded. */
+#define NPROGS 3
+
+static int load_program(u32 *id)
+{
+	static const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .imm = 0 }, { .code = BPF_JMP | BPF_EXIT },
+	};
+	struct bpf_prog_info info = {0};
+	u32 size = sizeof(info);
+	int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "uprobed_test", "GPL", insns, 2, NULL);
+
+	if (fd >= 0)
+		ck_assert_int_eq(bpf_obj_get_info_by_fd(fd, &info, &size), 0);
+	*id = info.id;
+	return fd;
+}
+
+static u32 number_of(const u32 *ids, u32 id)
+{
+	for (u32 i = 0; i < NPROGS; i++)
+		if (ids[i] == id)
+			return i + 1;
+	return 0;
+}
+
+START_TEST(same_prog_array)
+{
+	static const u64 flags[] = {0, 0, 0, 0, 1, 2, 4, 1ull << 40};
+	int progs[NPROGS], fd, memfd;
+	u32 ids[NPROGS];
+	u64 seed = 4711;
+	struct umap m;
+
+	for (u32 i = 0; i < NPROGS; i++)
+		progs[i] = load_program(&ids[i]);
+	if (progs[0] < 0)
+		return;
+	fd = bpf_map_create(BPF_MAP_TYPE_PROG_ARRAY, "uprobed_test", 4, 4, 8, NULL);
+	ck_assert_int_ge(fd, 0);
+	ck_ok(umap_create("test", UMAP_PROG_ARRAY, 4, 4, 8, 0, 2, 3, &m, &memfd));
+	for (int n = 0; n < 20000; n++) {
+		u32 key = rnd(&seed) % 10, which = rnd(&seed) % NPROGS, number = which + 1, theirs = 0, ours = 0;
+		u64 flag = flags[rnd(&seed) % ARRAY_SIZE(flags)];
+		long want = 0, got = 0;
+
+		switch (rnd(&seed) % 5) {
+		case 0:
+		case 1:
+			want = bpf_map_update_elem(fd, &key, &progs[which], flag);
+			got = umap_write(&m, &key, &number, flag, &cx);
+			break;
+		case 2:
+			want = bpf_map_delete_elem(fd, &key);
+			got = umap_delete(&m, &key, &cx);
+			break;
+		case 3:
+			want = bpf_map_get_next_key(fd, &key, &theirs);
+			got = umap_next_key(&m, &key, &ours);
+			ck_assert_uint_eq(theirs, ours);
+			break;
+		default:
+			want = bpf_map_lookup_elem(fd, &key, &theirs);
+			got = umap_read(&m, &key, &ours, &cx);
+			if (!want)
+				ck_assert_uint_eq(number_of(ids, theirs), ours);
+		}
+		ck_assert_msg(want == got, "step %d: kernel %ld, ours %ld", n, want, got);
+	}
+	ck_assert_int_eq(bpf_map_lookup_and_delete_elem(fd, &(u32){0}, &(u32){0}), umap_take(&m, &(u32){0}, &(u32){0}, &cx));
+	for (u32 i = 0; i < NPROGS; i++)
+		close(progs[i]);
+	close(fd);
+	umap_destroy(&m, memfd);
+}
+END_TEST
+
 static const struct {
 	u32 key_size, value_size, max_entries;
 } sizes[] = {
-	{4, 8, 4}, {0, 8, 4}, {4, 0, 4}, {4, 8, 0}, {8, 8, 4}, {512, 8, 4}, {513, 8, 4}, {4, 32 << 10, 1},
+	{4, 8, 4}, {4, 4, 4}, {8, 4, 4}, {4, 4, 0}, {0, 8, 4}, {4, 0, 4}, {4, 8, 0}, {8, 8, 4}, {512, 8, 4}, {513, 8, 4}, {4, 32 << 10, 1},
 	{4, (32 << 10) + 1, 1}, {0, 300, 1}, {0, 0, 4}, {0, 8, 0}, {0, 4 << 20, 1}, {0, (4 << 20) + 1, 1}, {4, 4 << 20, 1}, {4, 0x80000000u, 1}, {5000, 8, 2}, {4, 8, ~0u >> 4},
 };
 
 static const u32 types[] = {UMAP_HASH,	   UMAP_ARRAY,		 UMAP_PERCPU_HASH, UMAP_PERCPU_ARRAY, UMAP_QUEUE, UMAP_STACK,
-			    UMAP_LRU_HASH, UMAP_LRU_PERCPU_HASH, UMAP_BLOOM_FILTER};
+			    UMAP_LRU_HASH, UMAP_LRU_PERCPU_HASH, UMAP_BLOOM_FILTER,
+			    UMAP_PROG_ARRAY};
 
 /* Every type, with every flag and pair of access flags, and sizes at limits. The
  * kernel may lack memory for what it would accept; then there is no answer. */
@@ -337,7 +416,8 @@ START_TEST(same_refusals_as_kernel)
 			int fd;
 			long got;
 
-			if (sizes[i].max_entries > 4 && (bit != 13 || type == UMAP_ARRAY || type == UMAP_PERCPU_ARRAY))
+			if (sizes[i].max_entries > 4 &&
+			    (bit != 13 || type == UMAP_ARRAY || type == UMAP_PERCPU_ARRAY || type == UMAP_PROG_ARRAY))
 				continue;
 			fd = bpf_map_create(type, "uprobed_test", sizes[i].key_size, sizes[i].value_size,
 					    sizes[i].max_entries, &opts);
@@ -358,6 +438,7 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, same_as_kernel, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, same_rows_as_kernel, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, same_under_eviction, 0, ARRAY_SIZE(shapes));
+	tcase_add_test(tc, same_prog_array);
 	tcase_add_loop_test(tc, same_refusals_as_kernel, 0, ARRAY_SIZE(types));
 }
 

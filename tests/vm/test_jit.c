@@ -14,6 +14,7 @@
 #include "tests/support/suite.h"
 #include "tests/vm/gen_prog.h"
 #include "tests/vm/jit_run.h"
+#include "vm/interp.h"
 #include "vm/program.h"
 
 #define R0 BPF_REG_0
@@ -1136,6 +1137,99 @@ START_TEST(no_slot_means_missed)
 }
 END_TEST
 
+/* Programs 0 … 3 that go on in each other through a map, by both engines: what they
+ * add up in the value of another map, what they return, and that no slot stays
+ * claimed though some use per-CPU maps. */
+#define NTAILS 4
+
+START_TEST(tail_calls)
+{
+#define TAIL(index) MOV_REG(R1, R6), LD_MAP(R2, 0), MOV_IMM(R3, index), CALL(BPF_FUNC_tail_call)
+#define NOTE(n) LD_VALUE(R1, 1, 0), LDX_DW(R2, R1, 0), ALU64_IMM(BPF_MUL, R2, 3), ALU64_IMM(BPF_ADD, R2, n), STX_DW(R1, 0, R2)
+	static const struct bpf_insn insns[NTAILS][36] = {
+		{ MOV_REG(R6, R1), NOTE(1), TAIL(1), NOTE(2), TAIL(7), TAIL(-1), NOTE(3), MOV_IMM(R0, 100), EXIT },
+		{ MOV_REG(R6, R1), NOTE(4), LDX_DW(R3, R6, 0), MOV_REG(R1, R6), LD_MAP(R2, 0), CALL(BPF_FUNC_tail_call),
+		  MOV_IMM(R0, 101), EXIT },
+		{ MOV_REG(R6, R1), NOTE(5), TAIL(2), MOV_IMM(R0, 102), EXIT },
+		{ LDX_DW(R0, R1, 8), EXIT },
+	};
+	static const u32 lengths[NTAILS] = { 36, 14, 14, 2 };
+	struct umap m[2];
+	struct vm_map vm[2] = { { &m[0] }, { &m[1] } };
+	struct jit_map jm[2] = { { &m[0], (addr_t)&m[0] }, { &m[1], (addr_t)&m[1] } };
+	struct vm_prog p[NTAILS];
+	struct interp_code *interp[NTAILS];
+	struct jit_code jit[NTAILS];
+	u64 interp_table[NTAILS], jit_table[NTAILS];
+	struct umap_claims *claims;
+	struct thread_rec rec = { 0 };
+	struct umap_ctx cx = { .rec = &rec };
+	struct site_data site;
+	struct hook_frame frame;
+	int fd[2], cfd;
+
+	ck_assert_ptr_null(umap_create("next", UMAP_PROG_ARRAY, 4, 4, 8, 0, 2, 7, &m[0], &fd[0]));
+	ck_assert_ptr_null(umap_create("sum", UMAP_ARRAY, 4, 8, 1, 0, 2, 8, &m[1], &fd[1]));
+	ck_assert_ptr_null(umap_claims_create(2, &claims, &cfd));
+	self_site(&site, &frame);
+	site.claims = (addr_t)claims;
+	site.nclaims = 2 + UMAP_SPARE_SLOTS;
+	m[0].nprogs = NTAILS;
+	for (u32 i = 0; i < NTAILS; i++) {
+		p[i] = program(insns[i], lengths[i]);
+		ck_assert_ptr_null(check_program(&p[i], vm, 2));
+		p[i].info.uses_percpu = _i >> i & 1;
+		interp[i] = interp_code_create(&p[i], vm, 2);
+		interp_table[i] = (u64)interp[i];
+		ck_assert_ptr_null(jit_code_create(&p[i], jm, 2, 0, &jit[i]));
+		jit_table[i] = jit[i].out.tail_entry;
+	}
+	/* sets of elements: element e is program (set >> 3 * e & 7) - 1 */
+	for (u32 set = 0; set < 1u << 9; set++) {
+		for (u64 go = 0; go < 3; go++) {
+			u64 ctx[2] = { go, 77 }, want, got, sum, *value = (u64 *)(m[1].base + m[1].data_off);
+
+			for (u32 e = 0; e < 3; e++) {
+				u32 prog = set >> 3 * e & 7;
+
+				umap_delete(&m[0], &e, &cx);
+				if (prog)
+					ck_assert_int_eq(umap_write(&m[0], &e, &prog, 0, &cx), 0);
+			}
+			m[0].progs = (u64)interp_table;
+			*value = 0;
+			ck_assert_int_eq(interp_code_run(interp[0], (u64)ctx, 0, &frame, 0, &want), 0);
+			sum = *value;
+			m[0].progs = (u64)jit_table;
+			*value = 0;
+			got = jit[0].fn((u64)ctx, 0, &frame);
+			ck_assert_msg(got == want && *value == sum, "set %o, go %u: %ld and %lu, not %ld and %lu", set, (u32)go,
+				      (long)got, (long)*value, (long)want, (long)sum);
+			if (set == 04 << 3) /* program 3 after program 0 */
+				ck_assert_uint_eq(got, 77);
+			if (set == (02 << 3 | 03 << 6) && go == 2) { /* program 1, and 32 times program 2 */
+				u64 all = 1 * 3 + 4;
+
+				for (u32 n = 0; n < 32; n++)
+					all = all * 3 + 5;
+				ck_assert_uint_eq(got, 102);
+				ck_assert_uint_eq(*value, all);
+			}
+			for (u32 s = 0; s < site.nclaims; s++)
+				ck_assert_uint_eq(claims->slot[s].owner, 0);
+		}
+	}
+	for (u32 i = 0; i < NTAILS; i++) {
+		interp_code_destroy(interp[i]);
+		jit_code_destroy(&jit[i]);
+	}
+	umap_destroy(&m[0], fd[0]);
+	umap_destroy(&m[1], fd[1]);
+	munmap(claims, UMAP_CLAIMS_SIZE(2));
+	close(cfd);
+}
+END_TEST
+
 /* Same size wherever it runs, as long as helpers are near or far alike. */
 static addr_t near_helper(u32 id, void *arg)
 {
@@ -1223,6 +1317,7 @@ int main(void)
 	tcase_add_test(tc, hostile_programs_are_refused);
 	tcase_add_test(tc, maps);
 	tcase_add_test(tc, no_slot_means_missed);
+	tcase_add_loop_test(tc, tail_calls, 0, 1 << NTAILS);
 	tcase_add_test(tc, size_does_not_depend_on_place);
 	tcase_add_test(tc, listing);
 	suite_add_tcase(s, tc);

@@ -15,15 +15,18 @@
 #define ALL TARGET_REGS_ALL
 
 /* Maps that all programs may use. */
-enum { HASH, ARRAY, PERCPU, RODATA, NMAPS };
+enum { HASH, ARRAY, PERCPU, RODATA, PROGS, QUEUE, NMAPS };
 
 static const struct umap umaps[NMAPS] = {
 	[HASH] = { .type = UMAP_HASH, .key_size = 8, .value_size = 16, .max_entries = 10, .id = 1 },
 	[ARRAY] = { .type = UMAP_ARRAY, .key_size = 4, .value_size = 64, .max_entries = 1, .id = 2 },
 	[PERCPU] = { .type = UMAP_PERCPU_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 4, .id = 3 },
 	[RODATA] = { .type = UMAP_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 1, .id = 4, .frozen = 1 },
+	[PROGS] = { .type = UMAP_PROG_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 4, .id = 5 },
+	[QUEUE] = { .type = UMAP_QUEUE, .value_size = 8, .max_entries = 4, .id = 6 },
 };
-static const struct vm_map maps[NMAPS] = { { &umaps[0] }, { &umaps[1] }, { &umaps[2] }, { &umaps[3] } };
+static const struct vm_map maps[NMAPS] = { { &umaps[0] }, { &umaps[1] }, { &umaps[2] }, { &umaps[3] },
+					 { &umaps[4] }, { &umaps[5] } };
 
 struct row {
 	const char *name;
@@ -121,6 +124,27 @@ static const struct row rows[] = {
 	{ "read-only data", "read-only data is written", 0, 0, { LD_VALUE(R1, RODATA, 0), STORE_IMM(DW, R1, 0, 1), RETURN } },
 	{ "read-only map", "read-only map is written", 0, 0,
 	  { KEY, MOV_REG(R3, R2), MOV_IMM(R4, 0), LD_MAP(R1, RODATA), CALL(BPF_FUNC_map_update_elem), RETURN } },
+
+	{ "tail call", NULL, 0, 0, { LD_MAP(R2, PROGS), MOV_IMM(R3, 1), CALL(BPF_FUNC_tail_call), RETURN } },
+	{ "result of a tail call", "R0 is used before it has a value", 0, 0,
+	  { LD_MAP(R2, PROGS), MOV_IMM(R3, 1), CALL(BPF_FUNC_tail_call), EXIT } },
+	{ "tail call in a function", "a tail call in a function", 0, 0,
+	  { CALL_LOCAL(1), EXIT, LD_MAP(R2, PROGS), MOV_IMM(R3, 1), CALL(BPF_FUNC_tail_call), RETURN } },
+	{ "tail call through a hash", "tail_call cannot work on a map of this type (1)", 0, 0,
+	  { LD_MAP(R2, HASH), MOV_IMM(R3, 1), CALL(BPF_FUNC_tail_call), RETURN } },
+	{ "tail call without ctx", "R1 is not ctx", 0, 0,
+	  { MOV_REG(R1, FP), LD_MAP(R2, PROGS), MOV_IMM(R3, 1), CALL(BPF_FUNC_tail_call), RETURN } },
+	{ "lookup in a prog array", "cannot work on a map of this type (3)", 0, 0, { LOOKUP(PROGS), RETURN } },
+	{ "push", NULL, 0, 8, { KEY, MOV_IMM(R3, 0), LD_MAP(R1, QUEUE), CALL(BPF_FUNC_map_push_elem), EXIT } },
+	{ "pop into unset stack", NULL, 0, 8,
+	  { MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -8), LD_MAP(R1, QUEUE), CALL(BPF_FUNC_map_pop_elem), LOAD(DW, R0, FP, -8),
+	    EXIT } },
+	{ "push of too little", "outside of the 512 bytes of stack", 0, 0,
+	  { STORE_IMM(W, FP, -4, 0), MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -4), MOV_IMM(R3, 0), LD_MAP(R1, QUEUE),
+	    CALL(BPF_FUNC_map_push_elem), EXIT } },
+	{ "lookup in a queue", "cannot work on a map of this type (22)", 0, 0, { LOOKUP(QUEUE), RETURN } },
+	{ "pop from a hash", "cannot work on a map of this type (1)", 0, 0,
+	  { KEY, LD_MAP(R1, HASH), CALL(BPF_FUNC_map_pop_elem), EXIT } },
 
 	/* helpers */
 	{ "key half on the stack", "outside of the 512 bytes of stack", 0, 0,
