@@ -12,7 +12,7 @@
 #include "vm/jit.h"
 #include "vm/verify.h"
 
-/* Global data has its initial value before the first program can see it. */
+/* Global data, and programs in PROG_ARRAYs, are there before the first program can see it. */
 static struct uerr *write_initial(struct map *m, const struct object_map *om)
 {
 	struct thread_rec rec = {};
@@ -20,8 +20,10 @@ static struct uerr *write_initial(struct map *m, const struct object_map *om)
 	u32 key = 0;
 	long r;
 
-	if (om->initial) {
-		r = umap_write(&m->umap, &key, om->initial, UMAP_ANY, &cx);
+	for (; om->initial && key < om->max_entries; key++) {
+		if (om->type == UMAP_PROG_ARRAY && !((const u32 *)(const void *)om->initial)[key])
+			continue;
+		r = umap_write(&m->umap, &key, om->initial + (u64)key * om->value_size, UMAP_ANY, &cx);
 		if (r)
 			return uerr_errno(-r, "map %s: initial content", om->name);
 	}

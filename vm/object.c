@@ -229,6 +229,8 @@ static struct uerr *target_types_init(struct target_types *t, const char *kernel
 
 /* --- what we serve --- */
 
+#define PROG_ARRAY_MAX (1u << 20) /* bytes of elements that may have a value from the start */
+
 static const char *map_type_advice(u32 type)
 {
 	switch (type) {
@@ -482,6 +484,73 @@ static struct uerr *progs_extract(struct bpf_object *b, struct object_elf *elf, 
 	return NULL;
 }
 
+/* Where in a map's definition, which is a struct of type ID, its `values` begin; -1
+ * when it has none. */
+static s64 values_off(const struct btf *btf, u32 id)
+{
+	const struct btf_type *t = btf__type_by_id(btf, id);
+
+	while (t && (btf_is_mod(t) || btf_is_typedef(t)))
+		t = btf__type_by_id(btf, t->type);
+	for (u32 i = 0; t && btf_is_struct(t) && i < btf_vlen(t); i++) {
+		const char *name = btf__name_by_offset(btf, btf_members(t)[i].name_off);
+
+		if (name && !strcmp(name, "values"))
+			return btf_member_bit_offset(t, i) / 8;
+	}
+	return -1;
+}
+
+/* The map whose definition OFF of the section of maps is in, and which of its values. */
+static struct object_map *map_at(const struct btf *btf, const struct object *obj, u64 off, u64 *ret_index)
+{
+	s32 id = btf__find_by_name_kind(btf, ".maps", BTF_KIND_DATASEC);
+	const struct btf_type *sec = id > 0 ? btf__type_by_id(btf, id) : NULL;
+
+	for (u32 i = 0; sec && i < btf_vlen(sec); i++) {
+		const struct btf_var_secinfo *v = btf_var_secinfos(sec) + i;
+		const struct btf_type *var = btf__type_by_id(btf, v->type);
+		const char *name = var ? btf__name_by_offset(btf, var->name_off) : NULL;
+		s64 values = var ? values_off(btf, var->type) : -1;
+
+		if (values < 0 || off < v->offset + (u64)values || off >= (u64)v->offset + v->size)
+			continue;
+		*ret_index = (off - v->offset - (u64)values) / 8;
+		for (size_t m = 0; name && m < obj->nmaps; m++)
+			if (!strcmp(obj->maps[m].name, name))
+				return &obj->maps[m];
+	}
+	return NULL;
+}
+
+/* What a PROG_ARRAY is defined with (.values = { … }), which libbpf would give the
+ * kernel. */
+static struct uerr *prog_arrays_fill(struct bpf_object *b, struct object_elf *elf, struct object *obj)
+{
+	const struct btf *btf = bpf_object__btf(b);
+	const char *name;
+	u64 off, index = 0;
+
+	for (size_t n = 0; btf && elf && object_elf_map_function(elf, n, &off, &name); n++) {
+		struct object_map *m = map_at(btf, obj, off, &index);
+		u32 prog = 0;
+
+		for (size_t p = 0; p < obj->nprogs; p++)
+			if (!strcmp(obj->progs[p].name, name))
+				prog = p + 1;
+		if (!m || m->type != UMAP_PROG_ARRAY || index >= m->max_entries || !prog ||
+		    object_map_initial_size(m) > PROG_ARRAY_MAX)
+			return uerr_new(UERR_REJECTED, "%s: %s cannot be put into map '%s' from the start: set it with "
+					"'bpfctl map update'", obj->name, name, m ? m->name : "?");
+		if (!m->initial)
+			m->initial = calloc(1, object_map_initial_size(m));
+		if (!m->initial)
+			return uerr_nomem();
+		((u32 *)(void *)m->initial)[index] = prog;
+	}
+	return NULL;
+}
+
 bool object_set_btf(struct object *obj, const void *raw, size_t size)
 {
 	struct uerr *err;
@@ -528,6 +597,8 @@ static struct uerr *object_extract(struct bpf_object *b, struct object_elf *elf,
 	if (elf)
 		object_elf_license(elf, obj->license, sizeof(obj->license));
 	err = progs_extract(b, elf, obj);
+	if (!err)
+		err = prog_arrays_fill(b, elf, obj);
 	return err ? err : relocate(elf, obj, kernel_btf);
 }
 
@@ -550,13 +621,25 @@ static struct uerr *load(struct words *w, const void *bytes, size_t size, const 
 {
 	LIBBPF_OPTS(bpf_object_open_opts, open_opts);
 	LIBBPF_OPTS(gen_loader_opts, gen_opts);
+	cleanup_free u8 *copy = NULL; /* freed last */
 	cleanup(cleanup_bpf_objectp) struct bpf_object *b = NULL;
 	cleanup(cleanup_elfp) struct object_elf *elf = NULL;
+	const char *name;
 	char plain[16];
+	u64 off;
 	struct uerr *err;
 
 	plain_name(opts->name, plain);
 	open_opts.object_name = plain;
+	elf = object_elf_open(bytes, size);
+	if (elf && object_elf_map_function(elf, 0, &off, &name)) {
+		copy = malloc(size);
+		if (!copy)
+			return uerr_nomem();
+		memcpy(copy, bytes, size);
+		object_elf_hide_map_functions(elf, copy, size);
+		bytes = copy;
+	}
 	b = bpf_object__open_mem(bytes, size, &open_opts);
 	if (!b)
 		return words_error(w, errno, opts->name, "not a BPF object");
@@ -571,7 +654,6 @@ static struct uerr *load(struct words *w, const void *bytes, size_t size, const 
 		return words_error(w, errno, opts->name, "cannot be prepared");
 	if (bpf_object__load(b))
 		return words_error(w, errno, opts->name, "cannot be relocated");
-	elf = object_elf_open(bytes, size);
 	return object_extract(b, elf, kernel_btf, obj);
 }
 

@@ -15,8 +15,14 @@ struct object_map {
 	u32 btf_key_type_id, btf_value_type_id; /* 0 none */
 	bool global_data;    /* .data, .bss, .rodata: an ARRAY with one entry */
 	bool readonly;       /* .rodata: frozen after loading */
-	u8 *initial;         /* value_size bytes for global data, or NULL (zeros) */
+	u8 *initial;         /* object_map_initial_size() bytes, or NULL (zeros): global data; of a PROG_ARRAY all
+	                      * elements, as maps/umap.h has them */
 };
+
+static inline u64 object_map_initial_size(const struct object_map *m)
+{
+	return m->type == UMAP_PROG_ARRAY ? (u64)m->max_entries * sizeof(u32) : m->value_size;
+}
 
 struct object {
 	char name[64];

@@ -228,6 +228,56 @@ static bool reloc_symbol(const struct object_elf *e, size_t section, u64 off, GE
 	return false;
 }
 
+/* The relocations of section I, when that is what they are: of definitions of maps. */
+static Elf_Data *map_relocs(const struct object_elf *e, size_t i)
+{
+	GElf_Shdr sh, target;
+	Elf_Data *d = section_data(e, i, &sh);
+
+	if (!d || sh.sh_type != SHT_REL || !section_data(e, sh.sh_info, &target))
+		return NULL;
+	return strcmp(section_name(e, &target), ".maps") ? NULL : d;
+}
+
+void object_elf_hide_map_functions(struct object_elf *e, u8 *bytes, size_t size)
+{
+	Elf64_Ehdr header;
+
+	if (size < sizeof(header))
+		return;
+	memcpy(&header, bytes, sizeof(header));
+	for (size_t i = 1; i < e->nsections; i++) {
+		u64 at = header.e_shoff + i * sizeof(Elf64_Shdr) + offsetof(Elf64_Shdr, sh_type);
+		const u32 plain = SHT_PROGBITS;
+
+		if (map_relocs(e, i) && header.e_shoff < size && at + sizeof(plain) <= size)
+			memcpy(bytes + at, &plain, sizeof(plain));
+	}
+}
+
+bool object_elf_map_function(struct object_elf *e, size_t n, u64 *off, const char **name)
+{
+	for (size_t i = 1; i < e->nsections; i++) {
+		Elf_Data *d = map_relocs(e, i);
+
+		if (!d)
+			continue;
+		for (size_t k = 0; k < d->d_size / sizeof(Elf64_Rel); k++) {
+			struct function f;
+			GElf_Rel rel;
+			GElf_Sym sym;
+
+			if (!gelf_getrel(d, k, &rel) || !e->symbols || !gelf_getsym(e->symbols, GELF_R_SYM(rel.r_info), &sym) ||
+			    !symbol_function(e, &sym, &f) || n--)
+				continue;
+			*off = rel.r_offset;
+			*name = elf_strptr(e->elf, e->strings, sym.st_name);
+			return *name;
+		}
+	}
+	return false;
+}
+
 /* The function that instruction AT of SECTION, a local call, calls. */
 static bool callee(const struct object_elf *e, size_t section, u64 at, struct function *ret)
 {

@@ -25,6 +25,14 @@ struct object_elf *object_elf_open(const void *bytes, size_t size); /* NULL: not
 void object_elf_close(struct object_elf *elf);
 void object_elf_license(struct object_elf *elf, char *ret, size_t size);
 
+/* The N-th place in the definitions of maps (".maps") that a function's address
+ * belongs into, and the function's name; false after the last. */
+bool object_elf_map_function(struct object_elf *elf, size_t n, u64 *off, const char **name);
+
+/* Makes BYTES, a copy of the file, one without such places: libbpf refuses them
+ * unless it is to load into the kernel. */
+void object_elf_hide_map_functions(struct object_elf *elf, u8 *bytes, size_t size);
+
 /* Fills P's lines, file and texts (strings in OBJ's BTF), its functions and the
  * BTF that they are described in, as far as the file tells. False when out of memory. */
 bool object_elf_lines(struct object_elf *elf, const struct object *obj, struct vm_prog *p);

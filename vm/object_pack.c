@@ -106,7 +106,7 @@ static void put_map(struct writer *w, const struct object_map *m)
 
 	put_string(w, m->name);
 	put(w, numbers, sizeof(numbers));
-	put_blob(w, m->initial, m->initial ? m->value_size : 0);
+	put_blob(w, m->initial, m->initial ? object_map_initial_size(m) : 0);
 }
 
 static void put_texts(struct writer *w, const struct object *obj, const struct vm_prog *p)
@@ -279,7 +279,7 @@ static void get_map(struct reader *r, struct object_map *m)
 	m->global_data = numbers[7] & 1;
 	m->readonly = numbers[7] & 2;
 	m->initial = get_blob_dup(r, &size);
-	if (size && size != m->value_size)
+	if (size && size != object_map_initial_size(m))
 		r->failed = true;
 	if (!size) {
 		free(m->initial);

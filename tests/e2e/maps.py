@@ -103,6 +103,8 @@ def test_tail_calls():
         v = Victim(box, "e2e_shapes")
         with Untouched(v.pid):
             attached(box, v, on_dispatch="two_returns")
+            entries = lambda: [(e["key"], e["value"]) for e in box.ctl_json("map", "dump", "next")["elements"]]
+            assert entries() == [(2, "on_odd")], entries()
             assert v.ask("two_returns 10") == "10"
             assert int(results(box)["failed"]) == 10 and not any(runs(box).values()), results(box)
             box.ctl("map", "update", "next", "0", "on_odd")
@@ -110,8 +112,7 @@ def test_tail_calls():
             assert int(results(box)["failed"]) == 10 and int(results(box)["last"]) == 10, results(box)
             assert runs(box) == {0: 10, 1: 10, 2: 0, 3: 0}, runs(box)
             box.ctl("map", "update", "next", "1", "on_again")
-            assert [(e["key"], e["value"]) for e in box.ctl_json("map", "dump", "next")["elements"]] == \
-                [(0, "on_odd"), (1, "on_again")]
+            assert entries() == [(0, "on_odd"), (1, "on_again"), (2, "on_odd")], entries()
             assert v.ask("two_returns 10") == "10"
             # 5 odd ones, and 5 that end at the limit: one call to on_odd, 32 to on_again
             assert runs(box) == {0: 20, 1: 15, 2: 5 * 32, 3: 5}, runs(box)

@@ -43,12 +43,16 @@ struct {
 	__type(value, __u64);
 } recent_percpu SEC(".maps");
 
+int on_odd(struct regs *ctx);
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 3);
 	__type(key, __u32);
-	__type(value, __u32);
-} next SEC(".maps");
+	__array(values, int(struct regs *));
+} next SEC(".maps") = {
+	.values = { [2] = on_odd },
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
