@@ -375,3 +375,12 @@ static force_inline u32 val_block(u64 val)
 {
 	return (u32)val;
 }
+
+/* How the daemon recovers what dead threads' intents name: the pools, numbered
+ * through by intents in this order (count 0: none), and whether entry I of pool P,
+ * which is in use, is part of the map. hash_host.c; host only. */
+struct recovery {
+	struct hash_pool pools[NPOOLS];
+	bool (*is_part)(const struct umap *m, const struct hash_pool *p, u32 i);
+};
+void pools_recover(const struct umap *m, const struct recovery *r, const struct thread_rec *rec, u32 owner);

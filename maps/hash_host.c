@@ -178,38 +178,51 @@ static bool block_is_owned(const struct umap *m, u32 i)
  * put in only by the thread that is dead. If somebody else frees it at the same
  * time, the state decides.
  */
-static void recover_one(const struct umap *m, u64 intent, bool by_owner, u32 owner, u64 gone_state)
+static void recover_one(const struct umap *m, const struct recovery *r, u64 intent, bool by_owner, u32 owner,
+			u64 gone_state)
 {
-	struct hash_pool pool = pool_elems(m);
+	const struct hash_pool *pool = &r->pools[0];
 	u64 i = (intent & 0xffffffffu) - 1, state;
 
 	if (intent >> 32 != m->id || !(u32)intent)
 		return;
-	if (i >= m->nelems) {
-		pool = pool_blocks(m);
-		i -= m->nelems;
+	if (i >= pool->count) {
+		i -= pool->count;
+		pool = &r->pools[1];
 	}
-	if (i >= pool.count)
+	if (i >= pool->count)
 		return;
-	state = load(pool_state(&pool, i));
+	state = load(pool_state(pool, i));
 	if (STATE_USE(state) == STATE_FREE) {
-		pool_show_free(&pool, i);
+		pool_show_free(pool, i);
 		return;
 	}
 	if (by_owner ? STATE_OWNER(state) != owner : STATE_GEN(state) != STATE_GEN(gone_state))
 		return;
-	if (pool.which == POOL_ELEMS ? !elem_is_linked(m, i) : !block_is_owned(m, i))
-		pool_free(&pool, i, state, owner);
+	if (!r->is_part(m, pool, i))
+		pool_free(pool, i, state, owner);
 }
 
-void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
+void pools_recover(const struct umap *m, const struct recovery *r, const struct thread_rec *rec, u32 owner)
 {
 	for (u32 n = 0; n < MAP_INTENTS; n++) {
 		u64 alloc = load(&rec->intents[n].alloc);
 		u64 unlink = load(&rec->intents[n].unlink);
 		u64 state = load(&rec->intents[n].unlink_state);
 
-		recover_one(m, unlink, false, owner, state);
-		recover_one(m, alloc, true, owner, 0);
+		recover_one(m, r, unlink, false, owner, state);
+		recover_one(m, r, alloc, true, owner, 0);
 	}
+}
+
+static bool is_part(const struct umap *m, const struct hash_pool *p, u32 i)
+{
+	return p->which == POOL_ELEMS ? elem_is_linked(m, i) : block_is_owned(m, i);
+}
+
+void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
+{
+	struct recovery r = { { pool_elems(m), pool_blocks(m) }, is_part };
+
+	pools_recover(m, &r, rec, owner);
 }

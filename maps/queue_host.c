@@ -70,32 +70,14 @@ static bool node_is_queued(const struct umap *m, u32 node)
 	return false;
 }
 
-static void recover_one(const struct umap *m, u64 intent, bool by_owner, u32 owner, u64 gone_state)
+static bool is_part(const struct umap *m, const struct hash_pool *p, u32 i)
 {
-	struct hash_pool pool = queue_pool(m);
-	u64 i = (intent & 0xffffffffu) - 1, state;
-
-	if (intent >> 32 != m->id || !(u32)intent || i >= m->nnodes)
-		return;
-	state = load(pool_state(&pool, i));
-	if (STATE_USE(state) == STATE_FREE) {
-		pool_show_free(&pool, i);
-		return;
-	}
-	if (by_owner ? STATE_OWNER(state) != owner : STATE_GEN(state) != STATE_GEN(gone_state))
-		return;
-	if (!node_is_queued(m, i))
-		pool_free(&pool, i, state, owner);
+	return node_is_queued(m, i);
 }
 
 void queue_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 {
-	for (u32 n = 0; n < MAP_INTENTS; n++) {
-		u64 alloc = load(&rec->intents[n].alloc);
-		u64 unlink = load(&rec->intents[n].unlink);
-		u64 state = load(&rec->intents[n].unlink_state);
+	struct recovery r = { { queue_pool(m) }, is_part };
 
-		recover_one(m, unlink, false, owner, state);
-		recover_one(m, alloc, true, owner, 0);
-	}
+	pools_recover(m, &r, rec, owner);
 }
