@@ -391,20 +391,22 @@ static bool lru_evict(struct hash_op *o, u32 i, u64 state)
 	struct hash_pool elems = pool_elems(o->m);
 	struct hash_elem *e = hash_elem(o->m, i);
 	struct hash_op v = {
-		.m = o->m, .key = elem_key(e), .word = load(&e->key), .owner = o->owner, .budget = o->budget,
+		.m = o->m, .word = load(&e->key), .owner = o->owner, .budget = o->budget,
 		.rec = o->rec, .intent = o->intent,
 	};
 	bool ours = false;
 
 	v.bucket = key_bucket(v.m, v.word);
-	if (!op_find(&v, key_is_wide(v.m)) && v.index == i && v.state == state) {
+	/* of a long key the hash does: it only has to lead to the element, whose key may be
+	 * changing until then */
+	if (!op_find(&v, false) && v.index == i && v.state == state) {
 		intent_alloc(o, i);
 		intent_unlink(o, i, state);
 		if (swap(&e->next, v.next, (v.next + LINK_TAG) | LINK_MARK)) {
 			if (swap(v.prev, v.cur, link_next(v.next, v.cur)))
 				ours = swap(pool_state(&elems, i), state, STATE(STATE_GEN(state) + 1, o->owner, STATE_USED));
 			else
-				op_find(&v, key_is_wide(v.m)); /* somebody is about to unlink and free it, or did */
+				op_find(&v, false); /* somebody is about to unlink and free it, or did */
 		}
 		__atomic_store_n(&o->intent->unlink, 0, __ATOMIC_RELAXED);
 	}
