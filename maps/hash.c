@@ -301,13 +301,16 @@ static force_inline void *lookup_fast(const struct umap *m, const u8 *key, const
 	return lookup_slow(m, key, cx);
 }
 
-/* For a value in the element or in a block, and keys of one word. */
-static force_inline void *lookup_word(const struct umap *m, const void *key, u64 word, void *arg, umap_slow_lookup *slow)
+/* For keys of one word: the value in the element or in a block, or the copy of SLOT. */
+static force_inline void *lookup_word(const struct umap *m, const void *key, u64 word, const bool percpu, u32 slot,
+				      void *arg, umap_slow_lookup *slow)
 {
 	struct seen seen;
 
-	switch (walk_fast(m, key, word, false, false, &seen)) {
+	switch (walk_fast(m, key, word, false, percpu, &seen)) {
 	case WALK_FOUND:
+		if (percpu)
+			return copy_open(m, seen.elem, seen.state, slot)->value;
 		return shared_value_at(m, seen.elem, seen.val);
 	case WALK_ABSENT:
 		return NULL;
@@ -319,12 +322,22 @@ static force_inline void *lookup_word(const struct umap *m, const void *key, u64
 
 void *umap_hash_lookup_4(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow)
 {
-	return lookup_word(m, key, *(const u32_any *)key, arg, slow);
+	return lookup_word(m, key, *(const u32_any *)key, false, 0, arg, slow);
 }
 
 void *umap_hash_lookup_8(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow)
 {
-	return lookup_word(m, key, *(const u64_any *)key, arg, slow);
+	return lookup_word(m, key, *(const u64_any *)key, false, 0, arg, slow);
+}
+
+void *umap_percpu_lookup_4(const struct umap *m, const void *key, u32 slot, void *arg, umap_slow_lookup *slow)
+{
+	return lookup_word(m, key, *(const u32_any *)key, true, slot, arg, slow);
+}
+
+void *umap_percpu_lookup_8(const struct umap *m, const void *key, u32 slot, void *arg, umap_slow_lookup *slow)
+{
+	return lookup_word(m, key, *(const u64_any *)key, true, slot, arg, slow);
 }
 
 void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx)

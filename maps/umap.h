@@ -115,12 +115,14 @@ long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const str
 /* PROG_ARRAY: what m->progs has for element INDEX; 0 when there is none. */
 u64 umap_prog(const struct umap *m, u32 index);
 
-/* umap_lookup() for compiled programs, which know what they look into: a HASH
- * with keys of 4 or 8 bytes. No umap_ctx is made for the common case; the rest is
+/* umap_lookup() for compiled programs, which know what they look into: a HASH or
+ * PERCPU_HASH (with SLOT below nslots) with keys of 4 or 8 bytes. No umap_ctx is made for the common case; the rest is
  * left to SLOW, which gets ARG. */
 typedef void *umap_slow_lookup(const struct umap *m, const void *key, void *arg);
 void *umap_hash_lookup_4(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow);
 void *umap_hash_lookup_8(const struct umap *m, const void *key, void *arg, umap_slow_lookup *slow);
+void *umap_percpu_lookup_4(const struct umap *m, const void *key, u32 slot, void *arg, umap_slow_lookup *slow);
+void *umap_percpu_lookup_8(const struct umap *m, const void *key, u32 slot, void *arg, umap_slow_lookup *slow);
 
 /* QUEUE, STACK, BLOOM_FILTER: bpf_map_push_elem() and its siblings. Push takes
  * UMAP_ANY, or UMAP_EXIST to drop the oldest when full; pop and peek zero VALUE

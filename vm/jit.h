@@ -15,10 +15,13 @@
 
 /* Numbers beside those of helpers, for functions that compiled code calls on its
  * own behalf (runtime_helper, runtime_helper_off, jit_input.helper_addr). */
+#define VM_RT_FIRST 0x10000u
 #define VM_RT_CLAIM 0x10000u   /* u64 slot(…, frame): claim a per-CPU slot into frame->slot */
 #define VM_RT_RELEASE 0x10001u /* give frame->slot back */
 #define VM_RT_HASH_LOOKUP_4 0x10002u /* map_lookup_elem in a HASH with keys of 4 bytes; need not be there */
 #define VM_RT_HASH_LOOKUP_8 0x10003u /* … of 8 bytes */
+#define VM_RT_PERCPU_LOOKUP_4 0x10004u /* the same in a PERCPU_HASH */
+#define VM_RT_PERCPU_LOOKUP_8 0x10005u
 
 struct jit_map {
 	const struct umap *map; /* geometry, with base as the *target* has it */

@@ -331,12 +331,16 @@ static s32 map_of_call(const struct jit *j, u32 i, s32 found)
 /* A helper that does the same for this very kind of map, or NO_INSN. */
 static u32 special_helper(const struct jit *j, u32 id, const struct umap *m)
 {
-	u32 special = m->key_size == 4 ? VM_RT_HASH_LOOKUP_4 : VM_RT_HASH_LOOKUP_8;
+	bool small = m->key_size == 4;
+	u32 special = NO_INSN;
 
-	if (id != BPF_FUNC_map_lookup_elem || m->type != UMAP_HASH || (m->key_size != 4 && m->key_size != 8) ||
-	    !jit_helper_addr(j, special))
+	if (id != BPF_FUNC_map_lookup_elem || (m->key_size != 4 && m->key_size != 8))
 		return NO_INSN;
-	return special;
+	if (m->type == UMAP_HASH)
+		special = small ? VM_RT_HASH_LOOKUP_4 : VM_RT_HASH_LOOKUP_8;
+	else if (m->type == UMAP_PERCPU_HASH)
+		special = small ? VM_RT_PERCPU_LOOKUP_4 : VM_RT_PERCPU_LOOKUP_8;
+	return special != NO_INSN && jit_helper_addr(j, special) ? special : NO_INSN;
 }
 
 /* Follows addresses of maps and functions through the registers of straight code,

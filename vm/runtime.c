@@ -37,6 +37,15 @@ u32 runtime_thread_rec_off(void)
 	return BLOB_OFF_thread_rec_slow;
 }
 
+/* What compiled code calls on its own behalf. */
+#define OWN_FUNCTIONS                             \
+	Y(VM_RT_CLAIM, prog_claim)                \
+	Y(VM_RT_RELEASE, prog_release)            \
+	Y(VM_RT_HASH_LOOKUP_4, hash_lookup_4)     \
+	Y(VM_RT_HASH_LOOKUP_8, hash_lookup_8)     \
+	Y(VM_RT_PERCPU_LOOKUP_4, percpu_lookup_4) \
+	Y(VM_RT_PERCPU_LOOKUP_8, percpu_lookup_8)
+
 u32 runtime_helper_off(u32 id)
 {
 	static const u32 offs[HELPER_MAX_ID + 1] = {
@@ -45,14 +54,14 @@ u32 runtime_helper_off(u32 id)
 #undef X
 	};
 
-	if (id == VM_RT_CLAIM)
-		return BLOB_OFF_rt_prog_claim;
-	if (id == VM_RT_RELEASE)
-		return BLOB_OFF_rt_prog_release;
-	if (id == VM_RT_HASH_LOOKUP_4)
-		return BLOB_OFF_rt_hash_lookup_4;
-	if (id == VM_RT_HASH_LOOKUP_8)
-		return BLOB_OFF_rt_hash_lookup_8;
+	static const u32 own[] = {
+#define Y(nr, name) [nr - VM_RT_FIRST] = BLOB_OFF_rt_##name,
+		OWN_FUNCTIONS
+#undef Y
+	};
+
+	if (id - VM_RT_FIRST < ARRAY_SIZE(own))
+		return own[id - VM_RT_FIRST];
 	return id <= HELPER_MAX_ID ? offs[id] : 0;
 }
 
@@ -64,14 +73,14 @@ helper_fn runtime_helper(u32 id)
 #undef X
 	};
 
-	if (id == VM_RT_CLAIM)
-		return rt_prog_claim;
-	if (id == VM_RT_RELEASE)
-		return rt_prog_release;
-	if (id == VM_RT_HASH_LOOKUP_4)
-		return rt_hash_lookup_4;
-	if (id == VM_RT_HASH_LOOKUP_8)
-		return rt_hash_lookup_8;
+	static const helper_fn own[] = {
+#define Y(nr, name) [nr - VM_RT_FIRST] = rt_##name,
+		OWN_FUNCTIONS
+#undef Y
+	};
+
+	if (id - VM_RT_FIRST < ARRAY_SIZE(own))
+		return own[id - VM_RT_FIRST];
 	return id <= HELPER_MAX_ID ? fns[id] : NULL;
 }
 

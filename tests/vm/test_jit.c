@@ -680,7 +680,8 @@ START_TEST(lookups_call_what_they_should)
 		u32 type, key_size, calls;
 	} rows[] = { { UMAP_ARRAY, 4, 0 }, { UMAP_PERCPU_ARRAY, 4, 0 }, { UMAP_HASH, 4, VM_RT_HASH_LOOKUP_4 },
 		     { UMAP_HASH, 8, VM_RT_HASH_LOOKUP_8 }, { UMAP_HASH, 16, BPF_FUNC_map_lookup_elem },
-		     { UMAP_PERCPU_HASH, 8, BPF_FUNC_map_lookup_elem } };
+		     { UMAP_PERCPU_HASH, 4, VM_RT_PERCPU_LOOKUP_4 }, { UMAP_PERCPU_HASH, 8, VM_RT_PERCPU_LOOKUP_8 },
+		     { UMAP_PERCPU_HASH, 16, BPF_FUNC_map_lookup_elem } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct vm_prog p = program(insns, ARRAY_SIZE(insns));

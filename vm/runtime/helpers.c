@@ -49,6 +49,23 @@ RT_HELPER(hash_lookup_8)
 	return (u64)umap_hash_lookup_8((const struct umap *)r1, (const void *)r2, frame, lookup_slowly);
 }
 
+/* (The slot is as far as slot_ok() asks.) */
+RT_HELPER(percpu_lookup_4)
+{
+	const struct umap *m = (const struct umap *)r1;
+	u32 slot = (u32)frame->slot;
+
+	return slot < m->nslots ? (u64)umap_percpu_lookup_4(m, (const void *)r2, slot, frame, lookup_slowly) : 0;
+}
+
+RT_HELPER(percpu_lookup_8)
+{
+	const struct umap *m = (const struct umap *)r1;
+	u32 slot = (u32)frame->slot;
+
+	return slot < m->nslots ? (u64)umap_percpu_lookup_8(m, (const void *)r2, slot, frame, lookup_slowly) : 0;
+}
+
 RT_HELPER(map_update_elem)
 {
 	const struct umap *m = (const struct umap *)r1;

@@ -33,6 +33,8 @@ RT_HELPER(prog_release);
 /* map_lookup_elem() where the map is known to be a HASH with keys of 4 or 8 bytes */
 RT_HELPER(hash_lookup_4);
 RT_HELPER(hash_lookup_8);
+RT_HELPER(percpu_lookup_4);
+RT_HELPER(percpu_lookup_8);
 
 /* See vm/runtime.h. */
 struct thread_rec *thread_rec_slow(const struct target_env *env);
