@@ -124,7 +124,7 @@ static void lookup_array(struct jit *j, const struct umap *m)
 	struct emit *e = &j->e;
 	u32 null_test = j->steps[j->i].with;
 	bool percpu = m->type == UMAP_PERCPU_ARRAY;
-	bool sib = !percpu && m->elem_stride == 8; /* strides are multiples of 8 */
+	bool sib = m->elem_stride == 8; /* strides are multiples of 8 */
 	size_t out = 0;
 
 	emit_load(e, X86_32, false, scratch(j, R9), x86_at(RSI, 0));
@@ -139,9 +139,10 @@ static void lookup_array(struct jit *j, const struct umap *m)
 	if (percpu) {
 		emit_load(e, X86_64, false, scratch(j, R11), x86_at(R12, offsetof(struct hook_frame, slot)));
 		scale(e, R11, (u32)m->slot_stride);
-		emit_alu_rr(e, true, X86_ADD, R9, R11);
 	}
 	emit_movabs(e, RAX, m->base + m->data_off);
+	if (percpu)
+		emit_alu_rr(e, true, X86_ADD, RAX, R11);
 	emit_lea(e, true, RAX, (struct x86_mem){ RAX, R9, sib ? 3 : 0, 0 });
 	if (null_test == NO_INSN)
 		emit_land(e, out);
