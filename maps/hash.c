@@ -690,8 +690,9 @@ long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 	return delete_run(&o, true);
 }
 
-/* The value of element I if that is the one which KEY finds, else NULL. */
-static void *elem_value(const struct umap *m, u32 i, const void *key, const struct umap_ctx *cx)
+/* The value of element I if that is the one which KEY finds, else NULL. All such
+ * walks together have one *BUDGET. */
+static void *elem_value(const struct umap *m, u32 i, const void *key, u64 *budget, const struct umap_ctx *cx)
 {
 	struct hash_elem *e = hash_elem(m, i);
 	void *ret = NULL;
@@ -699,11 +700,13 @@ static void *elem_value(const struct umap *m, u32 i, const void *key, const stru
 	u64 val;
 
 	op_init(&o, m, key, cx);
+	o.budget = *budget;
 	if (!op_find(&o, key_is_wide(m)) && o.index == i) {
 		val = load(&e->val);
 		if (load(&e->state) == o.state)
 			ret = value_at(m, i, val, o.state, cx);
 	}
+	*budget = o.budget;
 	intent_end(&o);
 	return ret;
 }
@@ -712,9 +715,10 @@ static void *elem_value(const struct umap *m, u32 i, const void *key, const stru
  * and inserts, while an element keeps its number for as long as it is in. */
 long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx)
 {
+	u64 budget = 16ul * m->nelems + HASH_RETRIES;
 	long n = 0;
 
-	for (u32 i = 0; i < m->nelems; i++) {
+	for (u32 i = 0; i < m->nelems && budget; i++) {
 		struct hash_elem *e = hash_elem(m, i);
 		u64 word = load(&e->key);
 		const void *key = key_is_wide(m) ? (const void *)elem_key(e) : &word;
@@ -722,7 +726,7 @@ long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const str
 
 		if (STATE_USE(load(&e->state)) != STATE_USED)
 			continue;
-		value = elem_value(m, i, key, cx);
+		value = elem_value(m, i, key, &budget, cx);
 		if (!value)
 			continue;
 		n++;

@@ -249,11 +249,14 @@ static void quick_ktime(struct jit *j, addr_t fn)
 	emit_load(e, X86_32, false, scratch(j, R10), CLOCK(seq));
 	emit_test_ri(e, false, R10, 1);
 	quick_unless(j, &q, CC_NE);
+	emit_load(e, X86_64, false, scratch(j, R11), CLOCK(ticks));
+	emit_test_rr(e, true, R11, R11);
+	quick_unless(j, &q, CC_E); /* no clock to be read: the instruction may be forbidden */
 	emit_rdtsc(e);
 	emit_shift_i(e, true, X86_SHL, scratch(j, RDX), 32);
 	emit_alu_rr(e, true, X86_OR, scratch(j, RAX), RDX);
 	emit_alu_rm(e, true, X86_SUB, RAX, CLOCK(tsc));
-	emit_alu_rm(e, true, X86_CMP, RAX, CLOCK(ticks));
+	emit_alu_rr(e, true, X86_CMP, RAX, R11);
 	quick_unless(j, &q, CC_AE);
 	emit_imul_rm(e, true, RAX, CLOCK(mult));
 	emit_shift_i(e, true, X86_SHR, RAX, 32);

@@ -229,7 +229,8 @@ static const u8 push_order[] = { RBX, R12, R13, R14, R15 };
 
 #define CLEAR_BY_STORES 64 /* bytes; more by rep stos */
 
-/* Zeros all of the BPF stack. Scratch registers and rax are free here. */
+/* Zeros all of the BPF stack. r10, r11 and rax are free here; a callback gets its
+ * frame in r9. */
 static void clear_stack(struct jit *j, const struct func *f)
 {
 	struct emit *e = &j->e;
@@ -239,13 +240,13 @@ static void clear_stack(struct jit *j, const struct func *f)
 			emit_store_i(e, X86_64, x86_at(RBP, -(s32)at), 0);
 		return;
 	}
-	emit_mov_rr(e, true, scratch(j, R9), RDI);
+	emit_mov_rr(e, true, scratch(j, R11), RDI);
 	emit_mov_rr(e, true, scratch(j, R10), RCX);
 	emit_lea(e, true, RDI, x86_at(RBP, -(s32)f->depth));
 	emit_mov_ri(e, RCX, f->depth / 8);
 	emit_mov_ri(e, scratch(j, RAX), 0);
 	emit_rep_stosq(e);
-	emit_mov_rr(e, true, RDI, R9);
+	emit_mov_rr(e, true, RDI, R11);
 	emit_mov_rr(e, true, RCX, R10);
 }
 

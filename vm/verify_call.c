@@ -503,6 +503,7 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 	const struct reg *r = &v->regs[reg];
 	u8 kind = c->info->args[arg];
 	const struct umap *map = c->has_map ? v->c->maps[c->map].map : NULL;
+	bool bloom;
 
 	if (kind == ARG_NONE)
 		return NULL;
@@ -530,7 +531,10 @@ static struct uerr *check_arg(struct verifier *v, struct call *c, u32 arg)
 	case ARG_MAP_VALUE:
 		return map ? arg_fixed(v, reg, map->value_size, true, false) : refuse_no_map(v, reg);
 	case ARG_MAP_VALUE_UNINIT:
-		return map ? arg_fixed(v, reg, map->value_size, false, true) : refuse_no_map(v, reg);
+		if (!map)
+			return refuse_no_map(v, reg);
+		bloom = map->type == UMAP_BLOOM_FILTER; /* which is asked about a value */
+		return arg_fixed(v, reg, map->value_size, bloom, !bloom);
 	case ARG_MEM:
 	case ARG_MEM_OR_NULL:
 	case ARG_MEM_RW:

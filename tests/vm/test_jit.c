@@ -857,10 +857,10 @@ START_TEST(loops_call_back)
 END_TEST
 
 /* A loop in a loop's callback; that calls a helper, which wants the frame, and is
- * called by the program itself, too. */
+ * called by the program itself, too. Also with a stack to be cleared on entry. */
 START_TEST(loops_nest)
 {
-	static const struct bpf_insn insns[] = {
+	struct bpf_insn insns[] = {
 		MOV_IMM(R1, 3), LD_FUNC(R2, 12), MOV_REG(R3, FP), ALU64_IMM(BPF_ADD, R3, -8), MOV_IMM(R4, 0), ST_W(FP, -8, 0),
 		ST_W(FP, -4, 0), CALL(BPF_FUNC_loop), MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -8), CALL_LOCAL(2),
 		LDX_DW(R0, FP, -8), EXIT,
@@ -873,6 +873,10 @@ START_TEST(loops_nest)
 	};
 	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
 
+	ck_assert_uint_eq(run_both(&p, 0, 0, 0), 16 * 0x88);
+	insns[23] = (struct bpf_insn)ST_W(FP, -200, 0);
+	p = program(insns, ARRAY_SIZE(insns));
+	p.info.reads_unset_stack = true;
 	ck_assert_uint_eq(run_both(&p, 0, 0, 0), 16 * 0x88);
 }
 END_TEST

@@ -18,7 +18,7 @@
  * So the clock has no steps, neither back nor forth, while it is asked often
  * enough to be used at all; after a pause it begins anew at what the kernel says.
  *
- * Nobody waits: a reader that meets a writer, or a writer that meets another,
+ * Nobody waits for long: a reader that meets a writer, or a writer that meets another,
  * asks the kernel. An answer that took long (we were interrupted) is returned and
  * not built upon. A line is drawn only where its rate is that of the one before.
  * Where a line is a microsecond or more away from the answer, the TSC is not what
@@ -30,6 +30,7 @@
 #define CLOCK_MONOTONIC_NR 1
 #define MAX_DOUBTS 8u
 #define MAX_ERROR_NS 1000
+#define MEET_TRIES 100                    /* pauses that a reader waits for a writer */
 #define ASK_TICKS_MAX 1024u               /* that an answer may take; half of it may be the error */
 #define BASE_NS_MIN (TARGET_CLOCK_NS / 2) /* between two answers, to tell the rate from them */
 #define BASE_NS_MAX (1u << 31)            /* that ns << 32 fits */
@@ -86,13 +87,33 @@ static u64 clock_set(struct target_clock *c, u64 tsc, u64 ns)
 	if (!mult || !ticks || ticks > TICKS_MAX || !same_rate(mult, c->mult) || c->doubts >= MAX_DOUBTS) {
 		STORE(&c->mult, mult);
 		STORE(&c->ticks, 0);
-		return ns;
+		return ahead > 0 && ahead < MAX_ERROR_NS ? ns + (u64)ahead : ns;
 	}
 	STORE(&c->tsc, tsc);
 	STORE(&c->ns, ns + (u64)ahead);
 	STORE(&c->mult, mult - (u64)(ahead * ((s64)1 << 32) / (s64)ticks));
 	STORE(&c->ticks, ticks);
 	return c->ns;
+}
+
+/* The answer NS at TSC, or what the line that others go by says there, if that is
+ * a little ahead: who has read it already must not see the clock go back. */
+static u64 not_before(const struct target_clock *c, u64 tsc, u64 ns)
+{
+	u32 seq = LOAD(&c->seq);
+	s64 since, reach;
+	u64 line;
+
+	for (u32 i = 0; seq & 1 && i < MEET_TRIES; i++) {
+		__builtin_ia32_pause();
+		seq = LOAD(&c->seq);
+	}
+	since = (s64)(tsc - LOAD(&c->tsc));
+	reach = 2 * (s64)(LOAD(&c->ticks) & (2 * TICKS_MAX - 1));
+	line = LOAD(&c->ns) + (u64)((s64)((u64)since * LOAD(&c->mult)) >> 32);
+	if (seq & 1 || since >= reach || since <= -reach || LOAD(&c->seq) != seq)
+		return ns;
+	return line > ns && line - ns < MAX_ERROR_NS ? line : ns;
 }
 
 static u64 clock_ask(const struct target_env *env, struct target_clock *c)
@@ -102,10 +123,10 @@ static u64 clock_ask(const struct target_env *env, struct target_clock *c)
 
 	if (took > ASK_TICKS_MAX || seq & 1 ||
 	    !__atomic_compare_exchange_n(&c->seq, &seq, seq + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-		return ns;
+		return not_before(c, before + took / 2, ns);
 	ns = clock_set(c, before + took / 2, ns);
 	__atomic_store_n(&c->seq, seq + 2, __ATOMIC_RELEASE);
-	return ns;
+	return not_before(c, before + took / 2, ns);
 }
 
 u64 rt_monotonic_ns(const struct target_env *env)
