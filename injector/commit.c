@@ -394,7 +394,7 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 		err = change_text(in, w, again);
 		w->patched = !err;
 	}
-	if (!err && (unmaps_left(in) || patch_wants_give_back(in)))
+	if (!err && (unmaps_left(in) || patch_wants_give_back(in)) && quiesce_routine_empty(in))
 		ignored = with_calls(in, clean_up, w);
 	return err;
 }

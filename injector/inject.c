@@ -175,7 +175,8 @@ struct thread *inject_pick_stopped(struct injection *in, const char **why)
 		vec_foreach(th, &t->threads) {
 			const char *unfit;
 
-			if (th->gone || !th->stopped)
+			/* A sibling that shares the memory has its own descriptors. */
+			if (th->gone || !th->stopped || th->tgid != t->pid)
 				continue;
 			unfit = remote_unfit(t, &in->maps, th, strict);
 			if (!unfit)

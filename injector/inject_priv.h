@@ -139,3 +139,4 @@ void patch_set_deinit(struct patch_set *set);
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);
 bool quiesce_gate_empty(struct injection *in, const struct gate *g);
+bool quiesce_routine_empty(struct injection *in); /* of a stray */

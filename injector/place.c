@@ -342,6 +342,7 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 	cleanup_free int *fds = malloc((n + 1) * sizeof(*fds));
 	struct thread *th = NULL;
 	struct uerr *err;
+	size_t nthreads;
 
 	if (!fds)
 		return uerr_nomem();
@@ -364,8 +365,9 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 		err = stop_for_place(in, ranges, n, &th);
 	if (!err)
 		err = map_ranges(in, th, ranges, n, fds);
+	nthreads = in->t.threads.n;
 	tracee_release(&in->t);
-	if (!err && in->t.threads.n == 1)
+	if (!err && nthreads == 1)
 		in->alone_ns = now_ns() - in->t.stop_ns;
 	tracee_hurry_end(&in->t);
 	if (!err)
@@ -407,7 +409,7 @@ static void unmap_placed(struct injection *in, struct thread *th)
 
 static bool code_is_empty(struct injection *in)
 {
-	bool empty = true;
+	bool empty = quiesce_routine_empty(in);
 
 	vec_foreach(p, &in->placed) {
 		struct unmap_req u = { .addr = p->addr, .size = p->size, .lo = p->addr, .hi = p->addr + p->size };

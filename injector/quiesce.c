@@ -99,6 +99,13 @@ bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
 	return nobody_in(in, (struct range){ u->addr, u->addr + u->size }, (struct range){ u->lo, u->hi });
 }
 
+bool quiesce_routine_empty(struct injection *in)
+{
+	struct range r = { in->batch_code, in->batch_code + remote_batch_code_size() };
+
+	return !in->stray || nobody_in(in, r, r);
+}
+
 /* A stub pushes nothing: a stack can only hold its address where a signal came. */
 bool quiesce_gate_empty(struct injection *in, const struct gate *g)
 {

@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "injector/arch_x86_64.h"
 #include "injector/remote_mem.h"
 
 /* Cycles that the routine waits for its tracer: a tenth of a second or so. */
@@ -67,7 +68,7 @@ asm(".pushsection .rodata.remote_batch, \"a\", @progbits\n"
     "	jz	2f\n"
     "	movslq	(%rbp, %rcx), %rdi\n"
     "2:	movzwl	6(%r12), %ecx\n"
-    "	test	%ecx, %ecx\n"
+    "	and	$0x7fff, %ecx\n"
     "	jz	3f\n"
     "	movslq	(%rbp, %rcx), %r8\n"
     "3:	mov	(%r12), %eax\n"
@@ -84,16 +85,20 @@ asm(".pushsection .rodata.remote_batch, \"a\", @progbits\n"
     "	mov	$-11, %rax\n"
     "remote_batch_store:\n"
     "	mov	%rax, 56(%r12)\n"
-    "	add	$64, %r12\n"
+    "	test	%rax, %rax\n"
+    "	jns	4f\n"
+    "	testb	$0x80, 7(%r12)\n" /* REMOTE_OR_END */
+    "	jnz	5f\n"
+    "4:	add	$64, %r12\n"
     "	dec	%r13d\n"
     "	jnz	1b\n"
-    "	movq	$1, (%rbx)\n"
+    "5:	movq	$1, (%rbx)\n"
     "	now_in_rax\n"
     "	lea	(%rax, %r15), %r14\n"
-    "4:	pause\n"
+    "6:	pause\n"
     "	now_in_rax\n"
     "	cmp	%r14, %rax\n"
-    "	jb	4b\n"
+    "	jb	6b\n"
     "	ret\n" /* into rt_sigreturn */
     "remote_batch_code_end:\n"
     ".popsection\n");
@@ -242,6 +247,7 @@ struct uerr *remote_batch_finish(struct remote *r, addr_t code, struct remote_op
 		/* We slept too long; it has returned, and its stack is its own. */
 		r->active = false;
 		r->th->regs = regs;
+		arch_cure_eintr(r->th);
 		return uerr_new(UERR_FAILED, "process %d (%s): thread %d did not wait for us", r->t->pid, r->t->comm,
 				r->th->tid);
 	}

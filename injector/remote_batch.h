@@ -25,10 +25,12 @@ _Static_assert(sizeof(struct remote_op) == 64, "the routine steps by 64");
 
 /* For the routine alone, or'ed into nr: the first or the fifth argument is the
  * int at this offset of the scratch area, where an earlier call has put it; the
- * call is made again as long as it returns -EAGAIN, for a tenth of a second. */
+ * call is made again as long as it returns -EAGAIN, for a tenth of a second; when
+ * it fails, none of the others is made. */
 #define REMOTE_INT_1ST(offset) ((u64)(offset) << 32)
 #define REMOTE_INT_5TH(offset) ((u64)(offset) << 48)
 #define REMOTE_RETRY           (1ull << 47)
+#define REMOTE_OR_END          (1ull << 63)
 
 #define REMOTE_BATCH_MAX 88u /* operations that fit behind REMOTE_BATCH_KEEP; more go in turns */
 #define REMOTE_BATCH_KEEP 2048u /* bytes of the scratch area that stay the caller's */

@@ -335,11 +335,12 @@ _Static_assert(sizeof(struct hand_over) <= REMOTE_BATCH_KEEP, "room beside a bat
 /* Makes a pair, waits for what we send, maps N of it, closes everything. All of
  * it is written down beforehand: if we die, the thread goes through with it. */
 static size_t hand_over_ops(struct injection *in, addr_t at, const struct share *shares, size_t n, bool last,
-			    struct remote_op *ops)
+			    struct remote_op *ops, size_t *nmade)
 {
 	size_t k = 0;
 
-	ops[k++] = REMOTE_OP(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, at + PAIR_AT(0));
+	/* Failing, it may leave numbers behind that are not ours. */
+	ops[k++] = REMOTE_OP(SYS_socketpair | REMOTE_OR_END, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, at + PAIR_AT(0));
 	ops[k++] = REMOTE_OP(SYS_recvmsg | REMOTE_INT_1ST(PAIR_AT(0)) | REMOTE_RETRY, 0, at,
 			     MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	for (size_t i = 0; i < n; i++) {
@@ -348,6 +349,7 @@ static size_t hand_over_ops(struct injection *in, addr_t at, const struct share 
 	}
 	if (last)
 		k += private_ops(in, ops + k, PRIVATE_OPS);
+	*nmade = k;
 	for (size_t i = 0; i < n; i++)
 		ops[k++] = REMOTE_OP(SYS_close | REMOTE_INT_1ST(FD_AT(i)));
 	ops[k++] = REMOTE_OP(SYS_close | REMOTE_INT_1ST(PAIR_AT(1)));
@@ -376,7 +378,7 @@ static struct uerr *hand_over_batch(struct injection *in, struct remote *r, cons
 				    bool last, size_t *done)
 {
 	struct remote_op ops[2 * BATCH + 4 + PRIVATE_OPS];
-	size_t k = hand_over_ops(in, r->scratch, shares, n, last, ops);
+	size_t nmade, k = hand_over_ops(in, r->scratch, shares, n, last, ops, &nmade);
 	struct hand_over h = { .pair = { -1, -1 } };
 	cleanup_close int ours = -1;
 	struct uerr *err, *err2;
@@ -393,12 +395,17 @@ static struct uerr *hand_over_batch(struct injection *in, struct remote *r, cons
 		return first_error(err, err2);
 	if (ops[0].ret < 0)
 		return refused(in, ops[0].ret, "socketpair");
+	*done = 0;
+	if (ops[1].ret == -EAGAIN)
+		return NULL; /* we were too late */
 	if (ops[1].ret < 0)
 		return refused(in, ops[1].ret, "recvmsg");
-	for (*done = 0; *done < n && ops[FIRST_MAP + *done].ret != -EBADF; ++*done)
-		if (remote_failed(ops[FIRST_MAP + *done].ret))
-			return uerr_errno((int)-ops[FIRST_MAP + *done].ret, "process %d (%s): cannot map memory",
-					  in->t.pid, in->t.comm);
+	while (*done < n && ops[FIRST_MAP + *done].ret != -EBADF)
+		++*done;
+	for (size_t i = FIRST_MAP; i < nmade; i++)
+		if (remote_failed(ops[i].ret) && (i >= FIRST_MAP + n || i < FIRST_MAP + *done))
+			return uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
+					  in->t.comm);
 	return NULL;
 }
 

@@ -94,6 +94,8 @@ static bool map_is_kind(const struct target_map *m, const struct journal_range *
 	case RANGE_STUBS:
 		return !m->shared && !m->ino && m->r && m->x && !m->w && !m->vdso && !m->special;
 	case RANGE_PRIVATE:
+		if (!m->r && !m->w) /* reserved */
+			return !m->shared && !m->ino && !m->x;
 		return !m->shared && !m->ino && m->w && !m->x && !m->heap && !m->stack;
 	case RANGE_MEMFD:
 		if (r->inode && m->shared && m->ino == r->inode)
@@ -186,24 +188,54 @@ static bool list_our_fds(struct injection *in, const struct journal *j, int *fds
 	return *n > 0;
 }
 
-static struct uerr *close_our_fds(struct injection *in, const struct journal *j)
+/* A thread in our code may be in the routine that closes them itself. */
+static bool anyone_in_code(struct injection *in, const struct journal *j)
 {
-	struct thread *th;
+	vec_foreach(th, &in->t.threads)
+		for (size_t i = 0; i < j->nranges; i++)
+			if (th->stopped && j->ranges[i].kind == RANGE_CODE &&
+			    th->regs.rip - j->ranges[i].addr < j->ranges[i].size)
+				return true;
+	return false;
+}
+
+static struct uerr *close_all(struct injection *in, const int *fds, size_t n)
+{
+	const char *why;
+	struct thread *th = inject_pick_stopped(in, &why);
 	struct remote r;
+	struct uerr *err;
+	s64 got;
+
+	if (!th)
+		return uerr_new(UERR_CANNOT_PROBE,
+				"process %d (%s): no thread can make system calls for us: each %s", in->t.pid,
+				in->t.comm, why);
+	err = remote_begin(&r, &in->t, th, &in->gadgets);
+	for (size_t i = 0; i < n && !err; i++)
+		err = REMOTE_CALL(&r, &got, SYS_close, (u64)fds[i]);
+	remote_end(&r);
+	return err;
+}
+
+/* All threads stand still from before they are listed until they are closed, so
+ * that no number becomes that of another. *busy: not now. */
+static struct uerr *close_our_fds(struct injection *in, const struct journal *j, bool *busy)
+{
 	struct uerr *err;
 	int fds[256];
 	size_t n;
-	s64 got;
 
+	*busy = false;
 	if (!list_our_fds(in, j, fds, ARRAY_SIZE(fds), &n))
 		return NULL;
-	err = inject_stop_worker(in, &th);
-	if (!err) {
-		err = remote_begin(&r, &in->t, th, &in->gadgets);
-		for (size_t i = 0; i < n && !err; i++)
-			err = REMOTE_CALL(&r, &got, SYS_close, (u64)fds[i]);
-		remote_end(&r);
-	}
+	err = tracee_seize_all(&in->t);
+	if (!err)
+		err = tracee_stop_all(&in->t);
+	if (!err)
+		*busy = anyone_in_code(in, j);
+	if (!err && !*busy && list_our_fds(in, j, fds, ARRAY_SIZE(fds), &n))
+		err = close_all(in, fds, n);
 	tracee_release(&in->t);
 	return err;
 }
@@ -215,9 +247,10 @@ static struct uerr *undo(struct injection *in, const struct journal *j, bool (*e
 {
 	struct leftovers left = {};
 	struct uerr *err;
+	bool busy;
 
-	err = close_our_fds(in, j);
-	if (!err && j->sockets[0])
+	err = close_our_fds(in, j, &busy);
+	if (!err && !busy && j->sockets[0])
 		journal_sockets(&in->journal, (const u64[2]){});
 	for (size_t i = 0; i < j->nsites && !err; i++)
 		err = undo_site(in, &j->sites[i], &left);
