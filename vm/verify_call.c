@@ -742,6 +742,10 @@ static struct uerr *check_before(struct verifier *v, struct call *c)
 		return v_refuse(v, v_text(v, "Unsupported reg type %s for bpf_dynptr_from_mem data",
 				reg_type_name(&v->regs[1])), "pass the address of a map's value",
 				"a dynptr can only be made of a map's value");
+	/* The kernel takes an address: its own are above the limit of passes. */
+	if (c->id == BPF_FUNC_loop && v->regs[1].type != SCALAR)
+		return v_refuse(v, v_text(v, "R1 type=%s expected=scalar", reg_type_name(&v->regs[1])),
+				"pass a number", "bpf_loop() gets an address for the number of its passes");
 	if (c->has_func && c->id != BPF_FUNC_loop && c->id != BPF_FUNC_for_each_map_elem)
 		return v_refuse(v, "callback is not supported", "use bpf_loop() or bpf_for_each_map_elem()",
 				"%s cannot call back", c->name);
