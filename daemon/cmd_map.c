@@ -22,7 +22,7 @@ static bool is_percpu(const struct map *m)
 
 static bool is_queue(const struct map *m)
 {
-	return m->umap.type == UMAP_QUEUE || m->umap.type == UMAP_STACK;
+	return umap_is_queue(m->umap.type);
 }
 
 static bool is_bloom(const struct map *m)

@@ -134,29 +134,24 @@ static void unwrite_stubs(struct injection *in, const struct thread *th)
 	}
 }
 
-static struct uerr *with_calls(struct injection *in, struct uerr *(*fn)(struct injection *in, struct remote *r,
-									struct window_state *w),
-			       struct window_state *w)
+/* *again: no thread can make calls just now. */
+static struct uerr *with_calls(struct injection *in, struct uerr *(*fn)(struct injection *in, struct remote *r),
+			       bool *again)
 {
-	struct thread *th = inject_pick_stopped(in, &w->why);
+	struct thread *th;
 	struct remote r;
-	struct uerr *err;
+	struct uerr *err = inject_pick_stopped(in, &th);
 
-	if (!th)
-		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): no thread can make system calls for us: each %s",
-				in->t.pid, in->t.comm, w->why);
+	*again = !th;
+	if (err)
+		return err;
 	err = remote_begin(&r, &in->t, th, &in->gadgets);
 	if (!err) {
-		err = fn(in, &r, w);
+		err = fn(in, &r);
 		in->stray = in->stray || !r.active;
 	}
 	remote_end(&r);
 	return err;
-}
-
-static struct uerr *map_shares(struct injection *in, struct remote *r, struct window_state *w)
-{
-	return share_map_all(in, r);
 }
 
 static struct uerr *move_threads(struct injection *in, struct window_state *w)
@@ -286,7 +281,7 @@ static struct uerr *give_back(struct injection *in, struct remote *r, const bool
 	return err;
 }
 
-static struct uerr *clean_up(struct injection *in, struct remote *r, struct window_state *w)
+static struct uerr *clean_up(struct injection *in, struct remote *r)
 {
 	cleanup_free bool *empty = calloc(in->unmaps.n + 1, sizeof(*empty));
 
@@ -320,8 +315,7 @@ typedef struct uerr *stop_fn(struct injection *in, struct window_state *w, bool 
 
 static struct uerr *hand_over(struct injection *in, struct window_state *w, bool *again)
 {
-	*again = !inject_pick_stopped(in, &w->why);
-	return with_calls(in, map_shares, w);
+	return with_calls(in, share_map_all, again);
 }
 
 static struct uerr *change_text(struct injection *in, struct window_state *w, bool *again)
@@ -387,6 +381,7 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 {
 	cleanup_uerr struct uerr *ignored = NULL;
 	struct uerr *err = in->unmaps.n ? inject_refresh_maps(in) : NULL;
+	bool later;
 
 	if (!err)
 		err = room_for_threads(in, w);
@@ -395,7 +390,7 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 		w->patched = !err;
 	}
 	if (!err && (unmaps_left(in) || patch_wants_give_back(in)) && quiesce_routine_empty(in))
-		ignored = with_calls(in, clean_up, w);
+		ignored = with_calls(in, clean_up, &later);
 	return err;
 }
 

@@ -166,11 +166,25 @@ void inject_end(struct injection *in)
 
 /* ------------------------------------------------------- whom to ask */
 
-struct thread *inject_pick_stopped(struct injection *in, const char **why)
+struct uerr *inject_stop_all(struct injection *in)
+{
+	struct uerr *err = tracee_seize_all(&in->t);
+
+	return err ? err : tracee_stop_all(&in->t);
+}
+
+static struct uerr *nobody_fits(const struct tracee *t, const char *why)
+{
+	return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): no thread can make system calls for us: each %s", t->pid,
+			t->comm, why);
+}
+
+struct uerr *inject_pick_stopped(struct injection *in, struct thread **ret)
 {
 	struct tracee *t = &in->t;
+	const char *why = "has no thread";
 
-	*why = "has no thread";
+	*ret = NULL;
 	for (int strict = 1; strict >= 0; strict--)
 		vec_foreach(th, &t->threads) {
 			const char *unfit;
@@ -179,11 +193,13 @@ struct thread *inject_pick_stopped(struct injection *in, const char **why)
 			if (th->gone || !th->stopped || th->tgid != t->pid)
 				continue;
 			unfit = remote_unfit(t, &in->maps, th, strict);
-			if (!unfit)
-				return th;
-			*why = unfit;
+			if (!unfit) {
+				*ret = th;
+				return NULL;
+			}
+			why = unfit;
 		}
-	return NULL;
+	return nobody_fits(t, why);
 }
 
 static void nap_us(unsigned us)
@@ -243,10 +259,7 @@ struct uerr *inject_stop_worker(struct injection *in, struct thread **ret)
 	}
 	if (err)
 		tracee_release(t);
-	if (err || *ret)
-		return err;
-	return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): no thread can make system calls for us: each %s", t->pid,
-			t->comm, why);
+	return err || *ret ? err : nobody_fits(t, why);
 }
 
 /* ------------------------------------------------------------ the list */

@@ -104,9 +104,12 @@ struct uerr *inject_refresh_maps(struct injection *in) UERR_MUST_CHECK;
 struct uerr *inject_need_gadgets(struct injection *in) UERR_MUST_CHECK;
 void inject_clear_work(struct injection *in);
 
-/* Among the threads that stand still, one that can make calls; NULL: none now,
- * and WHY says what was wrong with the last. */
-struct thread *inject_pick_stopped(struct injection *in, const char **why);
+/* Finds, seizes and stops all threads; the caller releases, after an error too. */
+struct uerr *inject_stop_all(struct injection *in) UERR_MUST_CHECK;
+
+/* Among the threads that stand still, one that can make calls; after an error
+ * *ret is NULL: none can now. */
+struct uerr *inject_pick_stopped(struct injection *in, struct thread **ret) UERR_MUST_CHECK;
 
 /* Stops one thread that can make calls, and only that; the caller releases. */
 struct uerr *inject_stop_worker(struct injection *in, struct thread **ret) UERR_MUST_CHECK;

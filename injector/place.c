@@ -308,18 +308,10 @@ static struct uerr *share_locally(struct injection *in, struct inject_range *ran
 	return err;
 }
 
-static struct uerr *stop_everybody(struct injection *in)
-{
-	struct uerr *err = tracee_seize_all(&in->t);
-
-	return err ? err : tracee_stop_all(&in->t);
-}
-
 static struct uerr *stop_for_place(struct injection *in, const struct inject_range *ranges, size_t n,
 				   struct thread **th)
 {
 	bool need_fds = false;
-	const char *why;
 	struct uerr *err;
 
 	for (size_t i = 0; i < n; i++)
@@ -327,14 +319,8 @@ static struct uerr *stop_for_place(struct injection *in, const struct inject_ran
 	if (!need_fds)
 		return inject_stop_worker(in, th);
 	/* Descriptors of ours are in the target only while nobody there runs. */
-	err = stop_everybody(in);
-	if (err)
-		return err;
-	*th = inject_pick_stopped(in, &why);
-	if (*th)
-		return NULL;
-	return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): no thread can make system calls for us: each %s",
-			in->t.pid, in->t.comm, why);
+	err = inject_stop_all(in);
+	return err ? err : inject_pick_stopped(in, th);
 }
 
 struct uerr *inject_place(struct injection *in, struct inject_range *ranges, size_t n)
@@ -425,20 +411,22 @@ static bool code_is_empty(struct injection *in)
 static struct uerr *stop_after_stray(struct injection *in, struct thread **th)
 {
 	struct timespec nap = { 0, 25000000 };
-	const char *why;
-	struct uerr *err;
+	struct uerr *err = NULL;
 
 	for (int i = 0; i < STRAY_TRIES; i++) {
-		err = stop_everybody(in);
+		uerr_free(err);
+		err = inject_stop_all(in);
 		if (err)
 			return err;
-		*th = code_is_empty(in) ? inject_pick_stopped(in, &why) : NULL;
-		if (*th)
+		err = code_is_empty(in) ? inject_pick_stopped(in, th) :
+					  uerr_new(UERR_FAILED, "process %d (%s): a thread does not leave our code",
+						   in->t.pid, in->t.comm);
+		if (!err)
 			return NULL;
 		tracee_release(&in->t);
 		nanosleep(&nap, NULL);
 	}
-	return uerr_new(UERR_FAILED, "process %d (%s): a thread does not leave our code", in->t.pid, in->t.comm);
+	return err;
 }
 
 void place_undo(struct injection *in)

@@ -103,7 +103,7 @@ asm(".pushsection .rodata.remote_batch, \"a\", @progbits\n"
     "remote_batch_code_end:\n"
     ".popsection\n");
 
-static bool is_intact(struct remote *r, addr_t code)
+bool remote_batch_possible(struct remote *r, addr_t code)
 {
 	u8 now[256];
 	size_t n = remote_batch_code_size();
@@ -193,11 +193,6 @@ static addr_t op_addr(const struct remote *r, size_t i)
 	return control(r) + offsetof(struct control, ops) + i * sizeof(struct remote_op);
 }
 
-bool remote_batch_possible(struct remote *r, addr_t code)
-{
-	return is_intact(r, code);
-}
-
 struct uerr *remote_batch_start(struct remote *r, addr_t code, struct remote_op *ops, size_t n)
 {
 	struct user_regs_struct regs = r->saved;
@@ -275,7 +270,7 @@ struct uerr *remote_batch(struct remote *r, addr_t code, struct remote_op *ops, 
 	struct uerr *err = NULL;
 	size_t k;
 
-	if (n < 2 || !is_intact(r, code))
+	if (n < 2 || !remote_batch_possible(r, code))
 		return one_by_one(r, ops, n);
 	for (size_t i = 0; i < n && !err; i += k) {
 		k = n - i < REMOTE_BATCH_MAX ? n - i : REMOTE_BATCH_MAX;

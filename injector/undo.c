@@ -201,16 +201,13 @@ static bool anyone_in_code(struct injection *in, const struct journal *j)
 
 static struct uerr *close_all(struct injection *in, const int *fds, size_t n)
 {
-	const char *why;
-	struct thread *th = inject_pick_stopped(in, &why);
+	struct thread *th;
 	struct remote r;
-	struct uerr *err;
+	struct uerr *err = inject_pick_stopped(in, &th);
 	s64 got;
 
-	if (!th)
-		return uerr_new(UERR_CANNOT_PROBE,
-				"process %d (%s): no thread can make system calls for us: each %s", in->t.pid,
-				in->t.comm, why);
+	if (err)
+		return err;
 	err = remote_begin(&r, &in->t, th, &in->gadgets);
 	for (size_t i = 0; i < n && !err; i++)
 		err = REMOTE_CALL(&r, &got, SYS_close, (u64)fds[i]);
@@ -229,9 +226,7 @@ static struct uerr *close_our_fds(struct injection *in, const struct journal *j,
 	*busy = false;
 	if (!list_our_fds(in, j, fds, ARRAY_SIZE(fds), &n))
 		return NULL;
-	err = tracee_seize_all(&in->t);
-	if (!err)
-		err = tracee_stop_all(&in->t);
+	err = inject_stop_all(in);
 	if (!err)
 		*busy = anyone_in_code(in, j);
 	if (!err && !*busy && list_our_fds(in, j, fds, ARRAY_SIZE(fds), &n))

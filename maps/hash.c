@@ -100,14 +100,6 @@ static u32 bucket_bits(u32 max_entries)
 	return bits;
 }
 
-static u64 carve(struct umap *m, u64 bytes)
-{
-	u64 at = m->size;
-
-	m->size += ALIGN_UP(bytes, 64ul);
-	return at;
-}
-
 long hash_flags_check(u32 type, u32 flags)
 {
 	bool own_lists = flags & BPF_F_NO_COMMON_LRU;
@@ -135,22 +127,22 @@ long hash_geometry(struct umap *m)
 	m->hash_shift = 64 - bits;
 	m->nelems = m->max_entries;
 	m->node_stride = sizeof(struct hash_elem) + (key_is_wide(m) ? ALIGN_UP(m->key_size, 16u) : 0);
-	m->ctl_off = carve(m, sizeof(struct hash_ctl));
-	m->buckets_off = carve(m, m->nbuckets * 8ul);
-	m->elems_off = carve(m, (u64)m->nelems * m->node_stride);
+	m->ctl_off = map_carve(m, sizeof(struct hash_ctl));
+	m->buckets_off = map_carve(m, m->nbuckets * 8ul);
+	m->elems_off = map_carve(m, (u64)m->nelems * m->node_stride);
 	if (type_is_lru(m->type))
-		m->refs_off = carve(m, m->nelems);
-	m->bitmap_off = carve(m, (m->nelems + 63ul) / 64 * 8);
+		m->refs_off = map_carve(m, m->nelems);
+	m->bitmap_off = map_carve(m, (m->nelems + 63ul) / 64 * 8);
 	m->elem_stride = ALIGN_UP(m->value_size, 8u);
 	if (percpu) {
 		m->elem_stride += sizeof(struct hash_copy);
 		m->slot_stride = ALIGN_UP((u64)m->nelems * m->elem_stride, 64ul);
-		m->values_off = carve(m, m->slot_stride * m->nslots);
+		m->values_off = map_carve(m, m->slot_stride * m->nslots);
 	} else if (m->value_size > 8) {
 		m->nblocks = m->nelems + HASH_SPARE_BLOCKS;
-		m->blocks_off = carve(m, m->nblocks * sizeof(struct hash_block));
-		m->block_bitmap_off = carve(m, (m->nblocks + 63ul) / 64 * 8);
-		m->values_off = carve(m, (u64)m->nblocks * m->elem_stride);
+		m->blocks_off = map_carve(m, m->nblocks * sizeof(struct hash_block));
+		m->block_bitmap_off = map_carve(m, (m->nblocks + 63ul) / 64 * 8);
+		m->values_off = map_carve(m, (u64)m->nblocks * m->elem_stride);
 	}
 	return 0;
 }

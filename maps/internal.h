@@ -42,6 +42,15 @@ static inline void copy_zero(void *shared, u32 size)
 		__atomic_store_n((u64 *)((u8 *)shared + at), 0, __ATOMIC_RELAXED);
 }
 
+/* Another BYTES at the end of the memory that M will have; returns where. */
+static inline u64 map_carve(struct umap *m, u64 bytes)
+{
+	u64 at = m->size;
+
+	m->size += ALIGN_UP(bytes, 64ul);
+	return at;
+}
+
 static inline bool type_is_hash(u32 type)
 {
 	return type == UMAP_HASH || type == UMAP_PERCPU_HASH || type == UMAP_LRU_HASH || type == UMAP_LRU_PERCPU_HASH;
@@ -52,15 +61,10 @@ static inline bool type_is_lru(u32 type)
 	return type == UMAP_LRU_HASH || type == UMAP_LRU_PERCPU_HASH;
 }
 
-static inline bool type_is_queue(u32 type)
-{
-	return type == UMAP_QUEUE || type == UMAP_STACK;
-}
-
 /* Addressed by nothing: no key. */
 static inline bool type_is_keyless(u32 type)
 {
-	return type_is_queue(type) || type == UMAP_BLOOM_FILTER;
+	return umap_is_queue(type) || type == UMAP_BLOOM_FILTER;
 }
 
 /* array.c */

@@ -71,7 +71,7 @@ void umap_format(const struct umap *m)
 {
 	if (type_is_hash(m->type))
 		hash_format(m);
-	else if (type_is_queue(m->type))
+	else if (umap_is_queue(m->type))
 		queue_format(m);
 }
 
@@ -117,7 +117,7 @@ long umap_push(const struct umap *m, const void *value, u64 flags, const struct 
 {
 	if (m->frozen)
 		return -EPERM;
-	if (type_is_queue(m->type))
+	if (umap_is_queue(m->type))
 		return queue_push(m, value, flags, cx);
 	if (m->type == UMAP_BLOOM_FILTER)
 		return bloom_push(m, value, flags);
@@ -128,14 +128,14 @@ long umap_pop(const struct umap *m, void *value, const struct umap_ctx *cx)
 {
 	if (m->frozen)
 		return -EPERM;
-	if (type_is_queue(m->type))
+	if (umap_is_queue(m->type))
 		return queue_pop(m, value, cx);
 	return keyless_error(m);
 }
 
 long umap_peek(const struct umap *m, void *value, const struct umap_ctx *cx)
 {
-	if (type_is_queue(m->type))
+	if (umap_is_queue(m->type))
 		return queue_peek(m, value);
 	if (m->type == UMAP_BLOOM_FILTER)
 		return bloom_peek(m, value);

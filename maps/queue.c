@@ -47,14 +47,6 @@
 #define QUEUE_ENTRIES_MAX (1u << 27)
 #define QUEUE_SPARES 64u
 
-static u64 carve(struct umap *m, u64 bytes)
-{
-	u64 at = m->size;
-
-	m->size += ALIGN_UP(bytes, 64ul);
-	return at;
-}
-
 long queue_geometry(struct umap *m)
 {
 	if (m->key_size || m->map_flags & ~QUEUE_FLAGS)
@@ -64,11 +56,11 @@ long queue_geometry(struct umap *m)
 	m->nnodes = m->max_entries + QUEUE_SPARES;
 	m->node_stride = sizeof(struct queue_node);
 	m->elem_stride = ALIGN_UP(m->value_size, 8u);
-	m->ctl_off = carve(m, sizeof(struct hash_ctl));
-	m->cells_off = carve(m, sizeof(struct queue_ctl) + m->max_entries * 8ul);
-	m->elems_off = carve(m, (u64)m->nnodes * m->node_stride);
-	m->bitmap_off = carve(m, (m->nnodes + 63ul) / 64 * 8);
-	m->values_off = carve(m, (u64)m->nnodes * m->elem_stride);
+	m->ctl_off = map_carve(m, sizeof(struct hash_ctl));
+	m->cells_off = map_carve(m, sizeof(struct queue_ctl) + m->max_entries * 8ul);
+	m->elems_off = map_carve(m, (u64)m->nnodes * m->node_stride);
+	m->bitmap_off = map_carve(m, (m->nnodes + 63ul) / 64 * 8);
+	m->values_off = map_carve(m, (u64)m->nnodes * m->elem_stride);
 	return 0;
 }
 

@@ -33,6 +33,11 @@ static inline bool umap_is_percpu(u32 type)
 	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY || type == UMAP_LRU_PERCPU_HASH;
 }
 
+static inline bool umap_is_queue(u32 type)
+{
+	return type == UMAP_QUEUE || type == UMAP_STACK;
+}
+
 /* BPF_ANY, BPF_NOEXIST, BPF_EXIST of linux/bpf.h */
 #define UMAP_ANY 0
 #define UMAP_NOEXIST 1

@@ -180,12 +180,12 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 
 long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
-	return type_is_queue(m->type) ? umap_pop(m, value, cx) : -UMAP_ENOTSUPP;
+	return umap_is_queue(m->type) ? umap_pop(m, value, cx) : -UMAP_ENOTSUPP;
 }
 
 long umap_peek_at(const struct umap *m, u32 n, void *value)
 {
-	return type_is_queue(m->type) ? queue_peek_at(m, n, value) : -EINVAL;
+	return umap_is_queue(m->type) ? queue_peek_at(m, n, value) : -EINVAL;
 }
 
 long umap_next_key(const struct umap *m, const void *key, void *next_key)
@@ -208,6 +208,6 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 {
 	if (type_is_hash(m->type))
 		hash_recover(m, rec, owner);
-	else if (type_is_queue(m->type))
+	else if (umap_is_queue(m->type))
 		queue_recover(m, rec, owner);
 }

@@ -37,51 +37,42 @@ u32 runtime_thread_rec_off(void)
 	return BLOB_OFF_thread_rec_slow;
 }
 
-/* What compiled code calls on its own behalf. */
-#define OWN_FUNCTIONS                             \
-	Y(VM_RT_CLAIM, prog_claim)                \
-	Y(VM_RT_RELEASE, prog_release)            \
-	Y(VM_RT_HASH_LOOKUP_4, hash_lookup_4)     \
-	Y(VM_RT_HASH_LOOKUP_8, hash_lookup_8)     \
-	Y(VM_RT_PERCPU_LOOKUP_4, percpu_lookup_4) \
-	Y(VM_RT_PERCPU_LOOKUP_8, percpu_lookup_8)
+/* A function of the runtime, in the blob and here. */
+struct function {
+	u32 off;
+	helper_fn fn;
+};
+#define FUNCTION(name) { BLOB_OFF_rt_##name, rt_##name }
 
-u32 runtime_helper_off(u32 id)
+static struct function function(u32 id)
 {
-	static const u32 offs[HELPER_MAX_ID + 1] = {
-#define X(nr, name, ...) [nr] = BLOB_OFF_rt_##name,
+	static const struct function helpers[HELPER_MAX_ID + 1] = {
+#define X(nr, name, ...) [nr] = FUNCTION(name),
 #include "vm/helpers.def"
 #undef X
 	};
-
-	static const u32 own[] = {
-#define Y(nr, name) [nr - VM_RT_FIRST] = BLOB_OFF_rt_##name,
-		OWN_FUNCTIONS
-#undef Y
+	static const struct function own[] = {
+		[VM_RT_CLAIM - VM_RT_FIRST] = FUNCTION(prog_claim),
+		[VM_RT_RELEASE - VM_RT_FIRST] = FUNCTION(prog_release),
+		[VM_RT_HASH_LOOKUP_4 - VM_RT_FIRST] = FUNCTION(hash_lookup_4),
+		[VM_RT_HASH_LOOKUP_8 - VM_RT_FIRST] = FUNCTION(hash_lookup_8),
+		[VM_RT_PERCPU_LOOKUP_4 - VM_RT_FIRST] = FUNCTION(percpu_lookup_4),
+		[VM_RT_PERCPU_LOOKUP_8 - VM_RT_FIRST] = FUNCTION(percpu_lookup_8),
 	};
 
 	if (id - VM_RT_FIRST < ARRAY_SIZE(own))
 		return own[id - VM_RT_FIRST];
-	return id <= HELPER_MAX_ID ? offs[id] : 0;
+	return id <= HELPER_MAX_ID ? helpers[id] : (struct function){ 0, NULL };
+}
+
+u32 runtime_helper_off(u32 id)
+{
+	return function(id).off;
 }
 
 helper_fn runtime_helper(u32 id)
 {
-	static const helper_fn fns[HELPER_MAX_ID + 1] = {
-#define X(nr, name, ...) [nr] = rt_##name,
-#include "vm/helpers.def"
-#undef X
-	};
-
-	static const helper_fn own[] = {
-#define Y(nr, name) [nr - VM_RT_FIRST] = rt_##name,
-		OWN_FUNCTIONS
-#undef Y
-	};
-
-	if (id - VM_RT_FIRST < ARRAY_SIZE(own))
-		return own[id - VM_RT_FIRST];
-	return id <= HELPER_MAX_ID ? fns[id] : NULL;
+	return function(id).fn;
 }
 
 /*
