@@ -34,14 +34,36 @@ static bool wants_program(const struct program *p, const struct program *q)
 	return p == q || vm_prog_calls(p->prog, BPF_FUNC_tail_call);
 }
 
-u64 arena_program_size(const struct program *p)
+static bool any_wants_program(const struct program *const *progs, size_t n, const struct program *q)
 {
-	const struct object *obj = p->owner->obj;
-	u64 size = obj->nmaps * ALIGN_UP(sizeof(struct umap) + table_size(p->owner), 16ul) + 64;
+	for (size_t i = 0; i < n; i++)
+		if (progs[i]->owner == q->owner && wants_program(progs[i], q))
+			return true;
+	return false;
+}
 
-	for (size_t i = 0; i < obj->nprogs; i++)
-		if (wants_program(p, &p->owner->progs[i]))
-			size += ALIGN_UP(jit_size_bound(p->owner->progs[i].prog), 16ul) + PROG_ALIGN;
+static u64 object_size(const struct loaded *o, const struct program *const *progs, size_t n)
+{
+	u64 size = o->obj->nmaps * (ALIGN_UP(sizeof(struct umap), 16ul) + ALIGN_UP(table_size(o), 16ul)) + 64;
+
+	for (size_t i = 0; i < o->obj->nprogs; i++)
+		if (any_wants_program(progs, n, &o->progs[i]))
+			size += ALIGN_UP(jit_size_bound(o->progs[i].prog), 16ul) + PROG_ALIGN;
+	return size;
+}
+
+u64 arena_programs_size(const struct program *const *progs, size_t n)
+{
+	u64 size = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		bool seen = false;
+
+		for (size_t k = 0; k < i; k++)
+			seen = seen || progs[k]->owner == progs[i]->owner;
+		if (!seen)
+			size += object_size(progs[i]->owner, progs, n);
+	}
 	return size;
 }
 

@@ -27,9 +27,9 @@
 
 /* Bytes that any arena takes before the first program. */
 u64 arena_base_size(void);
-/* Bytes for program P, the programs that it may go on in, and the descriptors of
- * its object's maps. */
-u64 arena_program_size(const struct program *p);
+/* Bytes for PROGS[n], the programs that they may go on in, and the descriptors of
+ * their objects' maps. */
+u64 arena_programs_size(const struct program *const *progs, size_t n);
 u64 arena_window_size(const struct window *w, size_t ncalls);
 #define ARENA_SITE_SIZE ALIGN_UP(sizeof(struct site_data), 16ul)
 
@@ -46,7 +46,8 @@ static inline void *arena_local(const struct arena *a, void *local, addr_t addr)
 }
 
 bool arena_has_program(const struct arena *a, u32 program);
-/* Compiles P into A, and what it may go on in, as far as it is not there. T must have its maps already. */
+/* Compiles P into A, and what it may go on in, as far as it is not there. T must
+ * have its maps already. */
 struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
 			   struct arena_prog *ret) UERR_MUST_CHECK;
 

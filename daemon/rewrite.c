@@ -212,6 +212,7 @@ static bool arena_serves(const struct arena *a, const struct group *g)
 static struct uerr *choose_arena(struct rewrite *rw, struct group *g)
 {
 	struct inject_range r = { .kind = RANGE_CODE, .near = g->lo, .near_end = g->hi };
+	cleanup_free const struct program **progs = NULL;
 
 	vec_foreach(a, &rw->t->arenas) {
 		void *local = arena_serves(a, g) ? map_arena(rw->t, a) : NULL;
@@ -221,9 +222,12 @@ static struct uerr *choose_arena(struct rewrite *rw, struct group *g)
 		g->arena = a->addr;
 		return vec_push(&rw->views, (struct view_of){ a->addr, local, a->size }) ? NULL : uerr_nomem();
 	}
-	r.size = arena_base_size() + g->need + 4096;
-	vec_foreach(p, &g->programs)
-		r.size += arena_program_size(state_program(rw->s, *p));
+	progs = calloc(g->programs.n + 1, sizeof(const struct program *));
+	if (!progs)
+		return uerr_nomem();
+	for (size_t i = 0; i < g->programs.n; i++)
+		progs[i] = state_program(rw->s, g->programs.data[i]);
+	r.size = arena_base_size() + g->need + 4096 + arena_programs_size(progs, g->programs.n);
 	r.size = ALIGN_UP(r.size > ARENA_MIN ? r.size : ARENA_MIN, PAGE);
 	g->range = rw->ranges.n;
 	return vec_push(&rw->ranges, r) ? NULL : uerr_nomem();

@@ -64,6 +64,28 @@ static void self_site(struct site_data *site, struct hook_frame *frame)
 	frame->site = (addr_t)site;
 }
 
+/* A frame of this process whose site has per-CPU claims, of two CPUs. */
+struct claimed {
+	struct umap_claims *claims;
+	int fd;
+	struct site_data site;
+	struct hook_frame frame;
+};
+
+static void claimed_start(struct claimed *c)
+{
+	ck_assert_ptr_null(umap_claims_create(2, &c->claims, &c->fd));
+	self_site(&c->site, &c->frame);
+	c->site.claims = (addr_t)c->claims;
+	c->site.nclaims = 2 + UMAP_SPARE_SLOTS;
+}
+
+static void claimed_end(struct claimed *c)
+{
+	munmap(c->claims, UMAP_CLAIMS_SIZE(2));
+	close(c->fd);
+}
+
 /* R0 of P by the interpreter and by the JIT, which must be the same. */
 static u64 run_both(const struct vm_prog *p, u64 r1, u64 r2, u32 flags)
 {
@@ -453,40 +475,35 @@ START_TEST(maps)
 
 	for (size_t t = 0; t < ARRAY_SIZE(types) * ARRAY_SIZE(sizes); t++) {
 		u32 type = types[t % 3], size = sizes[t / 3], ncpus = 2;
-		struct umap_claims *claims = NULL;
 		struct vm_prog p = program(lookup, ARRAY_SIZE(lookup));
 		struct umap m;
 		struct vm_map vm = { &m };
 		struct jit_map jm = { &m, (addr_t)&m };
-		struct site_data site;
-		struct hook_frame frame;
+		struct claimed c;
 		struct jit_code code;
-		int fd, cfd;
+		int fd;
 
 		ck_assert_ptr_null(umap_create("m", type, 4, size, 10, 0, ncpus, 7, &m, &fd));
-		ck_assert_ptr_null(umap_claims_create(ncpus, &claims, &cfd));
+		claimed_start(&c);
 		p.info.uses_percpu = type == UMAP_PERCPU_ARRAY;
-		self_site(&site, &frame);
-		site.claims = (addr_t)claims;
-		site.nclaims = ncpus + UMAP_SPARE_SLOTS;
 		for (u32 k = 0; k < 10; k++) {
-			struct umap_ctx cx = { .rec = (struct thread_rec *)frame.rec };
+			struct umap_ctx cx = { .rec = (struct thread_rec *)c.frame.rec };
 			u64 v[2 * 8] = { 0 };
 
-			for (u32 c = 0; c < 2; c++)
-				v[c * size / 8] = 100 + k;
+			for (u32 cpu = 0; cpu < 2; cpu++)
+				v[cpu * size / 8] = 100 + k;
 			ck_assert_int_eq(umap_write(&m, &k, v, 0, &cx), 0);
 		}
 		ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
 		for (u64 k = 0; k < 12; k++) {
-			u64 want, got = code.fn(k, 0, &frame);
+			u64 want, got = code.fn(k, 0, &c.frame);
 
-			ck_assert_int_eq(interp_run(&p, &vm, 1, k, 0, &frame, 0, &want), 0);
+			ck_assert_int_eq(interp_run(&p, &vm, 1, k, 0, &c.frame, 0, &want), 0);
 			ck_assert_uint_eq(got, k < 10 ? 100 + k : ~0ull);
 			ck_assert_uint_eq(want, got);
 		}
-		for (u32 s = 0; s < site.nclaims; s++)
-			ck_assert_uint_eq(claims->slot[s].owner, 0);
+		for (u32 s = 0; s < c.site.nclaims; s++)
+			ck_assert_uint_eq(c.claims->slot[s].owner, 0);
 		jit_code_destroy(&code);
 		for (u32 frozen = 0; frozen < 2; frozen++) {
 			u64 want = (u64)(s64)(frozen ? -EPERM : type == UMAP_HASH ? -ENOENT : -EINVAL), got;
@@ -495,8 +512,8 @@ START_TEST(maps)
 			p = program(delete, ARRAY_SIZE(delete));
 			p.info.uses_percpu = type == UMAP_PERCPU_ARRAY;
 			ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
-			ck_assert_uint_eq(code.fn(11, 0, &frame), want);
-			ck_assert_int_eq(interp_run(&p, &vm, 1, 11, 0, &frame, 0, &got), 0);
+			ck_assert_uint_eq(code.fn(11, 0, &c.frame), want);
+			ck_assert_int_eq(interp_run(&p, &vm, 1, 11, 0, &c.frame, 0, &got), 0);
 			ck_assert_uint_eq(got, want);
 			jit_code_destroy(&code);
 		}
@@ -505,12 +522,11 @@ START_TEST(maps)
 			p = program(value, ARRAY_SIZE(value));
 			((u64 *)(m.base + m.data_off))[1] = 0x77;
 			ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
-			ck_assert_uint_eq(code.fn(0, 0, &frame), 0x77);
+			ck_assert_uint_eq(code.fn(0, 0, &c.frame), 0x77);
 			jit_code_destroy(&code);
 		}
 		umap_destroy(&m, fd);
-		munmap(claims, UMAP_CLAIMS_SIZE(ncpus));
-		close(cfd);
+		claimed_end(&c);
 	}
 }
 END_TEST
@@ -686,28 +702,23 @@ START_TEST(lookups_call_what_they_should)
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct vm_prog p = program(insns, ARRAY_SIZE(insns));
 		bool percpu = rows[i].type == UMAP_PERCPU_ARRAY || rows[i].type == UMAP_PERCPU_HASH;
-		struct umap_claims *claims;
 		struct umap m;
 		struct vm_map vm = { &m };
 		struct jit_map jm = { &m, (addr_t)&m };
-		struct site_data site;
-		struct hook_frame frame;
+		struct claimed c;
 		struct jit_code code;
 		u64 key[2] = { 3, 3 }, value[2] = { 42, 42 };
-		int fd, cfd;
+		int fd;
 
 		ck_assert_ptr_null(umap_create("m", rows[i].type, rows[i].key_size, 8, 10, 0, 2, 7, &m, &fd));
-		ck_assert_ptr_null(umap_claims_create(2, &claims, &cfd));
-		self_site(&site, &frame);
-		site.claims = (addr_t)claims;
-		site.nclaims = 2 + UMAP_SPARE_SLOTS;
+		claimed_start(&c);
 		p.info.uses_percpu = percpu;
-		ck_assert_int_eq(umap_write(&m, key, value, 0, &(struct umap_ctx){ .rec = (struct thread_rec *)frame.rec }), 0);
+		ck_assert_int_eq(umap_write(&m, key, value, 0, &(struct umap_ctx){ .rec = (struct thread_rec *)c.frame.rec }), 0);
 		count_calls(&p, &jm, &code);
 		for (u64 k = 2; k < 5; k++) {
-			u64 want, got = code.fn(k, 0, &frame);
+			u64 want, got = code.fn(k, 0, &c.frame);
 
-			ck_assert_int_eq(interp_run(&p, &vm, 1, k, 0, &frame, 0, &want), 0);
+			ck_assert_int_eq(interp_run(&p, &vm, 1, k, 0, &c.frame, 0, &want), 0);
 			ck_assert_uint_eq(got, want);
 			if (!percpu)
 				ck_assert_uint_eq(got, k == 3 ? 42 : 0);
@@ -718,8 +729,7 @@ START_TEST(lookups_call_what_they_should)
 			ck_assert_uint_eq(calls_of(rows[i].calls), 3);
 		jit_code_destroy(&code);
 		umap_destroy(&m, fd);
-		munmap(claims, UMAP_CLAIMS_SIZE(2));
-		close(cfd);
+		claimed_end(&c);
 	}
 }
 END_TEST
@@ -933,24 +943,19 @@ START_TEST(maps_call_back)
 		bool percpu = type == UMAP_PERCPU_ARRAY || type == UMAP_PERCPU_HASH;
 		bool array = type == UMAP_ARRAY || type == UMAP_PERCPU_ARRAY;
 		struct vm_prog p = program(insns, ARRAY_SIZE(insns));
-		struct umap_claims *claims;
 		struct umap m;
 		struct vm_map vm = { &m };
 		struct jit_map jm = { &m, (addr_t)&m };
-		struct site_data site;
-		struct hook_frame frame;
+		struct claimed c;
 		struct umap_ctx cx = { .rec = NULL };
 		struct jit_code code;
 		u64 sum = 0, got[2], stop[2], bad;
-		int fd, cfd;
+		int fd;
 
 		ck_assert_ptr_null(umap_create("m", type, key_size, t & 1 ? 8 : 40, 10, 0, 2, 7, &m, &fd));
-		ck_assert_ptr_null(umap_claims_create(2, &claims, &cfd));
-		self_site(&site, &frame);
-		site.claims = (addr_t)claims;
-		site.nclaims = 2 + UMAP_SPARE_SLOTS;
+		claimed_start(&c);
 		p.info.uses_percpu = percpu;
-		cx.rec = (struct thread_rec *)frame.rec;
+		cx.rec = (struct thread_rec *)c.frame.rec;
 		ck_assert_ptr_null(jit_code_create(&p, &jm, 1, 0, &code));
 		for (u32 way = 0; way < 2; way++) {
 			for (u32 k = 0; k < 5; k++) {
@@ -964,13 +969,13 @@ START_TEST(maps_call_back)
 				sum += way ? 0 : k * 100 + 7 + k;
 			}
 			if (way) {
-				ck_assert_int_eq(interp_run(&p, &vm, 1, 3, 0, &frame, 0, &stop[way]), 0);
-				ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 0, &frame, 0, &got[way]), 0);
-				ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 1, &frame, 0, &bad), 0);
+				ck_assert_int_eq(interp_run(&p, &vm, 1, 3, 0, &c.frame, 0, &stop[way]), 0);
+				ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 0, &c.frame, 0, &got[way]), 0);
+				ck_assert_int_eq(interp_run(&p, &vm, 1, 0, 1, &c.frame, 0, &bad), 0);
 			} else {
-				stop[way] = code.fn(3, 0, &frame);
-				got[way] = code.fn(0, 0, &frame);
-				bad = code.fn(0, 1, &frame);
+				stop[way] = code.fn(3, 0, &c.frame);
+				got[way] = code.fn(0, 0, &c.frame);
+				bad = code.fn(0, 1, &c.frame);
 			}
 			ck_assert_uint_eq(bad, -22000000ull);
 			ck_assert_uint_eq(stop[way] / 1000000, 3);
@@ -984,8 +989,7 @@ START_TEST(maps_call_back)
 		}
 		jit_code_destroy(&code);
 		umap_destroy(&m, fd);
-		munmap(claims, UMAP_CLAIMS_SIZE(2));
-		close(cfd);
+		claimed_end(&c);
 	}
 }
 END_TEST
@@ -1113,32 +1117,25 @@ START_TEST(no_slot_means_missed)
 {
 	static const struct bpf_insn insns[] = { MOV_IMM(R0, 77), EXIT };
 	struct vm_prog p = program(insns, 2);
-	struct umap_claims *claims;
 	struct thread_rec *rec;
-	struct site_data site;
-	struct hook_frame frame;
+	struct claimed c;
 	struct jit_code code;
 	u64 missed;
-	int fd;
 
 	p.info.uses_percpu = true;
-	ck_assert_ptr_null(umap_claims_create(2, &claims, &fd));
-	self_site(&site, &frame);
-	site.claims = (addr_t)claims;
-	site.nclaims = 2 + UMAP_SPARE_SLOTS;
-	rec = (struct thread_rec *)frame.rec;
+	claimed_start(&c);
+	rec = (struct thread_rec *)c.frame.rec;
 	missed = rec->missed;
 	ck_assert_ptr_null(jit_code_create(&p, NULL, 0, 0, &code));
-	ck_assert_uint_eq(code.fn(0, 0, &frame), 77);
-	for (u32 s = 0; s < site.nclaims; s++)
-		claims->slot[s].owner = 12345;
-	ck_assert_uint_eq(code.fn(0, 0, &frame), 0);
+	ck_assert_uint_eq(code.fn(0, 0, &c.frame), 77);
+	for (u32 s = 0; s < c.site.nclaims; s++)
+		c.claims->slot[s].owner = 12345;
+	ck_assert_uint_eq(code.fn(0, 0, &c.frame), 0);
 	ck_assert_uint_eq(rec->missed, missed + 1);
-	for (u32 s = 0; s < site.nclaims; s++)
-		ck_assert_uint_eq(claims->slot[s].owner, 12345);
+	for (u32 s = 0; s < c.site.nclaims; s++)
+		ck_assert_uint_eq(c.claims->slot[s].owner, 12345);
 	jit_code_destroy(&code);
-	munmap(claims, UMAP_CLAIMS_SIZE(2));
-	close(fd);
+	claimed_end(&c);
 }
 END_TEST
 
@@ -1166,19 +1163,14 @@ START_TEST(tail_calls)
 	struct interp_code *interp[NTAILS];
 	struct jit_code jit[NTAILS];
 	u64 interp_table[NTAILS], jit_table[NTAILS];
-	struct umap_claims *claims;
 	struct thread_rec rec = { 0 };
 	struct umap_ctx cx = { .rec = &rec };
-	struct site_data site;
-	struct hook_frame frame;
-	int fd[2], cfd;
+	struct claimed c;
+	int fd[2];
 
 	ck_assert_ptr_null(umap_create("next", UMAP_PROG_ARRAY, 4, 4, 8, 0, 2, 7, &m[0], &fd[0]));
 	ck_assert_ptr_null(umap_create("sum", UMAP_ARRAY, 4, 8, 1, 0, 2, 8, &m[1], &fd[1]));
-	ck_assert_ptr_null(umap_claims_create(2, &claims, &cfd));
-	self_site(&site, &frame);
-	site.claims = (addr_t)claims;
-	site.nclaims = 2 + UMAP_SPARE_SLOTS;
+	claimed_start(&c);
 	m[0].nprogs = NTAILS;
 	for (u32 i = 0; i < NTAILS; i++) {
 		p[i] = program(insns[i], lengths[i]);
@@ -1203,11 +1195,11 @@ START_TEST(tail_calls)
 			}
 			m[0].progs = (u64)interp_table;
 			*value = 0;
-			ck_assert_int_eq(interp_code_run(interp[0], (u64)ctx, 0, &frame, 0, &want), 0);
+			ck_assert_int_eq(interp_code_run(interp[0], (u64)ctx, 0, &c.frame, 0, &want), 0);
 			sum = *value;
 			m[0].progs = (u64)jit_table;
 			*value = 0;
-			got = jit[0].fn((u64)ctx, 0, &frame);
+			got = jit[0].fn((u64)ctx, 0, &c.frame);
 			ck_assert_msg(got == want && *value == sum, "set %o, go %u: %ld and %lu, not %ld and %lu", set, (u32)go,
 				      (long)got, (long)*value, (long)want, (long)sum);
 			if (set == 04 << 3) /* program 3 after program 0 */
@@ -1220,8 +1212,8 @@ START_TEST(tail_calls)
 				ck_assert_uint_eq(got, 102);
 				ck_assert_uint_eq(*value, all);
 			}
-			for (u32 s = 0; s < site.nclaims; s++)
-				ck_assert_uint_eq(claims->slot[s].owner, 0);
+			for (u32 s = 0; s < c.site.nclaims; s++)
+				ck_assert_uint_eq(c.claims->slot[s].owner, 0);
 		}
 	}
 	for (u32 i = 0; i < NTAILS; i++) {
@@ -1230,8 +1222,7 @@ START_TEST(tail_calls)
 	}
 	umap_destroy(&m[0], fd[0]);
 	umap_destroy(&m[1], fd[1]);
-	munmap(claims, UMAP_CLAIMS_SIZE(2));
-	close(cfd);
+	claimed_end(&c);
 }
 END_TEST
 
