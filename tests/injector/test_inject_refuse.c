@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -285,6 +286,42 @@ START_TEST(no_signal_is_lost)
 }
 END_TEST
 
+/* The limit of its data is reached: shared memory can still be mapped, a private
+ * page cannot, and so nothing may be changed. By the routine, and call by call. */
+START_TEST(no_private_memory_left)
+{
+	struct victim v = victim_start("compute", 0);
+	struct rlimit none = { PAGE, RLIM_INFINITY }; /* (0 is let pass) */
+	struct injection *in = probe_begin(v.pid, NULL);
+	struct inject_range r[2] = { { .kind = RANGE_MEMFD, .size = PAGE }, { .kind = RANGE_PRIVATE, .size = PAGE } };
+	struct text before = text_read(v.pid, v.shared->site), after;
+	u64 calls = VICTIM_READ(v.shared->calls[0]);
+	struct inject_stats stats;
+	struct probe p;
+	int fd = memfd_create("m", MFD_CLOEXEC);
+
+	ck_assert_int_eq(ftruncate(fd, PAGE), 0);
+	ck_assert_int_eq(prlimit(v.pid, RLIMIT_DATA, &none, NULL), 0);
+	ok(probe_place(in, &v, &p));
+	if (_i)
+		inject_use_batch(in, 0);
+	ok(inject_place(in, r, 2));
+	ok(inject_share(in, r[0].addr, PAGE, fd, false));
+	ok(inject_poke(in, r[1].addr, "private", 8));
+	refused(inject_commit(in, &stats), UERR_FAILED, "cannot map memory");
+	inject_end(in);
+	after = text_read(v.pid, v.shared->site);
+	ck_assert(text_equal(&before, &after));
+	victim_await(VICTIM_READ(v.shared->calls[0]) > calls || !victim_alive(&v));
+	ck_assert(victim_alive(&v));
+	text_free(&before);
+	text_free(&after);
+	probe_unmap_here(&p);
+	close(fd);
+	victim_kill(&v);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("inject_refuse");
@@ -301,6 +338,7 @@ int main(void)
 	tcase_add_test(tc, filter_is_suspended);
 	tcase_add_test(tc, filter_that_forbids_the_way_back);
 	tcase_add_test(tc, no_descriptor_left);
+	tcase_add_loop_test(tc, no_private_memory_left, 0, 2);
 	tcase_add_test(tc, stopped_stays_stopped);
 	tcase_add_test(tc, vfork_parent_times_out);
 	tcase_add_test(tc, no_eintr);

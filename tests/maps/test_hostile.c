@@ -61,8 +61,15 @@ static void inside(const void *p, u64 size)
 	ck_assert(!p || ((u64)p >= map.base && (u64)p + size <= map.base + map.size));
 }
 
+static long visit(void *arg, const void *key, void *value)
+{
+	inside(value, map.value_size);
+	return --*(u32 *)arg == 0;
+}
+
 static void one_step(u64 *seed, struct umap_ctx *cx)
 {
+	u32 visits = 1000;
 	u8 key[32], value[256], big[4096];
 	struct thread_rec dead;
 
@@ -71,7 +78,7 @@ static void one_step(u64 *seed, struct umap_ctx *cx)
 	memset(value, 1, sizeof(value));
 	memset(big, 1, sizeof(big));
 	cx->slot = rnd(seed) % (map.nslots + 2);
-	switch (rnd(seed) % 8) {
+	switch (rnd(seed) % 9) {
 	case 0:
 		umap_update(&map, key, value, UMAP_ANY, cx);
 		break;
@@ -86,6 +93,9 @@ static void one_step(u64 *seed, struct umap_ctx *cx)
 		break;
 	case 4:
 		umap_write(&map, key, big, UMAP_ANY, cx);
+		break;
+	case 7:
+		umap_for_each(&map, visit, &visits, cx);
 		break;
 	case 5:
 	case 6:
