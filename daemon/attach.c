@@ -38,7 +38,7 @@ static u32 add_module(struct target *t, const struct module *mod)
 /* The hook points of one side of a place. */
 static bool is_point_of(const struct place *pl, const struct window *w, const struct hook_point *pt, bool exit)
 {
-	if (exit != pt->exit)
+	if (exit != hook_is_exit(pt->kind))
 		return false;
 	return exit || w->addr + pt->off == pl->at;
 }
@@ -118,8 +118,8 @@ static struct uerr *add_sites(const struct wanted *w, struct target *t, const st
 static bool window_is_wanted(const struct place *pl, const struct window *w)
 {
 	for (u8 k = 0; k < w->npoints; k++)
-		if (is_point_of(pl, w, &w->points[k], w->points[k].exit) &&
-		    (pl->sides & (w->points[k].exit ? PLAN_EXIT : PLAN_ENTRY)))
+		if (is_point_of(pl, w, &w->points[k], hook_is_exit(w->points[k].kind)) &&
+		    (pl->sides & (hook_is_exit(w->points[k].kind) ? PLAN_EXIT : PLAN_ENTRY)))
 			return true;
 	return false;
 }

@@ -73,7 +73,7 @@ static u32 count_calls(const struct target *t, u32 module, const struct window *
 	size_t sum = 0, n;
 
 	for (u8 i = 0; i < w->npoints; i++) {
-		target_calls(t, module, w->addr + w->points[i].off, w->points[i].exit, &n);
+		target_calls(t, module, w->addr + w->points[i].off, hook_is_exit(w->points[i].kind), &n);
 		sum += n;
 	}
 	return sum;
@@ -84,7 +84,7 @@ static bool window_has_link(const struct target *t, const struct patched *w, con
 	for (u8 i = 0; i < w->win.npoints; i++) {
 		const struct hook_point *pt = &w->win.points[i];
 		size_t n;
-		const struct call *c = target_calls(t, w->module, w->win.addr + pt->off, pt->exit, &n);
+		const struct call *c = target_calls(t, w->module, w->win.addr + pt->off, hook_is_exit(pt->kind), &n);
 
 		for (size_t k = 0; k < n * nlinks; k++)
 			if (c[k / nlinks].link == links[k % nlinks])
@@ -131,7 +131,7 @@ static bool group_add_window(struct rewrite *rw, struct group *g, const struct c
 	for (u8 i = 0; i < w->npoints; i++) {
 		size_t n;
 		const struct call *call = target_calls(rw->t, c->module, w->addr + w->points[i].off,
-						       w->points[i].exit, &n);
+						       hook_is_exit(w->points[i].kind), &n);
 
 		for (size_t k = 0; k < n; k++) {
 			g->need += ARENA_SITE_SIZE;
@@ -555,7 +555,7 @@ static struct uerr *make_hooks(struct rewrite *rw, struct arena *a, void *local,
 	for (u8 i = 0; i < c->win.npoints; i++) {
 		const struct hook_point *pt = &c->win.points[i];
 		size_t n;
-		const struct call *call = target_calls(rw->t, c->module, c->win.addr + pt->off, pt->exit, &n);
+		const struct call *call = target_calls(rw->t, c->module, c->win.addr + pt->off, hook_is_exit(pt->kind), &n);
 
 		for (size_t k = 0; k < n; k++) {
 			struct uerr *err = make_call(rw, a, local, &call[k], &ret->calls[used + k]);

@@ -553,7 +553,7 @@ static bool window_holds(const struct patched *w, const struct target *t)
 	if (w->module >= t->modules.n || w->win.len + w->win.keep > WINDOW_MAX || w->win.npoints > ARRAY_SIZE(w->win.points))
 		return false;
 	for (unsigned i = 0; i < w->win.npoints; i++)
-		if (!is_bool(&w->win.points[i].exit))
+		if (w->win.points[i].kind >= HOOK_KINDS)
 			return false;
 	return true;
 }

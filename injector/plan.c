@@ -400,7 +400,7 @@ static bool ret_window(const struct body *b, const struct segment *s, size_t k, 
 			return false;
 		if (window_make(b->scan, in->addr, need > JUMP_LEN ? need : JUMP_LEN, s->hi, ret, &detail) == WINDOW_OK &&
 		    !needed_by_pun(b->scan, in->addr))
-			return window_add_point(ret, r->addr, true);
+			return window_add_point(ret, r->addr, HOOK_RET);
 		if (first == s->first || need >= JUMP_LEN || textscan_is_target(b->scan, in->addr))
 			return false;
 		prev = &b->insns.data[first - 1];
@@ -482,7 +482,7 @@ static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_v
 		p->entry_reason = entry_reason(fault, p->size, detail);
 		return p->entry_reason ? NULL : uerr_nomem();
 	}
-	window_add_point(&w, p->addr, false);
+	window_add_point(&w, p->addr, HOOK_ENTRY);
 	if (!vec_push(windows, w))
 		return uerr_nomem();
 	p->entry = w.keep ? SITE_PUN : SITE_JUMP;

@@ -29,10 +29,26 @@ bool textscan_is_target(const struct textscan *scan, addr_t addr);
 #define WINDOW_MAX 64 /* bytes */
 #define WINDOW_INSNS 24
 
+/* What a hook may take for granted where it runs (trampoline.c has the table). */
+enum hook_kind {
+	HOOK_ENTRY, /* a function's first instruction: flags are dead, nothing lives below rsp */
+	HOOK_INSN,  /* any other: flags and red zone live, the stack may be aligned in any way */
+	HOOK_RET,   /* a ret: rsp points at the return address, nothing lives below it */
+	HOOK_TAIL,  /* a jump out of the function: as at a ret */
+	HOOK_KINDS,
+};
+
+/* Hooks at entries and inside of functions are one side, those at ways out the
+ * other: the calls of a point are found by its address and side. */
+static inline bool hook_is_exit(enum hook_kind kind)
+{
+	return kind == HOOK_RET || kind == HOOK_TAIL;
+}
+
 /* Where a hook runs in a window: before the instruction at `off`. */
 struct hook_point {
 	u8 off;
-	bool exit; /* before a ret; else at an entry */
+	u8 kind; /* enum hook_kind */
 };
 
 /* A run of instructions to be replaced by one 5-byte jump at its start. */

@@ -47,8 +47,17 @@
 #include "injector/window.h"
 
 #define FRAME_SIZE ((s32)sizeof(struct hook_frame))
-#define EXIT_FRAME_SIZE (FRAME_SIZE + 16)
-#define FLAGS_OFF FRAME_SIZE
+#define FLAGS_OFF FRAME_SIZE /* where they are kept */
+
+/* What the hooks of each kind put on the stack, and keep. */
+static const struct layout {
+	s32 size;   /* from rsp in the hook up to the program's own rsp */
+	bool flags; /* kept at FLAGS_OFF */
+} layouts[] = {
+	[HOOK_ENTRY] = { .size = FRAME_SIZE },
+	[HOOK_RET] = { .size = FRAME_SIZE + 16, .flags = true },
+	[HOOK_TAIL] = { .size = FRAME_SIZE + 16, .flags = true },
+};
 
 #define REGS_OFF ((s32)offsetof(struct hook_frame, regs))
 #define SLOT(field) ((s32)(REGS_OFF + offsetof(struct target_regs, field)))
@@ -74,7 +83,7 @@ struct hook_code {
 	addr_t ip;       /* of the probed instruction, at run time */
 	u32 reads;       /* fields that programs look at */
 	u32 clobbered;   /* registers to restore */
-	bool exit;
+	const struct layout *layout;
 	size_t slow[2];  /* jumps to the slow path */
 	unsigned nslow;
 	size_t go;       /* where it comes back to */
@@ -94,22 +103,17 @@ static void load_regs(struct emit *e, u32 mask)
 			put_load(e, gprs[i].reg, SP, REGS_OFF + 8 * gprs[i].bit);
 }
 
-static s32 frame_size(const struct hook_code *h)
-{
-	return h->exit ? EXIT_FRAME_SIZE : FRAME_SIZE;
-}
-
 /* Stack, registers, flags. Nothing before the flags are kept changes them. */
 static void emit_save(struct emit *e, const struct hook_code *h)
 {
-	put_lea(e, SP, SP, -frame_size(h));
+	put_lea(e, SP, SP, -h->layout->size);
 	if (h->reads & TARGET_REG_BIT(flags)) {
 		put_lit(e, 0x9c);             /* pushf */
 		put_lit(e, 0x8f, 0x84, 0x24); /* pop flags(%rsp) */
 		put_u32(e, SLOT(flags));
 	}
 	store_regs(e, h->reads | h->clobbered);
-	if (h->exit) {
+	if (h->layout->flags) {
 		put_lit(e, 0x9f);             /* lahf */
 		put_lit(e, 0x0f, 0x90, 0xc0); /* seto %al */
 		put_store(e, SP, FLAGS_OFF, AX);
@@ -118,13 +122,13 @@ static void emit_save(struct emit *e, const struct hook_code *h)
 
 static void emit_restore(struct emit *e, const struct hook_code *h)
 {
-	if (h->exit) {
+	if (h->layout->flags) {
 		put_load(e, AX, SP, FLAGS_OFF);
 		put_lit(e, 0x04, 0x7f); /* add $127, %al: overflows when it was 1 */
 		put_lit(e, 0x9e);       /* sahf */
 	}
 	load_regs(e, h->clobbered);
-	put_lea(e, SP, SP, frame_size(h));
+	put_lea(e, SP, SP, h->layout->size);
 }
 
 /* The thread's record into rdi; rsi and rdx are scratch. */
@@ -156,7 +160,7 @@ static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tram
 static void emit_fields(struct emit *e, const struct hook_code *h)
 {
 	if (h->reads & TARGET_REG_BIT(sp)) {
-		put_lea(e, SI, SP, frame_size(h));
+		put_lea(e, SI, SP, h->layout->size);
 		put_store(e, SP, SLOT(sp), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(ip)) {
@@ -237,13 +241,13 @@ static struct uerr *emit_error(const struct emit *e, addr_t at)
 
 static void hook_code_init(struct hook_code *h, const struct hook *hook, addr_t ip)
 {
-	*h = (struct hook_code){ .hook = hook, .ip = ip, .exit = hook->point.exit };
+	*h = (struct hook_code){ .hook = hook, .ip = ip, .layout = &layouts[hook->point.kind] };
 	for (size_t i = 0; i < hook->ncalls; i++) {
 		h->reads |= hook->calls[i].reads;
 		h->clobbered |= hook->calls[i].clobbers & caller_saved;
 	}
 	h->clobbered |= call_args;
-	if (h->exit)
+	if (h->layout->flags)
 		h->clobbered |= TARGET_REG_BIT(ax);
 }
 
@@ -319,6 +323,8 @@ static struct uerr *check_window(const struct window *w, const struct hook *hook
 	for (size_t i = 0; i < nhooks; i++) {
 		bool found = false;
 
+		if (hooks[i].point.kind >= ARRAY_SIZE(layouts) || !layouts[hooks[i].point.kind].size)
+			return uerr_new(UERR_FAILED, "a hook of no known kind at %#lx", (unsigned long)w->addr);
 		for (unsigned k = 0; k < w->ninsns; k++)
 			found |= w->insn_off[k] == hooks[i].point.off;
 		if (!found)

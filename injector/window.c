@@ -129,21 +129,27 @@ enum window_fault window_make_punned(const struct textscan *scan, addr_t addr, a
 	return WINDOW_OK;
 }
 
-bool window_add_point(struct window *w, addr_t addr, bool exit)
+bool window_add_point(struct window *w, addr_t addr, enum hook_kind kind)
 {
-	struct hook_point p = { .off = (u8)(addr - w->addr), .exit = exit };
+	struct hook_point p = { .off = (u8)(addr - w->addr), .kind = kind };
 	unsigned i;
 
-	for (i = 0; i < w->npoints; i++)
-		if (w->points[i].off == p.off && w->points[i].exit == p.exit)
-			return true;
+	for (i = 0; i < w->npoints; i++) {
+		struct hook_point *q = &w->points[i];
+
+		if (q->off != p.off || hook_is_exit(q->kind) != hook_is_exit(kind))
+			continue;
+		if (kind == HOOK_INSN)
+			q->kind = kind;
+		return true;
+	}
 	if (w->npoints == ARRAY_SIZE(w->points))
 		return false;
 	/* By offset, and an entry before an exit at the same instruction. */
 	for (i = w->npoints++; i > 0; i--) {
 		const struct hook_point *q = &w->points[i - 1];
 
-		if (q->off < p.off || (q->off == p.off && !q->exit))
+		if (q->off < p.off || (q->off == p.off && !hook_is_exit(q->kind)))
 			break;
 		w->points[i] = w->points[i - 1];
 	}
@@ -194,7 +200,7 @@ static struct uerr *window_join(struct window *w, const struct window *b)
 				(unsigned long)w->addr, (unsigned long)b->addr);
 	for (unsigned i = 0; i < b->npoints; i++) {
 		if (!is_boundary(&joined, b->addr + b->points[i].off) ||
-		    !window_add_point(&joined, b->addr + b->points[i].off, b->points[i].exit))
+		    !window_add_point(&joined, b->addr + b->points[i].off, b->points[i].kind))
 			return uerr_new(UERR_CANNOT_PROBE, "too many probes in the few bytes at %#lx",
 					(unsigned long)w->addr);
 	}

@@ -26,5 +26,6 @@ enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned
 enum window_fault window_make_punned(const struct textscan *scan, addr_t addr, addr_t func_end, struct window *ret,
 				     const char **detail);
 
-/* False when there is no room for another point. The same point twice is one. */
-bool window_add_point(struct window *w, addr_t addr, bool exit);
+/* False when there is no room for another point. A place has one point on each
+ * side, of the kind that takes less for granted. */
+bool window_add_point(struct window *w, addr_t addr, enum hook_kind kind);

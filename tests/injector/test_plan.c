@@ -73,14 +73,14 @@ START_TEST(one_side)
 	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 0, NULL, PLAN_ENTRY, &p));
 	ck_assert_uint_eq(p.nwindows, 1);
 	ck_assert_uint_eq(p.windows[0].addr, (addr_t)v->code);
-	ck_assert(!p.windows[0].points[0].exit);
+	ck_assert(p.windows[0].points[0].kind == HOOK_ENTRY);
 	ck_assert_int_eq(p.exit, SITE_NONE);
 	ck_assert_ptr_null(p.exit_reason);
 	func_plan_deinit(&p);
 	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 0, NULL, PLAN_EXIT, &p));
 	ck_assert_int_eq(p.exit, SITE_RET);
 	for (size_t i = 0; i < p.nwindows; i++)
-		ck_assert(p.windows[i].points[0].exit);
+		ck_assert(p.windows[i].points[0].kind == HOOK_RET);
 	func_plan_deinit(&p);
 	textscan_destroy(scan);
 }
@@ -131,14 +131,14 @@ END_TEST
 
 /* ---- merging ---- */
 
-static struct window window_at(addr_t addr, unsigned ninsns, unsigned insn_len, unsigned point, bool exit)
+static struct window window_at(addr_t addr, unsigned ninsns, unsigned insn_len, unsigned point, enum hook_kind kind)
 {
 	struct window w = { .addr = addr, .len = ninsns * insn_len, .ninsns = ninsns, .npoints = 1 };
 
 	memset(w.bytes, 0x90, w.len);
 	for (unsigned i = 0; i < ninsns; i++)
 		w.insn_off[i] = i * insn_len;
-	w.points[0] = (struct hook_point){ .off = point, .exit = exit };
+	w.points[0] = (struct hook_point){ .off = point, .kind = kind };
 	return w;
 }
 
@@ -157,8 +157,8 @@ START_TEST(merges)
 	struct code_range text;
 	struct code_image code;
 	struct textscan *scan = nop_scan(&text, &code);
-	struct window a = window_at(0x1010, 6, 1, 0, false), b = window_at(0x1014, 6, 1, 3, true);
-	struct window same = window_at(0x1010, 5, 1, 4, true), apart = window_at(0x101a, 5, 1, 0, true);
+	struct window a = window_at(0x1010, 6, 1, 0, HOOK_ENTRY), b = window_at(0x1014, 6, 1, 3, HOOK_RET);
+	struct window same = window_at(0x1010, 5, 1, 4, HOOK_RET), apart = window_at(0x101a, 5, 1, 0, HOOK_RET);
 	const struct window *in[] = { &apart, &b, &a, &same, &a };
 	struct window *out;
 	size_t n;
@@ -186,8 +186,8 @@ START_TEST(merge_refuses)
 	struct code_range text;
 	struct code_image code;
 	struct textscan *scan = nop_scan(&text, &code);
-	struct window a = window_at(0x1010, 2, 3, 0, false), askew = window_at(0x1014, 5, 1, 0, true);
-	struct window long_a = window_at(0x1010, 24, 1, 0, false), long_b = window_at(0x1020, 24, 1, 0, false);
+	struct window a = window_at(0x1010, 2, 3, 0, HOOK_ENTRY), askew = window_at(0x1014, 5, 1, 0, HOOK_RET);
+	struct window long_a = window_at(0x1010, 24, 1, 0, HOOK_ENTRY), long_b = window_at(0x1020, 24, 1, 0, HOOK_ENTRY);
 	const struct window *skewed[] = { &a, &askew }, *longer[] = { &long_a, &long_b };
 	struct window *out;
 	struct uerr *err;
