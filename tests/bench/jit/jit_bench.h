@@ -3,8 +3,10 @@
  * Measures every micro-program in every engine. Rounds: in each one every
  * program runs once in each engine, one after the other, so that a machine
  * whose speed drifts drifts for all alike. A figure is the median over the
- * rounds, less that of the program `empty` in the same engine: the cost of
- * calling, of the kernel's loop and of ours. Two engines are compared within each
+ * rounds, less that of an empty program in the same engine: the cost of calling,
+ * of the kernel's loop and of ours. There are several empty programs, and the one
+ * with the smallest median counts: where one is placed badly its calls take four
+ * times as long, which would spoil every row. Two engines are compared within each
  * round, and the median of that is their ratio. Minima would not do: a loop whose
  * few odd passes the CPU has learnt by heart in one lucky slice of time is a third
  * faster there, and which engine meets that is chance.

@@ -50,11 +50,18 @@ static __always_inline __u64 fresh_noise(void)
 	return x;
 }
 
-/* What a call costs without work; taken from all the others. */
-PROG(empty)
-{
-	return 0;
-}
+/* What a call costs without work; taken from all the others. Several copies:
+ * where one of them happens to be placed badly, another is not. */
+#define EMPTY(name) \
+	PROG(name)  \
+	{           \
+		return 0; \
+	}
+EMPTY(empty)
+EMPTY(empty_2)
+EMPTY(empty_3)
+EMPTY(empty_4)
+EMPTY(empty_5)
 
 /* --- bits --- */
 
