@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The benchmark: every row of rows.h in three environments, in one run, with
- * the uninstrumented call and a hand-written jump pad beside them.
+ * the uninstrumented call, a hand-written jump pad and other tracers (where they
+ * are installed) beside them.
  *
  *	uprobed-bench [--runs N] [--quick] [--out DIR]
  *
@@ -21,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,7 +75,7 @@ struct uerr *bench_read_file(const char *path, void **ret, size_t *size)
 	return NULL;
 }
 
-static struct uerr *victim_line(struct victim *v, char *line, size_t size)
+struct uerr *victim_line(struct victim *v, char *line, size_t size)
 {
 	struct pollfd p = { .fd = v->out, .events = POLLIN };
 	size_t n = 0;
@@ -93,29 +93,36 @@ static struct uerr *victim_line(struct victim *v, char *line, size_t size)
 	return NULL;
 }
 
-struct uerr *victim_start(const char *path, unsigned threads, struct victim *ret)
+struct uerr *victim_spawn(const char *path, const char *arg, struct victim *ret)
 {
 	int in[2], out[2];
-	char count[16], line[64];
 	pid_t pid;
 
-	snprintf(count, sizeof(count), "%u", threads);
 	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
 		return uerr_errno(errno, "pipe");
 	pid = fork();
 	if (pid < 0)
 		return uerr_errno(errno, "fork");
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (pid == 0) { /* ends with its stdin */
 		dup2(in[0], 0);
 		dup2(out[1], 1);
-		execl(path, path, count, (char *)NULL);
+		execl(path, path, arg, (char *)NULL);
 		_exit(127);
 	}
 	close(in[0]);
 	close(out[1]);
 	*ret = (struct victim){ .pid = pid, .in = in[1], .out = out[0], .path = path };
-	return victim_line(ret, line, sizeof(line));
+	return NULL;
+}
+
+struct uerr *victim_start(const char *path, unsigned threads, struct victim *ret)
+{
+	char count[16], line[64];
+	struct uerr *err;
+
+	snprintf(count, sizeof(count), "%u", threads);
+	err = victim_spawn(path, count, ret);
+	return err ? err : victim_line(ret, line, sizeof(line));
 }
 
 void victim_stop(struct victim *v)
@@ -129,12 +136,12 @@ void victim_stop(struct victim *v)
 	v->pid = 0;
 }
 
-struct uerr *victim_run(struct victim *v, const char *row, uint64_t calls, uint64_t *ret)
+struct uerr *victim_run(struct victim *v, const char *row, uint64_t calls, unsigned threads, uint64_t *ret)
 {
 	struct uerr *err;
 	char line[128];
 
-	if (dprintf(v->in, "%s %" PRIu64 "\n", row, calls) < 0)
+	if (dprintf(v->in, "%s %" PRIu64 " %u\n", row, calls, threads) < 0)
 		return uerr_errno(errno, "the victim's stdin");
 	err = victim_line(v, line, sizeof(line));
 	if (err)
@@ -143,17 +150,9 @@ struct uerr *victim_run(struct victim *v, const char *row, uint64_t calls, uint6
 	return NULL;
 }
 
-/* One way of running something CALLS times. */
-struct runner {
-	struct uerr *(*run)(const struct runner *r, uint64_t calls, uint64_t *ns);
-	struct victim *victim;
-	const char *name;
-	const struct bench_row *row;
-};
-
-static struct uerr *run_victim(const struct runner *r, uint64_t calls, uint64_t *ns)
+struct uerr *run_victim(const struct runner *r, uint64_t calls, uint64_t *ns)
 {
-	return victim_run(r->victim, r->name, calls, ns);
+	return victim_run(r->victim, r->name, calls, r->threads, ns);
 }
 
 static struct uerr *run_embedded(const struct runner *r, uint64_t calls, uint64_t *ns)
@@ -161,7 +160,7 @@ static struct uerr *run_embedded(const struct runner *r, uint64_t calls, uint64_
 	return env_embedded_run(r->row, calls, ns);
 }
 
-static void set_reason(struct bench_result *ret, struct uerr *err)
+void bench_set_reason(struct bench_result *ret, struct uerr *err)
 {
 	snprintf(ret->reason, sizeof(ret->reason), "%s", err->message);
 	uerr_free(err);
@@ -169,7 +168,7 @@ static void set_reason(struct bench_result *ret, struct uerr *err)
 }
 
 /* How many calls fit into SLICE_NS; warms up on the way. */
-static struct uerr *calibrate(const struct runner *r, uint64_t slice_ns, uint64_t *ret)
+static struct uerr *calibrate(const struct runner *r, uint64_t slice_ns, uint64_t *ret, uint64_t *total)
 {
 	uint64_t calls = 16, ns = 0;
 	struct uerr *err;
@@ -178,6 +177,7 @@ static struct uerr *calibrate(const struct runner *r, uint64_t slice_ns, uint64_
 		err = r->run(r, calls, &ns);
 		if (err)
 			return err;
+		*total += calls;
 		if (ns >= slice_ns / 4)
 			break;
 		calls *= ns < slice_ns / 64 ? 8 : 2;
@@ -186,23 +186,26 @@ static struct uerr *calibrate(const struct runner *r, uint64_t slice_ns, uint64_
 	return NULL;
 }
 
-/* One more run of RET; the first finds out how long a run is. */
-static void measure(const struct runner *r, uint64_t slice_ns, struct bench_result *ret)
+void bench_measure(const struct runner *r, uint64_t slice_ns, struct bench_result *ret, uint64_t *total)
 {
+	uint64_t ns = 0, warm = ret->calls / 16 + 1, calls = 0;
 	struct uerr *err = NULL;
-	uint64_t ns = 0;
 
 	if (ret->reason[0])
 		return;
-	if (ret->calls)
-		err = r->run(r, ret->calls / 16 + 1, &ns); /* warm up: the probe is new */
-	else
-		err = calibrate(r, slice_ns, &ret->calls);
+	if (ret->calls) { /* the probe is new */
+		err = r->run(r, warm, &ns);
+		calls += warm;
+	} else {
+		err = calibrate(r, slice_ns, &ret->calls, &calls);
+	}
 	if (!err)
 		err = r->run(r, ret->calls, &ns);
 	if (err)
-		return set_reason(ret, err);
+		return bench_set_reason(ret, err);
 	ret->ns[ret->runs++] = (double)ns / ret->calls;
+	if (total)
+		*total += calls + ret->calls;
 }
 
 static void measure_attached(const struct bench_env_ops *env, const struct bench_row *row, struct victim *v,
@@ -215,8 +218,8 @@ static void measure_attached(const struct bench_env_ops *env, const struct bench
 		return;
 	err = env->attach(row, v);
 	if (err)
-		return set_reason(ret, err);
-	measure(&r, slice_ns, ret);
+		return bench_set_reason(ret, err);
+	bench_measure(&r, slice_ns, ret, NULL);
 	env->detach();
 }
 
@@ -238,6 +241,8 @@ static void mark_unavailable(struct bench_report *rep, int env, struct uerr *why
 	if (env == ENV_EMBEDDED)
 		snprintf(rep->embed.reason, sizeof(rep->embed.reason), "%s", why->message);
 	if (env == ENV_USERSPACE)
+		snprintf(rep->scaling.counted[0].reason, sizeof(rep->scaling.counted[0].reason), "%s", why->message);
+	if (env == ENV_USERSPACE)
 		snprintf(rep->attach.reason, sizeof(rep->attach.reason), "%s", why->message);
 	uerr_free(why);
 }
@@ -249,9 +254,13 @@ static void one_round(struct bench_report *rep, struct victim *v, uint64_t slice
 	const struct bench_row embed = { .name = "embed" };
 	struct runner r = { .run = run_victim, .victim = v, .name = "plain" };
 
-	measure(&r, slice_ns, &rep->plain);
+	bench_measure(&r, slice_ns, &rep->plain, NULL);
+	r.name = "bare";
+	bench_measure(&r, slice_ns, &rep->bare, NULL);
 	r.name = "pad";
-	measure(&r, slice_ns, &rep->pad);
+	bench_measure(&r, slice_ns, &rep->pad, NULL);
+	rivals_round(rep->rivals, slice_ns);
+	scaling_round(&rep->scaling, v, slice_ns);
 	for (size_t i = 0; i < bench_nrows; i++) {
 		const struct bench_row *row = &bench_rows[i];
 		struct bench_result *res = rep->results[i];
@@ -259,16 +268,21 @@ static void one_round(struct bench_report *rep, struct victim *v, uint64_t slice
 		measure_attached(&env_kernel, row, v, slice_ns, &res[ENV_KERNEL]);
 		measure_attached(&env_userspace, row, v, slice_ns, &res[ENV_USERSPACE]);
 		r = (struct runner){ .run = run_embedded, .row = row };
-		measure(&r, slice_ns, &res[ENV_EMBEDDED]);
+		bench_measure(&r, slice_ns, &res[ENV_EMBEDDED], NULL);
 	}
 	r = (struct runner){ .run = run_embedded, .row = &embed };
-	measure(&r, slice_ns, &rep->embed);
+	bench_measure(&r, slice_ns, &rep->embed, NULL);
 }
 
 static void print_progress(const struct bench_report *rep)
 {
 	progress("the call", "without a probe", &rep->plain);
+	progress("the call", "a jump away and back", &rep->bare);
 	progress("the call", "through a hand-written jump pad", &rep->pad);
+	for (size_t i = 0; i < bench_nrivals; i++)
+		progress("the call", bench_rivals[i].name, &rep->rivals[i].one);
+	for (int i = 0; i < 2; i++)
+		progress("counted", i ? "by two threads" : "by one thread", &rep->scaling.counted[i]);
 	for (size_t i = 0; i < bench_nrows; i++)
 		for (int e = 0; e < N_ENVS; e++)
 			progress(bench_rows[i].name, bench_env_names[e], &rep->results[i][e]);
@@ -292,6 +306,7 @@ static struct uerr *run_all(struct bench_report *rep, const char *dir, uint64_t 
 	err = env_embedded_open(object);
 	if (err)
 		mark_unavailable(rep, ENV_EMBEDDED, err);
+	rivals_start(rep->rivals, dir);
 	err = victim_start(victim_path, 0, &v);
 	for (unsigned i = 0; !err && i < rep->runs; i++) {
 		fprintf(stderr, "round %u of %u%s", i + 1, rep->runs, isatty(2) ? "\r" : "\n");
@@ -303,6 +318,7 @@ static struct uerr *run_all(struct bench_report *rep, const char *dir, uint64_t 
 			env_userspace_measure_attach(victim_path, rep->runs, &rep->attach);
 	}
 	victim_stop(&v);
+	rivals_stop(rep->rivals);
 	env_embedded_close();
 	env_userspace_stop();
 	return err;
@@ -364,7 +380,8 @@ int main(int argc, char **argv)
 		return 1;
 	dir = dirname(self);
 	rep.results = calloc(bench_nrows, sizeof(*rep.results));
-	if (!rep.results)
+	rep.rivals = calloc(bench_nrivals, sizeof(*rep.rivals));
+	if (!rep.results || !rep.rivals)
 		return 1;
 	err = run_all(&rep, dir, slice_ns);
 	if (!err)
@@ -374,6 +391,7 @@ int main(int argc, char **argv)
 	if (!err)
 		err = report_write(&rep, out ? out : ".");
 	free(rep.results);
+	free(rep.rivals);
 	jit_bench_deinit(&jit);
 	if (err) {
 		fprintf(stderr, "uprobed-bench: %s\n", err->message);

@@ -42,8 +42,29 @@ struct victim {
 };
 struct uerr *victim_start(const char *path, unsigned threads, struct victim *ret) UERR_MUST_CHECK;
 void victim_stop(struct victim *v);
-/* Nanoseconds that CALLS calls of row ROW took. */
-struct uerr *victim_run(struct victim *v, const char *row, uint64_t calls, uint64_t *ret) UERR_MUST_CHECK;
+/* Nanoseconds that CALLS calls of row ROW took; with THREADS the mean CPU time of
+ * one of so many threads, each of which makes the calls. */
+struct uerr *victim_run(struct victim *v, const char *row, uint64_t calls, unsigned threads,
+			uint64_t *ret) UERR_MUST_CHECK;
+/* A line of what it writes. */
+struct uerr *victim_line(struct victim *v, char *line, size_t size) UERR_MUST_CHECK;
+/* Starts PATH ARG with pipes as its stdin and stdout, reads nothing. */
+struct uerr *victim_spawn(const char *path, const char *arg, struct victim *ret) UERR_MUST_CHECK;
+
+/* One way of running something CALLS times. */
+struct runner {
+	struct uerr *(*run)(const struct runner *r, uint64_t calls, uint64_t *ns);
+	struct victim *victim;
+	const char *name;
+	const struct bench_row *row;
+	unsigned threads; /* 0: the victim's main thread */
+};
+struct uerr *run_victim(const struct runner *r, uint64_t calls, uint64_t *ns) UERR_MUST_CHECK;
+
+/* One more run of RET, whose first finds out how long a run is. *total: calls of
+ * one thread in all, warm-up included; may be NULL. */
+void bench_measure(const struct runner *r, uint64_t slice_ns, struct bench_result *ret, uint64_t *total);
+void bench_set_reason(struct bench_result *ret, struct uerr *err);
 
 /* An environment puts a row's programs on the victim and takes them off. */
 struct bench_env_ops {
@@ -59,6 +80,8 @@ void env_kernel_init(const char *object_path);
 extern const struct bench_env_ops env_userspace;
 struct uerr *env_userspace_start(const char *uprobed, const char *object_path) UERR_MUST_CHECK;
 void env_userspace_stop(void);
+/* The sum of a per-CPU array's first element over the CPUs. */
+struct uerr *env_userspace_count(const char *map, uint64_t *ret) UERR_MUST_CHECK;
 
 /* How long targets stand still, and what it costs in memory. */
 struct bench_attach {
@@ -76,10 +99,40 @@ struct uerr *env_embedded_open(const char *object_path) UERR_MUST_CHECK;
 void env_embedded_close(void);
 struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint64_t *ret) UERR_MUST_CHECK;
 
+#define BENCH_THREADS 2
+
+/* A per-CPU counting program on one function that several threads call. Times are
+ * CPU time a thread: with one thread, with BENCH_THREADS. */
+struct bench_scaling {
+	struct bench_result plain[2], counted[2];
+	uint64_t calls, seen; /* of the counted function: made, and what the map says */
+};
+void scaling_round(struct bench_scaling *s, struct victim *v, uint64_t slice_ns);
+
+/* Tracers that put something into the process, too, with less work a hit than we
+ * do: each in a process of its own, with the uninstrumented call there. */
+struct rival {
+	const char *name, *what; /* `what` a hit does */
+	const char *script, *victim, *row;
+};
+struct bench_rival {
+	struct bench_result plain, one, more; /* `more`: BENCH_THREADS threads, CPU time */
+	struct victim process;
+};
+extern const struct rival bench_rivals[];
+extern const size_t bench_nrivals;
+/* A rival that is not here gets the reason. DIR: where the victims were built. */
+void rivals_start(struct bench_rival *rivals, const char *dir);
+void rivals_round(struct bench_rival *rivals, uint64_t slice_ns);
+void rivals_stop(struct bench_rival *rivals);
+
 struct jit_bench; /* jit/jit_bench.h */
 
 struct bench_report {
 	struct bench_result plain, pad; /* the uninstrumented call, and the lower bound */
+	struct bench_result bare;       /* a jump away and back */
+	struct bench_scaling scaling;
+	struct bench_rival *rivals;     /* [bench_nrivals] */
 	struct bench_result (*results)[N_ENVS]; /* [bench_nrows] */
 	struct bench_result embed;
 	struct bench_attach attach;
@@ -96,3 +149,4 @@ struct uerr *bench_read_file(const char *path, void **ret, size_t *size) UERR_MU
 
 uint64_t bench_now_ns(void);
 double bench_avg(const struct bench_result *r);
+double bench_median(const struct bench_result *r);

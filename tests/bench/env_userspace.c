@@ -203,6 +203,31 @@ static void userspace_detach(void)
 
 const struct bench_env_ops env_userspace = { userspace_attach, userspace_detach };
 
+struct uerr *env_userspace_count(const char *map, uint64_t *ret)
+{
+	cleanup_json cJSON *reply = NULL;
+	cJSON *params = cJSON_CreateObject();
+	const cJSON *v, *values;
+	struct uerr *err;
+
+	cJSON_AddStringToObject(params, "map", map);
+	cJSON_AddStringToObject(params, "key", "0");
+	err = call("MapLookup", params, &reply);
+	if (err)
+		return err;
+	values = cJSON_GetObjectItem(cJSON_GetObjectItem(reply, "element"), "values");
+	if (!cJSON_GetArraySize(values))
+		return uerr_new(UERR_FAILED, "map %s has no element 0", map);
+	*ret = 0;
+	cJSON_ArrayForEach(v, values) {
+		uint64_t n = 0;
+
+		protocol_get_u64(v, "value_json", &n);
+		*ret += n;
+	}
+	return NULL;
+}
+
 /* Microseconds that the process stood still in an attach of one probe. */
 static struct uerr *attach_stop_us(const char *path, unsigned threads, double *ret)
 {

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "bench.h"
+#include "goals.h"
 #include "jit/jit_bench.h"
 
 static double result_min(const struct bench_result *r)
@@ -64,6 +65,11 @@ static double median(const double *v, unsigned n)
 	memcpy(sorted, v, n * sizeof(*v));
 	qsort(sorted, n, sizeof(*sorted), compare_double);
 	return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+}
+
+double bench_median(const struct bench_result *r)
+{
+	return median(r->ns, r->runs);
 }
 
 static double largest(const double *v, unsigned n)
@@ -167,9 +173,71 @@ static void md_core(FILE *f, const struct bench_report *rep)
 		md_cell(f, u->runs, bench_avg(u) - plain);
 		fprintf(f, "\n");
 	}
-	fprintf(f, "\nThe call without a probe takes %.2f ns (std dev %.2f), through a hand-written jump pad (nine "
-		   "registers saved, an empty function called) %.2f ns (%.2f).\n\n",
-		bench_avg(&rep->plain), result_stddev(&rep->plain), bench_avg(&rep->pad), result_stddev(&rep->pad));
+	fprintf(f, "\nThe call without a probe takes %.2f ns (std dev %.2f), with a jump away and back %.2f ns (%.2f), "
+		   "through a hand-written jump pad (nine registers saved, an empty function called) %.2f ns (%.2f).\n\n",
+		bench_avg(&rep->plain), result_stddev(&rep->plain), bench_avg(&rep->bare), result_stddev(&rep->bare),
+		bench_avg(&rep->pad), result_stddev(&rep->pad));
+}
+
+static void md_goals(FILE *f, const struct bench_report *rep)
+{
+	fprintf(f, "### Goals\n\nOf medians.\n\n| What | Goal | Measured | Holds |\n|------|------|----------|-------|\n");
+	for (size_t i = 0; i < bench_ngoals; i++) {
+		const struct goal *g = &bench_goals[i];
+		double v;
+
+		fprintf(f, "| %s | at %s %g%s |", g->what, g->least ? "least" : "most", g->most, g->unit);
+		if (g->figure(rep, &v))
+			fprintf(f, " %.2f%s | %s |\n", v, g->unit, goal_holds(g, v) ? "yes" : "**no**");
+		else
+			fprintf(f, " not measured | – |\n");
+	}
+	fprintf(f, "\n");
+}
+
+static void md_scaling(FILE *f, const struct bench_scaling *s)
+{
+	fprintf(f, "## Threads on one site\n\n");
+	if (s->counted[0].reason[0]) {
+		fprintf(f, "Not measured: %s\n\n", s->counted[0].reason);
+		return;
+	}
+	fprintf(f, "CPU time of a thread, ns a call, median; the program counts in a per-CPU array.\n\n"
+		   "| | One thread | %d threads | Ratio |\n|-|-|-|-|\n", BENCH_THREADS);
+	fprintf(f, "| the call without a probe | %.2f | %.2f | %.2f |\n", bench_median(&s->plain[0]),
+		bench_median(&s->plain[1]), bench_median(&s->plain[1]) / bench_median(&s->plain[0]));
+	fprintf(f, "| counted | %.2f | %.2f | %.2f |\n\n", bench_median(&s->counted[0]), bench_median(&s->counted[1]),
+		bench_median(&s->counted[1]) / bench_median(&s->counted[0]));
+	fprintf(f, "Of %llu calls %llu were counted.\n\n", (unsigned long long)s->calls, (unsigned long long)s->seen);
+}
+
+static void md_rivals(FILE *f, const struct bench_report *rep)
+{
+	double plain = bench_median(&rep->plain);
+	double ours = bench_median(&rep->results[0][ENV_USERSPACE]) - plain;
+	const struct bench_scaling *s = &rep->scaling;
+
+	fprintf(f, "## Beside other tracers in the process\n\n"
+		   "What a hit adds to the call, ns, median; %d threads: CPU time of one.\n\n"
+		   "| | A hit | One thread | %d threads | Times uprobed's |\n|-|-|-|-|-|\n", BENCH_THREADS, BENCH_THREADS);
+	if (rep->results[0][ENV_USERSPACE].runs)
+		fprintf(f, "| uprobed | an empty program | %.2f | | 1 |\n", ours);
+	if (s->counted[0].runs)
+		fprintf(f, "| uprobed | a per-CPU count | %.2f | %.2f | |\n",
+			bench_median(&s->counted[0]) - bench_median(&s->plain[0]),
+			bench_median(&s->counted[1]) - bench_median(&s->plain[1]));
+	for (size_t i = 0; i < bench_nrivals; i++) {
+		const struct bench_rival *r = &rep->rivals[i];
+		double base = bench_median(&r->plain);
+
+		fprintf(f, "| %s | %s |", bench_rivals[i].name, bench_rivals[i].what);
+		if (r->one.reason[0])
+			fprintf(f, " not measured: %s | | |\n", r->one.reason);
+		else
+			fprintf(f, " %.2f | %.2f | %.1f |\n", bench_median(&r->one) - base, bench_median(&r->more) - base,
+				ours > 0 ? (bench_median(&r->one) - base) / ours : 0);
+	}
+	fprintf(f, "\n");
 }
 
 static void md_per_op(FILE *f, const struct bench_report *rep)
@@ -250,6 +318,7 @@ static void md_write(FILE *f, const struct bench_report *rep, const struct machi
 		   "*Times are nanoseconds a call of the probed function, that call included; lower is better. A map or "
 		   "memory row makes 1000 operations a call.*\n\n");
 	md_core(f, rep);
+	md_goals(f, rep);
 	fprintf(f, "### Kernel eBPF performance\n\n");
 	md_env_table(f, rep, ENV_KERNEL);
 	fprintf(f, "\n### Userspace eBPF performance\n\n");
@@ -259,6 +328,8 @@ static void md_write(FILE *f, const struct bench_report *rep, const struct machi
 	md_result_row(f, "embed", &rep->embed);
 	fprintf(f, "\n");
 	md_per_op(f, rep);
+	md_scaling(f, &rep->scaling);
+	md_rivals(f, rep);
 	md_attach(f, &rep->attach);
 	fprintf(f, "## The JIT: micro-programs\n\n"
 		   "The same instructions (tests/bench/jit) interpreted, compiled by our JIT and by the kernel's.\n\n");
@@ -325,12 +396,68 @@ static void json_jit(cJSON *root, const struct jit_bench *b)
 	cJSON_AddNumberToObject(o, "rounds", b->rounds);
 }
 
+static void json_scaling(cJSON *root, const struct bench_scaling *s)
+{
+	cJSON *o = cJSON_AddObjectToObject(root, "scaling");
+
+	if (s->counted[0].reason[0]) {
+		cJSON_AddStringToObject(o, "reason", s->counted[0].reason);
+		return;
+	}
+	cJSON_AddNumberToObject(o, "threads", BENCH_THREADS);
+	json_number(o, "plain_ns_1_thread", bench_median(&s->plain[0]));
+	json_number(o, "plain_ns_threads", bench_median(&s->plain[1]));
+	json_number(o, "counted_ns_1_thread", bench_median(&s->counted[0]));
+	json_number(o, "counted_ns_threads", bench_median(&s->counted[1]));
+	cJSON_AddNumberToObject(o, "calls", (double)s->calls);
+	cJSON_AddNumberToObject(o, "counted", (double)s->seen);
+}
+
+static void json_rivals(cJSON *root, const struct bench_rival *rivals)
+{
+	cJSON *list = cJSON_AddArrayToObject(root, "rivals");
+
+	for (size_t i = 0; i < bench_nrivals; i++) {
+		const struct bench_rival *r = &rivals[i];
+		cJSON *o = cJSON_CreateObject();
+
+		cJSON_AddStringToObject(o, "name", bench_rivals[i].name);
+		if (r->one.reason[0]) {
+			cJSON_AddStringToObject(o, "reason", r->one.reason);
+		} else {
+			json_number(o, "added_ns", bench_median(&r->one) - bench_median(&r->plain));
+			json_number(o, "added_ns_threads", bench_median(&r->more) - bench_median(&r->plain));
+		}
+		cJSON_AddItemToArray(list, o);
+	}
+}
+
+static void json_goals(cJSON *root, const struct bench_report *rep)
+{
+	cJSON *list = cJSON_AddArrayToObject(root, "goals");
+
+	for (size_t i = 0; i < bench_ngoals; i++) {
+		const struct goal *g = &bench_goals[i];
+		cJSON *o = cJSON_CreateObject();
+		double v;
+
+		cJSON_AddStringToObject(o, "what", g->what);
+		cJSON_AddNumberToObject(o, g->least ? "at_least" : "at_most", g->most);
+		if (g->figure(rep, &v)) {
+			json_number(o, "measured", v);
+			cJSON_AddBoolToObject(o, "holds", goal_holds(g, v));
+		}
+		cJSON_AddItemToArray(list, o);
+	}
+}
+
 static cJSON *json_report(const struct bench_report *rep, const struct machine *m)
 {
 	struct bench_result no_probe = { .reason = "embed is a call in-process: there is no function to probe" };
 	cJSON *root = cJSON_CreateObject(), *o, *rows;
 
 	json_number(root, "baseline_ns", bench_avg(&rep->plain));
+	json_number(root, "bare_jump_ns", bench_avg(&rep->bare));
 	json_number(root, "jump_pad_ns", bench_avg(&rep->pad));
 	o = cJSON_AddObjectToObject(root, "machine");
 	cJSON_AddStringToObject(o, "os", m->uts.release);
@@ -361,6 +488,9 @@ static cJSON *json_report(const struct bench_report *rep, const struct machine *
 		cJSON_AddNumberToObject(o, "mapped_bytes_ten_probes", (double)rep->attach.mapped_bytes);
 		cJSON_AddNumberToObject(o, "runs", rep->attach.runs);
 	}
+	json_scaling(root, &rep->scaling);
+	json_rivals(root, rep->rivals);
+	json_goals(root, rep);
 	json_jit(root, rep->jit);
 	json_number(root, "seconds", rep->seconds);
 	return root;
