@@ -29,7 +29,8 @@
  * anything live below rsp. At a ret the flags are kept all the same, in a word
  * above the frame: some assembly returns a result in them, and lahf/seto cost a
  * tenth of a nanosecond. The stack is aligned for the call in both places: rsp
- * is 8 below a multiple of 16, and so are 200 and 216.
+ * is 8 below a multiple of 16, and so are 200 and 216. Inside a function nothing
+ * of this can be said (emit_save_all).
  *
  * The return address of a call is wiped off the stack: it would lie there, below
  * what lives, until something else is written, and look as if somebody were to
@@ -49,14 +50,27 @@
 #define FRAME_SIZE ((s32)sizeof(struct hook_frame))
 #define FLAGS_OFF FRAME_SIZE /* where they are kept */
 
+/* What lies behind the red zone when the frame's distance to it is not known. */
+#define RED_ZONE 128
+struct kept {
+	u64 eflags; /* as pushf has it */
+	u64 flags;  /* as lahf and seto have it */
+	u64 ax;
+};
+#define KEPT(field) ((s32)offsetof(struct kept, field))
+#define KEPT_OFF FRAME_SIZE /* its address */
+#define KEPT_UP (RED_ZONE + (s32)sizeof(struct kept)) /* from it up to the program's own rsp */
+
 /* What the hooks of each kind put on the stack, and keep. */
 static const struct layout {
-	s32 size;   /* from rsp in the hook up to the program's own rsp */
-	bool flags; /* kept at FLAGS_OFF */
+	s32 size;     /* of the frame: up to the program's own rsp, if that is `fixed` */
+	bool fixed;   /* rsp is 8 below a multiple of 16, and there is no red zone; else struct kept */
+	bool flags;   /* are kept; where `fixed`, at FLAGS_OFF */
 } layouts[] = {
-	[HOOK_ENTRY] = { .size = FRAME_SIZE },
-	[HOOK_RET] = { .size = FRAME_SIZE + 16, .flags = true },
-	[HOOK_TAIL] = { .size = FRAME_SIZE + 16, .flags = true },
+	[HOOK_ENTRY] = { .size = FRAME_SIZE, .fixed = true },
+	[HOOK_INSN] = { .size = FRAME_SIZE + 8, .flags = true },
+	[HOOK_RET] = { .size = FRAME_SIZE + 16, .fixed = true, .flags = true },
+	[HOOK_TAIL] = { .size = FRAME_SIZE + 16, .fixed = true, .flags = true },
 };
 
 #define REGS_OFF ((s32)offsetof(struct hook_frame, regs))
@@ -87,6 +101,8 @@ struct hook_code {
 	size_t slow[2];  /* jumps to the slow path */
 	unsigned nslow;
 	size_t go;       /* where it comes back to */
+	size_t down[2];  /* jumps taken where the direction flag is set: before and behind the calls */
+	size_t down_go[2];
 };
 
 static void store_regs(struct emit *e, u32 mask)
@@ -103,9 +119,72 @@ static void load_regs(struct emit *e, u32 mask)
 			put_load(e, gprs[i].reg, SP, REGS_OFF + 8 * gprs[i].bit);
 }
 
-/* Stack, registers, flags. Nothing before the flags are kept changes them. */
-static void emit_save(struct emit *e, const struct hook_code *h)
+/* Jumps out of line where the direction flag was set: only there is it worth the
+ * time to change it. rax points at struct kept. */
+static void emit_direction(struct emit *e, struct hook_code *h, unsigned i)
 {
+	_Static_assert(offsetof(struct kept, eflags) == 0, "no offset in the operand");
+	put_lit(e, 0xf7, 0x00, 0, 0x04, 0, 0); /* testl $DF, (%rax) */
+	h->down[i] = put_jcc_fwd(e, 5);
+	h->down_go[i] = e->n;
+}
+
+static void emit_directions(struct emit *e, const struct hook_code *h)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		emit_fix_here(e, h->down[i]);
+		put_lit(e, i ? 0xfd : 0xfc); /* std, cld */
+		put_jmp(e, e->addr + h->down_go[i]);
+	}
+}
+
+/* Inside a function, where nothing may be taken for granted:
+ *
+ *	lea  -136(%rsp), %rsp          over the red zone; room for ax and the flags
+ *	pushf
+ *	mov  %rax, 16(%rsp); lahf; seto %al; mov %rax, 8(%rsp)
+ *	mov  %rsp, %rax
+ *	lea  -208(%rsp), %rsp; and $-16, %rsp
+ *	mov  %rax, 200(%rsp)
+ */
+static void emit_save_all(struct emit *e, struct hook_code *h)
+{
+	put_lea(e, SP, SP, 8 - KEPT_UP);
+	put_lit(e, 0x9c);                     /* pushf */
+	put_store(e, SP, KEPT(ax), AX);
+	put_lit(e, 0x9f, 0x0f, 0x90, 0xc0);   /* lahf; seto %al */
+	put_store(e, SP, KEPT(flags), AX);
+	put_mov(e, AX, SP);
+	put_lea(e, SP, SP, -h->layout->size);
+	put_lit(e, 0x48, 0x83, 0xe4, 0xf0);   /* and $-16, %rsp */
+	put_store(e, SP, KEPT_OFF, AX);
+	store_regs(e, (h->reads | h->clobbered) & ~TARGET_REG_BIT(ax));
+	emit_direction(e, h, 0);
+	if (h->reads & TARGET_REG_BIT(ax)) {
+		put_load(e, AX, AX, KEPT(ax));
+		put_store(e, SP, SLOT(ax), AX);
+	}
+}
+
+static void emit_restore_all(struct emit *e, struct hook_code *h)
+{
+	put_load(e, AX, SP, KEPT_OFF);
+	emit_direction(e, h, 1);
+	load_regs(e, h->clobbered & ~TARGET_REG_BIT(ax));
+	put_mov(e, SP, AX);
+	put_load(e, AX, SP, KEPT(flags));
+	put_lit(e, 0x04, 0x7f, 0x9e); /* add $127, %al; sahf */
+	put_load(e, AX, SP, KEPT(ax));
+	put_lea(e, SP, SP, KEPT_UP);
+}
+
+/* Stack, registers, flags. Nothing before the flags are kept changes them. */
+static void emit_save(struct emit *e, struct hook_code *h)
+{
+	if (!h->layout->fixed) {
+		emit_save_all(e, h);
+		return;
+	}
 	put_lea(e, SP, SP, -h->layout->size);
 	if (h->reads & TARGET_REG_BIT(flags)) {
 		put_lit(e, 0x9c);             /* pushf */
@@ -120,8 +199,12 @@ static void emit_save(struct emit *e, const struct hook_code *h)
 	}
 }
 
-static void emit_restore(struct emit *e, const struct hook_code *h)
+static void emit_restore(struct emit *e, struct hook_code *h)
 {
+	if (!h->layout->fixed) {
+		emit_restore_all(e, h);
+		return;
+	}
 	if (h->layout->flags) {
 		put_load(e, AX, SP, FLAGS_OFF);
 		put_lit(e, 0x04, 0x7f); /* add $127, %al: overflows when it was 1 */
@@ -160,8 +243,18 @@ static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tram
 static void emit_fields(struct emit *e, const struct hook_code *h)
 {
 	if (h->reads & TARGET_REG_BIT(sp)) {
-		put_lea(e, SI, SP, h->layout->size);
+		if (h->layout->fixed) {
+			put_lea(e, SI, SP, h->layout->size);
+		} else {
+			put_load(e, SI, SP, KEPT_OFF);
+			put_lea(e, SI, SI, KEPT_UP);
+		}
 		put_store(e, SP, SLOT(sp), SI);
+	}
+	if (h->reads & TARGET_REG_BIT(flags) && !h->layout->fixed) {
+		put_load(e, SI, SP, KEPT_OFF);
+		put_load(e, SI, SI, KEPT(eflags));
+		put_store(e, SP, SLOT(flags), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(ip)) {
 		put_addr(e, SI, h->ip);
@@ -207,6 +300,8 @@ static void emit_slow(struct emit *e, const struct hook_code *h, const struct tr
 {
 	u32 extra = caller_saved & ~h->clobbered;
 
+	if (!h->layout->fixed)
+		emit_directions(e, h);
 	for (unsigned i = 0; i < h->nslow; i++)
 		emit_fix_here(e, h->slow[i]);
 	store_regs(e, extra);
@@ -365,7 +460,7 @@ void trampoline_deinit(struct trampoline *t)
 
 /* The longest forms: every register stored and loaded with 32-bit offsets
  * (8 bytes each), all fields, far addresses. */
-#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 272)
+#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 392)
 #define CALL_MAX 80
 
 size_t trampoline_size_bound(const struct window *w, size_t ncalls)
