@@ -40,6 +40,12 @@ struct code_mark {
 	u32 kinds; /* code_mark_kind bits */
 };
 
+/* A restartable sequence (rseq(2)): a thread that is interrupted in [lo, hi) goes
+ * on at `abort`. The kernel compares addresses, so none of it can run elsewhere. */
+struct code_rseq {
+	addr_t lo, hi, abort;
+};
+
 struct code_image {
 	const struct code_range *text;   /* executable sections, by address */
 	size_t ntext;
@@ -49,5 +55,7 @@ struct code_image {
 	size_t nfuncs;
 	const struct code_mark *marks;   /* by address, one per address */
 	size_t nmarks;
+	const struct code_rseq *rseqs; /* in no order */
+	size_t nrseqs;
 	const char *build_id;            /* hex, or NULL */
 };

@@ -54,7 +54,7 @@ struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct 
 	err = scan_of(r->mod, cache_dir, &scan);
 	if (err)
 		return err;
-	if (r->func_addr && r->func_addr != r->link_addr)
+	if (r->func_addr != r->link_addr || !r->func_known)
 		return plan_insn(scan, r->func_addr, r->func_size, r->link_addr, ret);
 	return plan_function(scan, r->link_addr, r->func_size, r->symbol, PLAN_ENTRY | PLAN_EXIT, ret);
 }

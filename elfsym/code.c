@@ -10,6 +10,7 @@
  *   data          words of data sections, where addresses stand in them at link
  *                 time (programs that are not position-independent; GOTs)
  *   .eh_frame     starts of FDEs, landing pads
+ *   __rseq_cs     abort handlers
  *   the header    entry point, DT_INIT and its kin
  *
  * Work and memory are bounded by the file's size, whatever it claims.
@@ -21,6 +22,7 @@
 #include "base/vec.h"
 #include "elfsym/ehframe.h"
 #include "elfsym/image_int.h"
+#include "elfsym/rseq.h"
 
 typedef VEC(struct code_range) range_vec;
 typedef VEC(struct code_mark) mark_vec;
@@ -32,6 +34,7 @@ struct code {
 	range_vec text, rodata;
 	func_vec funcs;
 	mark_vec marks;
+	rseq_vec rseqs;
 };
 
 /* What is being built; `bytes[i]` are those of area i once they were needed. */
@@ -57,6 +60,7 @@ void code_destroy(struct code *code)
 	vec_free(&code->rodata);
 	vec_free(&code->funcs);
 	vec_free(&code->marks);
+	vec_free(&code->rseqs);
 	free(code);
 }
 
@@ -350,6 +354,16 @@ static struct uerr *mark_entries(struct builder *b)
 	return err;
 }
 
+/* An interrupted sequence goes on at its abort handler. */
+static struct uerr *add_rseqs(struct builder *b)
+{
+	struct uerr *err = rseq_read(b->im, &b->code->rseqs);
+
+	for (size_t i = 0; i < b->code->rseqs.n && !err; i++)
+		mark(b, b->code->rseqs.data[i].abort, CODE_MARK_ENTRY);
+	return err;
+}
+
 /* ---- unwind tables ---- */
 
 static bool add_fde(void *ctx, const struct fde *fde)
@@ -567,7 +581,7 @@ static struct uerr *build(struct builder *b)
 {
 	struct uerr *(*const steps[])(struct builder *) = {
 		add_ranges, read_frames, mark_landing_pads, mark_relas, mark_relr,
-		mark_data, mark_entries, add_symbol_funcs, add_frame_funcs,
+		mark_data, mark_entries, add_rseqs, add_symbol_funcs, add_frame_funcs,
 	};
 	struct uerr *err = NULL;
 
@@ -591,6 +605,7 @@ static void set_view(struct code *code, const struct image *im)
 		.rodata = code->rodata.data, .nrodata = code->rodata.n,
 		.funcs = code->funcs.data, .nfuncs = code->funcs.n,
 		.marks = code->marks.data, .nmarks = code->marks.n,
+		.rseqs = code->rseqs.data, .nrseqs = code->rseqs.n,
 		.build_id = im->build_id,
 	};
 }

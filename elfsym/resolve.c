@@ -134,6 +134,7 @@ static struct uerr *add_named(struct resolver *r, const struct module *mod, cons
 		.symbol = sym->name,
 		.link_addr = sym->addr,
 		.func_addr = sym->addr,
+		.func_known = true,
 	};
 	struct uerr *err;
 	bool found;
@@ -180,6 +181,7 @@ static struct uerr *add_address(struct resolver *r, const struct module *mod)
 		p.func_addr = f->addr;
 		p.func_size = f->size;
 	}
+	p.func_known = sym || f;
 	name_address(&p, r->spec->addr);
 	return push(r, &p);
 }
@@ -212,7 +214,8 @@ static bool matches(const char *pattern, const char *name)
 static struct uerr *add_group(struct resolver *r, const struct module *mod, const struct elf_sym *syms, size_t n)
 {
 	const struct elf_sym *best = NULL;
-	struct resolved p = { .mod = mod, .link_addr = syms->addr, .func_addr = syms->addr };
+	struct resolved p = { .mod = mod, .link_addr = syms->addr, .func_addr = syms->addr,
+			      .func_known = true };
 	bool ifunc = false, found;
 	struct uerr *err;
 

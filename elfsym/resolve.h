@@ -68,6 +68,7 @@ struct resolved {
 	addr_t link_addr;         /* of the instruction */
 	addr_t func_addr;         /* link address of the function that holds it … */
 	u64 func_size;            /* … and its size, 0 unknown */
+	bool func_known;          /* false: nothing says that a function is there; func_addr is link_addr */
 	bool ifunc_selected;      /* link_addr is what the IFUNC resolver chose here */
 	char note[128];           /* "__memmove_avx_unaligned_erms on this machine", or "" */
 };

@@ -24,6 +24,8 @@
 
 #include "base/cleanup.h"
 #include "base/vec.h"
+#include "injector/plan_priv.h"
+#include "injector/reach.h"
 #include "injector/window.h"
 
 const char *site_tactic_name(enum site_tactic t)
@@ -161,6 +163,35 @@ static struct uerr *segment_decode(struct body *b, struct segment *s, struct ref
 	return NULL;
 }
 
+/* Does the function seem to hold data: something that it refers to, or that a call
+ * jumps over? */
+static bool holds_data(const struct body *b)
+{
+	vec_foreach(in, &b->insns) {
+		if (in->rip && body_contains(b, in->ref))
+			return true;
+		if (in->kind == INSN_CALL && in->target != b->segs[0].lo && body_contains(b, in->target))
+			return true;
+	}
+	return false;
+}
+
+/* Decodes segment S anew, nothing but what is known to be reached. */
+static struct uerr *segment_follow(struct body *b, struct segment *s)
+{
+	cleanup(reach_destroyp) struct reach *r = NULL;
+	struct uerr *err = reach_create(b->scan, s->lo, s->hi, &r);
+	struct insn in;
+
+	b->insns.n = b->reached.n = s->first;
+	for (addr_t a = s->lo; !err && a < s->hi; a++)
+		if (reach_state(r, a) == REACH_INSN && textscan_insn(b->scan, a, &in) &&
+		    (!vec_push(&b->insns, in) || !vec_push(&b->reached, true)))
+			err = uerr_nomem();
+	s->n = b->insns.n - s->first;
+	return err;
+}
+
 /* The cold part that contains ADDR becomes a segment of its own. */
 static void add_fragment(struct body *b, addr_t addr)
 {
@@ -188,6 +219,8 @@ static struct uerr *body_init(struct body *b, const struct textscan *scan, addr_
 			break;
 		}
 		err = segment_decode(b, s, refusal);
+		if (!err && !i && holds_data(b))
+			err = segment_follow(b, s);
 		if (err) {
 			body_deinit(b);
 			return err;
@@ -323,7 +356,7 @@ static void check_ways_out(const struct body *b, u32 *nrets, struct refusal *r)
 
 /* The kernel's return from a signal handler, `mov $15, %rax; syscall`: unwinders
  * and debuggers recognise a signal's frame by these very bytes. */
-static bool is_sigreturn(const struct textscan *scan, addr_t addr)
+bool plan_is_sigreturn(const struct textscan *scan, addr_t addr)
 {
 	static const u8 code[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
 	size_t avail;
@@ -339,7 +372,7 @@ static const char *untouchable(const struct textscan *scan, addr_t addr)
 
 	if (f && f->addr == addr && f->flags & CODE_FUNC_FRAGMENT)
 		return "is a cold part of another function";
-	if (is_sigreturn(scan, addr))
+	if (plan_is_sigreturn(scan, addr))
 		return "is the return from signal handlers, which unwinders know by its bytes";
 	return NULL;
 }
@@ -458,6 +491,9 @@ static char *entry_reason(enum window_fault fault, u64 size, const char *detail)
 	case WINDOW_IMMOVABLE:
 		n = asprintf(&s, "begins with %s", detail);
 		break;
+	case WINDOW_RSEQ:
+		n = asprintf(&s, "begins with a restartable sequence (rseq)");
+		break;
 	case WINDOW_LIMIT:
 		n = asprintf(&s, "begins with too many instructions");
 		break;
@@ -548,7 +584,7 @@ static struct uerr *finish(const struct textscan *scan, const window_vec *window
 	return merge_windows(scan, windows, p->entry != SITE_NONE, p);
 }
 
-static struct uerr *check_place(const struct textscan *scan, addr_t addr, u64 size)
+struct uerr *plan_check_place(const struct textscan *scan, addr_t addr, u64 size)
 {
 	size_t avail;
 
@@ -578,7 +614,7 @@ struct uerr *plan_function(const struct textscan *scan, addr_t addr, u64 size, c
 {
 	struct func_plan p = { .addr = addr, .size = size };
 	window_vec windows = {};
-	struct uerr *err = check_place(scan, addr, size);
+	struct uerr *err = plan_check_place(scan, addr, size);
 
 	if (err)
 		return err;
@@ -590,24 +626,6 @@ struct uerr *plan_function(const struct textscan *scan, addr_t addr, u64 size, c
 		func_plan_deinit(&p);
 		return err;
 	}
-	*ret = p;
-	return NULL;
-}
-
-struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr,
-		       struct func_plan *ret)
-{
-	struct func_plan p = { .addr = addr, .size = func_size };
-	struct uerr *err = check_place(scan, func_addr, func_size);
-
-	if (err)
-		return err;
-	if (addr == func_addr)
-		return plan_function(scan, func_addr, func_size, NULL, PLAN_ENTRY, ret);
-	/* A hook in the middle would have to keep the red zone and the flags. */
-	p.entry_reason = strdup("only a function's first instruction and its returns can be probed");
-	if (!p.entry_reason)
-		return uerr_nomem();
 	*ret = p;
 	return NULL;
 }

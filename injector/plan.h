@@ -69,7 +69,7 @@ const char *site_tactic_name(enum site_tactic t); /* "-", "jump", "punned", "tra
 enum plan_want { PLAN_ENTRY = 1, PLAN_EXIT = 2 };
 
 struct func_plan {
-	addr_t addr;
+	addr_t addr;                  /* of the function, or of the instruction */
 	u64 size;
 	enum site_tactic entry, exit; /* SITE_NONE: refused, with the reason */
 	char *entry_reason;           /* "a jump lands inside its first 5 bytes", or NULL */
@@ -86,8 +86,9 @@ struct func_plan {
 struct uerr *plan_function(const struct textscan *scan, addr_t addr, u64 size, const char *name, u32 want,
 			   struct func_plan *ret) UERR_MUST_CHECK;
 
-/* Plans an entry hook at instruction ADDR inside a function (SYMBOL+OFF):
- * refused until flags and red zone are kept there. */
+/* Plans a hook at the instruction at ADDR inside the function at FUNC_ADDR
+ * (SYMBOL+OFF); a FUNC_ADDR of ADDR itself says that no function is known there,
+ * so that nothing is taken for granted. Entry side alone. */
 struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr,
 		       struct func_plan *ret) UERR_MUST_CHECK;
 void func_plan_deinit(struct func_plan *p);

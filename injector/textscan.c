@@ -97,6 +97,14 @@ const struct code_image *textscan_code(const struct textscan *scan)
 	return scan->code;
 }
 
+bool textscan_in_rseq(const struct textscan *scan, addr_t lo, addr_t hi)
+{
+	for (size_t i = 0; i < scan->code->nrseqs; i++)
+		if (lo < scan->code->rseqs[i].hi && hi > scan->code->rseqs[i].lo)
+			return true;
+	return false;
+}
+
 const u8 *textscan_bytes(const struct textscan *scan, addr_t addr, size_t *avail)
 {
 	const struct code_range *r = text_find(scan, addr);
@@ -245,6 +253,17 @@ static bool mark_table(struct textscan *scan, addr_t table, size_t width, const 
 		}
 	}
 	return any;
+}
+
+bool textscan_table_entry(const struct textscan *scan, addr_t table, unsigned width, size_t n, addr_t *ret)
+{
+	size_t avail = 0;
+	const u8 *p = table_bytes(scan, table, &avail);
+
+	if (!p || avail / width <= n)
+		return false;
+	*ret = table_entry(p + n * width, table, width);
+	return true;
 }
 
 bool textscan_is_table(const struct textscan *scan, addr_t table, unsigned width, addr_t lo, addr_t hi)

@@ -67,6 +67,8 @@ enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned
 		}
 		if (arrival_between(scan, at + 1, at + in.len))
 			return WINDOW_ARRIVAL;
+		if (textscan_in_rseq(scan, at, at + in.len))
+			return WINDOW_RSEQ;
 		if (!window_push(&w, bytes, in.len))
 			return WINDOW_LIMIT;
 		ended |= insn_ends_block(&in);
@@ -86,6 +88,8 @@ static enum window_fault punned_insn(const struct textscan *scan, const struct w
 	*detail = relocate_refusal(bytes, in);
 	if (*detail)
 		return outside ? WINDOW_SHORT : WINDOW_IMMOVABLE;
+	if (textscan_in_rseq(scan, in->addr, in->addr + in->len))
+		return WINDOW_RSEQ;
 	if ((w->len && textscan_is_target(scan, in->addr)) || arrival_between(scan, in->addr + 1, in->addr + in->len))
 		return WINDOW_ARRIVAL;
 	return WINDOW_OK;
@@ -165,6 +169,14 @@ static bool is_boundary(const struct window *w, addr_t addr)
 	return false;
 }
 
+static bool has_point_behind(const struct window *w, addr_t end)
+{
+	for (unsigned i = 0; i < w->npoints; i++)
+		if (w->addr + w->points[i].off >= end)
+			return true;
+	return false;
+}
+
 /* The instructions of TAIL that lie behind the end of W, which overlaps it. */
 static bool window_append(struct window *w, const struct window *tail)
 {
@@ -183,19 +195,21 @@ static bool window_append(struct window *w, const struct window *tail)
 }
 
 /* Joins B, which starts at or behind W and before its end, into W. Nothing
- * arrives at B's start, since that is inside W, or is W's own start. */
+ * arrives at B's start, since that is inside W, or is W's own start. W becomes
+ * longer only where B has a point behind its end: else W's jump serves both. */
 static struct uerr *window_join(struct window *w, const struct window *b)
 {
 	struct window joined = *w;
+	bool longer = has_point_behind(b, w->addr + w->len);
 
 	/* Bytes that stay cannot be displaced, nor a jump end elsewhere. */
-	if ((w->keep || b->keep) && (w->addr != b->addr || w->len != b->len))
+	if (longer && (w->keep || b->keep))
 		return uerr_new(UERR_CANNOT_PROBE, "the probes at %#lx and %#lx lie too close together",
 				(unsigned long)w->addr, (unsigned long)b->addr);
 	if (!is_boundary(w, b->addr))
 		return uerr_new(UERR_CANNOT_PROBE, "probes at %#lx and %#lx read the same bytes as different instructions",
 				(unsigned long)w->addr, (unsigned long)b->addr);
-	if (b->addr + b->len > w->addr + w->len && !window_append(&joined, b))
+	if (longer && !window_append(&joined, b))
 		return uerr_new(UERR_CANNOT_PROBE, "the probes at %#lx and %#lx lie too close together",
 				(unsigned long)w->addr, (unsigned long)b->addr);
 	for (unsigned i = 0; i < b->npoints; i++) {

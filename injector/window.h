@@ -11,6 +11,7 @@ enum window_fault {
 	WINDOW_SHORT,     /* the function ends and no padding follows */
 	WINDOW_UNDECODED, /* bytes that are no instruction */
 	WINDOW_IMMOVABLE, /* *detail says what it holds */
+	WINDOW_RSEQ,      /* part of a restartable sequence */
 	WINDOW_LIMIT,     /* more instructions or points than a window can have */
 };
 

@@ -199,6 +199,40 @@ END_TEST
 
 /* What only data names is marked: a relocation's addend in a PIE, a word in a
  * program with fixed addresses. */
+static addr_t address_of(struct image *im, const char *name)
+{
+	const struct elf_sym *s;
+
+	ck_assert_msg(image_find(im, name, &s, 1) == 1, "%s", name);
+	return s->addr;
+}
+
+/* Where the file says so, and through relocations where it is position-independent. */
+START_TEST(restartable_sequences)
+{
+	const struct code_image *code;
+	struct image *im;
+	unsigned found = 0;
+	addr_t func;
+
+	ck_ok(image_open(real_files[_i], &im));
+	ck_ok(image_code(im, &code));
+	func = address_of(im, "victim_rseq");
+	for (size_t i = 0; i < code->nrseqs; i++) {
+		const struct code_rseq *cs = &code->rseqs[i];
+
+		if (cs->lo != func + 8)
+			continue;
+		found++;
+		ck_assert_uint_eq(cs->hi - cs->lo, 11);
+		ck_assert_uint_eq(cs->abort, func + 8 + 11 + 6 + 7);
+		ck_assert_uint_ne(mark_at(code, cs->abort) & CODE_MARK_ENTRY, 0);
+	}
+	ck_assert_uint_eq(found, 1);
+	done(im);
+}
+END_TEST
+
 START_TEST(function_pointers)
 {
 	const struct code_image *code;
@@ -366,6 +400,7 @@ int main(void)
 	tcase_add_test(tc, relr_cannot_claim_more_places_than_words);
 	tcase_add_loop_test(tc, order_and_bounds, 0, ARRAY_SIZE(real_files));
 	tcase_add_loop_test(tc, bytes_are_the_files, 0, ARRAY_SIZE(real_files));
+	tcase_add_loop_test(tc, restartable_sequences, 0, 4); /* the victims */
 	tcase_add_loop_test(tc, fdes_as_readelf_prints_them, 0, ARRAY_SIZE(real_files));
 	tcase_add_loop_test(tc, landing_pads, 0, 4);
 	tcase_add_loop_test(tc, function_pointers, 0, 4);

@@ -73,6 +73,20 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_chained) "lea 1(%r10,%r11), %rax\n ret\n" END(v_chained)
     BEGIN(v_split) "test %r9, %r9\n jle v_split_cold\n lea 4(%rdi), %rax\n1: ret\n nop\n nop\n nop\n nop\n" END(v_split)
     BEGIN(v_split_cold) "lea 6(%rdi), %rax\n cmp $3, %rsi\n ja 1b\n ret\n" END(v_split_cold)
+    BEGIN(v_redzone_deep) "mov %rdi, -128(%rsp)\n lea -8(%rsp), %rdx\n mov %rsi, (%rdx)\n push %rax\n pop %rax\n"
+			   " mov -128(%rsp), %rax\n xor -8(%rsp), %rax\n ret\n" END(v_redzone_deep)
+    BEGIN(v_carry) "add %rsi, %rdx\n mov %r8, %rax\n lea 1(%r9), %rcx\n adc %r10, %rax\n mov %r11, %r9\n"
+		   " cmovo %rcx, %rdx\n sbb %rax, %r9\n setp %sil\n rcr $1, %rax\n ret\n" END(v_carry)
+    BEGIN(v_backward) "lea -16(%rsp), %rdi\n mov %rsi, -16(%rsp)\n mov %rdx, -24(%rsp)\n std\n xchg %rdi, %rsi\n"
+		      " lodsq\n mov %rax, %r8\n mov %rsi, %r9\n lodsq\n cld\n sub %r8, %rax\n ret\n" END(v_backward)
+    BEGIN(v_unaligned) "push %rbx\n mov %rsp, %rbx\n sub $3, %rsp\n mov %rsi, 3(%rsp)\n lea 1(%rsp), %rcx\n"
+		       " push %rdi\n pop %rax\n add (%rbx), %rax\n mov %rbx, %rsp\n pop %rbx\n ret\n" END(v_unaligned)
+    BEGIN(v_data) "lea v_data_table(%rip), %rdx\n and $1, %edi\n mov (%rdx,%rdi,4), %eax\n jmp 1f\n"
+		  "v_data_table: .long 0x05c0c748, 0xc310b848\n1: add %rsi, %rax\n test %eax, %eax\n je 2f\n"
+		  " lea 1(%rax), %rax\n2: ret\n nop\n nop\n nop\n nop\n" END(v_data)
+    BEGIN(v_prefix) "lea -8(%rsp), %rdx\n mov %rdi, (%rdx)\n test %rsi, %rsi\n js 1f\n .byte 0xf0\n1: addq %rsi, (%rdx)\n"
+		    " mov (%rdx), %rax\n nop\n nop\n ret\n" END(v_prefix)
+    BEGIN(v_pushed) "call 1f\n .quad 0x1122c310\n1: pop %rax\n mov (%rax), %rax\n add %rdi, %rax\n ret\n" END(v_pushed)
     BEGIN(v_never) "push %rax\n sub $24, %rsp\n call v_leaf\n ud2\n" END(v_never)
     BEGIN(v_trap) "int3\n mov $1, %eax\n ret\n" END(v_trap)
     BEGIN(v_tight) "xor %eax, %eax\n test %r8, %r8\n js 1f\n ret\n1: ret\n.globl v_after\n" END(v_tight)
@@ -92,7 +106,8 @@ asm(".section victims_ro,\"a\",@progbits\n"
 	X(v_call_reg) X(v_call_mem) X(v_call_far_mem) X(v_riprel) X(v_selfloop) X(v_jrcxz)             \
 	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_pun3) X(v_pun_two) X(v_pun_endbr) X(v_inside) X(v_keeps_ret) X(v_badtable) X(v_switch) X(v_strays) \
 	X(v_computed) X(v_redzone) X(v_syscall) X(v_behind) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
-	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
+	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_redzone_deep) X(v_carry) X(v_backward) X(v_unaligned) \
+	X(v_data) X(v_prefix) X(v_pushed) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
 	X(v_crammed) X(v_crammed_next) X(v_fallthrough) X(v_fallen)            \
 	X(v_sigreturn) X(v_plt_user)
 ALL(DECLARE)
@@ -152,6 +167,13 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_split), OK_ENTRY, OK_EXIT(2), HITS(1, 1) },
 	{ V(v_split_cold), .flags = CODE_FUNC_FRAGMENT, .entry_reason = "is a cold part of another function",
 	  .exit_reason = "is a cold part of another function", .nrets = 1 },
+	{ V(v_redzone_deep), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_carry), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_backward), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_unaligned), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_data), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_prefix), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
+	{ V(v_pushed), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_never), OK_ENTRY, .exit_reason = "never returns" },
 	{ V(v_trap), .entry_reason = "begins with a breakpoint instruction", OK_EXIT(1) },
 	{ V(v_tight), OK_ENTRY, .exit_reason = "its return at +0x8 is too near to a jump target", .nrets = 2, HITS(1, 0) },

@@ -17,6 +17,7 @@ struct asm_victim {
 	u8 punned;                 /* bytes of its first instructions that a punned jump replaces */
 	u32 entries;               /* hits of the entry for one call; 0: is not called by tests */
 	u32 exits;
+	u32 inside;                /* at least so many instructions behind the first can be probed */
 	bool syscalls;             /* rcx tells where the syscall instruction stood */
 };
 

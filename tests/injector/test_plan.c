@@ -99,10 +99,6 @@ START_TEST(nowhere)
 	err = plan_function(scan, (addr_t)v->code, ~0ull, "x", PLAN_ENTRY, &p);
 	ck_assert_ptr_nonnull(err);
 	uerr_free(err);
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, (addr_t)v->code + 1, &p));
-	ck_assert_int_eq(p.entry, SITE_NONE);
-	ck_assert_ptr_nonnull(p.entry_reason);
-	func_plan_deinit(&p);
 	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, (addr_t)v->code, &p));
 	ck_assert_int_eq(p.entry, SITE_JUMP);
 	func_plan_deinit(&p);
@@ -124,6 +120,114 @@ START_TEST(marks_count)
 	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 0, NULL, PLAN_ENTRY, &p));
 	ck_assert_int_eq(p.entry, SITE_PUN);
 	ck_assert_uint_eq(p.windows[0].len, 1);
+	func_plan_deinit(&p);
+	textscan_destroy(scan);
+}
+END_TEST
+
+/* ---- inside of functions ---- */
+
+/* Tactic and reason at an offset of a victim. */
+static const struct {
+	const char *victim;
+	unsigned off;
+	enum site_tactic entry;
+	const char *reason;
+} inside_rows[] = {
+	{ "v_plain", 1, SITE_JUMP, NULL },
+	{ "v_plain", 2, SITE_NONE, "no instruction begins at +0x2: the nearest instructions begin at +0x1 and +0x4" },
+	{ "v_plain", 9, SITE_JUMP, NULL }, /* the ret: padding follows */
+	{ "v_jcc", 9, SITE_PUN, NULL }, /* a ret with a jump's target behind it */
+	{ "v_data", 0xd, SITE_PUN, NULL },
+	{ "v_data", 0xf, SITE_NONE,
+	  "nothing is known to lead to +0xf, which may be data: the nearest instructions begin at +0xd and +0x17" },
+	{ "v_data", 0x16, SITE_NONE,
+	  "nothing is known to lead to +0x16, which may be data: the nearest instructions begin at +0xd and +0x17" },
+	{ "v_data", 0x17, SITE_JUMP, NULL },
+	{ "v_prefix", 0xd, SITE_NONE, "a jump lands inside the 5 bytes at +0xd" },
+	{ "v_prefix", 0xe, SITE_NONE,
+	  "two instructions share the byte at +0xe, a jump skips the prefix of one: the nearest instructions begin at +0xd "
+	  "and +0x11" },
+	{ "v_pushed", 5, SITE_NONE,
+	  "nothing is known to lead to +0x5, which may be data: the nearest instructions begin at +0x0 and +0xd" },
+	{ "v_pushed", 0xd, SITE_JUMP, NULL },
+	{ "v_never", 10, SITE_NONE, "the 5 bytes at +0xa hold a trap, whose handler looks at its address" },
+	{ "v_data", 0x23, SITE_NONE, "+0x23 lies in the padding between instructions: the nearest instruction begins at +0x22" },
+	{ "v_split_cold", 4, SITE_JUMP, NULL },
+	{ "v_sigreturn", 7, SITE_NONE, "it is the return from signal handlers, which unwinders know by its bytes" },
+};
+
+START_TEST(inside)
+{
+	const struct asm_victim *v = asm_victim_find(inside_rows[_i].victim);
+	struct textscan *scan = scan_of(asm_victims_image(), NULL);
+	addr_t at = (addr_t)v->code + inside_rows[_i].off;
+	struct func_plan p;
+
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, &p));
+	assert_reason(v->name, p.entry_reason, inside_rows[_i].reason);
+	ck_assert_msg(p.entry == inside_rows[_i].entry, "%s+%#x: %s", v->name, inside_rows[_i].off,
+		      site_tactic_name(p.entry));
+	ck_assert_ptr_nonnull(p.exit_reason);
+	ck_assert_uint_eq(p.nwindows, p.entry != SITE_NONE);
+	if (p.nwindows) {
+		ck_assert_uint_eq(p.windows[0].addr, at);
+		ck_assert_int_eq(p.windows[0].points[0].kind, HOOK_INSN);
+	}
+	func_plan_deinit(&p);
+	textscan_destroy(scan);
+}
+END_TEST
+
+/* Where no function is known, something must lead to the place, and nothing is
+ * taken for granted there. */
+START_TEST(unknown_function)
+{
+	const struct asm_victim *v = asm_victim_find("v_jcc");
+	struct code_image code = *asm_victims_image();
+	struct textscan *scan;
+	struct func_plan p;
+
+	code.nfuncs = 0;
+	scan = scan_of(&code, NULL);
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code + 10, 0, (addr_t)v->code + 10, &p));
+	ck_assert_int_eq(p.entry, SITE_JUMP);
+	ck_assert_int_eq(p.windows[0].points[0].kind, HOOK_INSN);
+	func_plan_deinit(&p);
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code + 5, 0, (addr_t)v->code + 5, &p));
+	ck_assert_int_eq(p.entry, SITE_NONE);
+	ck_assert_ptr_nonnull(strstr(p.entry_reason, "belongs to no function that is known"));
+	func_plan_deinit(&p);
+	textscan_destroy(scan);
+}
+END_TEST
+
+/* No byte of a restartable sequence is displaced: neither at an entry nor in a
+ * function, nor by a return's window. */
+START_TEST(restartable_sequence)
+{
+	const struct asm_victim *v = asm_victim_find("v_plain");
+	struct code_rseq cs = { .lo = (addr_t)v->code + 4, .hi = (addr_t)v->code + 8, .abort = (addr_t)v->code };
+	struct code_image code = *asm_victims_image();
+	struct textscan *scan;
+	struct func_plan p;
+
+	code.rseqs = &cs;
+	code.nrseqs = 1;
+	scan = scan_of(&code, NULL);
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, 10, (addr_t)v->code + 4, &p));
+	assert_reason("in it", p.entry_reason, "+0x4 lies in a restartable sequence (rseq), or just before one");
+	func_plan_deinit(&p);
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, 10, (addr_t)v->code + 8, &p));
+	ck_assert_int_eq(p.entry, SITE_JUMP); /* behind it */
+	func_plan_deinit(&p);
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 10, v->name, PLAN_ENTRY | PLAN_EXIT, &p));
+	ck_assert_int_eq(p.entry, SITE_PUN); /* of the four bytes before it */
+	ck_assert_uint_eq(p.windows[0].len, 4);
+	func_plan_deinit(&p);
+	cs.lo = (addr_t)v->code;
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 10, v->name, PLAN_ENTRY, &p));
+	assert_reason("at the entry", p.entry_reason, "begins with a restartable sequence (rseq)");
 	func_plan_deinit(&p);
 	textscan_destroy(scan);
 }
@@ -187,7 +291,7 @@ START_TEST(merge_refuses)
 	struct code_image code;
 	struct textscan *scan = nop_scan(&text, &code);
 	struct window a = window_at(0x1010, 2, 3, 0, HOOK_ENTRY), askew = window_at(0x1014, 5, 1, 0, HOOK_RET);
-	struct window long_a = window_at(0x1010, 24, 1, 0, HOOK_ENTRY), long_b = window_at(0x1020, 24, 1, 0, HOOK_ENTRY);
+	struct window long_a = window_at(0x1010, 24, 1, 0, HOOK_ENTRY), long_b = window_at(0x1020, 24, 1, 23, HOOK_RET);
 	const struct window *skewed[] = { &a, &askew }, *longer[] = { &long_a, &long_b };
 	struct window *out;
 	struct uerr *err;
@@ -361,6 +465,9 @@ int main(void)
 	tcase_add_test(tc, one_side);
 	tcase_add_test(tc, nowhere);
 	tcase_add_test(tc, marks_count);
+	tcase_add_loop_test(tc, inside, 0, ARRAY_SIZE(inside_rows));
+	tcase_add_test(tc, unknown_function);
+	tcase_add_test(tc, restartable_sequence);
 	tcase_add_test(tc, merges);
 	tcase_add_test(tc, merge_refuses);
 	tcase_add_test(tc, bad_images);

@@ -13,6 +13,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <signal.h>
+#include <ucontext.h>
+
 #include "asm_victims.h"
 #include "injector/pun.h"
 #include "injector/relocate.h"
@@ -29,6 +32,7 @@ struct cpu {
 __attribute__((visibility("hidden"), used)) struct cpu drive_in, drive_out;
 __attribute__((visibility("hidden"), used)) u64 drive_fn, drive_sp;
 void drive(void);
+extern const u8 drive_return[] __attribute__((visibility("hidden")));
 
 /* Two words are left above the victim's return address, for `ret 16`. The stack
  * below is filled, so that what a victim reads there by mistake is the same in
@@ -43,6 +47,7 @@ asm(".text\n.globl drive\n.type drive, @function\ndrive:\n"
     "mov drive_in+80(%rip), %r10\n mov drive_in+88(%rip), %r11\n mov drive_in+96(%rip), %r12\n"
     "mov drive_in+104(%rip), %r13\n mov drive_in+112(%rip), %r14\n mov drive_in+120(%rip), %r15\n"
     "call *drive_fn(%rip)\n"
+    ".globl drive_return\ndrive_return:\n"
     "mov %rax, drive_out(%rip)\n mov %rcx, drive_out+8(%rip)\n mov %rdx, drive_out+16(%rip)\n"
     "mov %rbx, drive_out+24(%rip)\n mov %rsp, drive_out+32(%rip)\n mov %rbp, drive_out+40(%rip)\n"
     "mov %rsi, drive_out+48(%rip)\n mov %rdi, drive_out+56(%rip)\n mov %r8, drive_out+64(%rip)\n"
@@ -53,6 +58,8 @@ asm(".text\n.globl drive\n.type drive, @function\ndrive:\n"
     "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n");
 
 /* ---- hooks ---- */
+
+#define DIRECTION 0x400u
 
 struct hit {
 	struct target_regs regs;
@@ -71,7 +78,7 @@ void record(void *ctx, u64 zero, struct hook_frame *frame)
 {
 	struct hit *h = &hits[nhits++ % HITS_MAX];
 
-	bad_args += ctx != &frame->regs || zero || (u64)frame % 16;
+	bad_args += ctx != &frame->regs || zero || (u64)frame % 16 || __builtin_ia32_readeflags_u64() & DIRECTION;
 	h->regs = frame->regs;
 	h->site = frame->site;
 	h->rec = frame->rec;
@@ -254,7 +261,7 @@ static void emit_window(size_t i, struct textscan *scan, size_t *used)
 #endif
 
 /* Where the window's jump shall lead: a punned one to a stub on a page that is
- * mapped where there is room for it. */
+ * mapped where there is room for it; 0: nowhere. */
 static addr_t jump_target(const struct window *w, addr_t tramp)
 {
 	struct pun_space space;
@@ -267,7 +274,10 @@ static addr_t jump_target(const struct window *w, addr_t tramp)
 	ck_assert_ptr_null(pun_space_read(getpid(), &space));
 	pun_reach(w, 0, &site.lo, &site.hi);
 	ck_assert(pun_place(&space, &site, 1));
-	ck_assert_uint_ne(site.stub, 0);
+	if (!site.stub) {
+		pun_space_deinit(&space);
+		return 0;
+	}
 	page = (u8 *)space.pages.data[0];
 	ck_assert_ptr_eq(mmap(page, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
 			 page);
@@ -278,26 +288,39 @@ static addr_t jump_target(const struct window *w, addr_t tramp)
 	return site.stub;
 }
 
-/* Plans V and patches it. False when it has nothing that CONFIG asks for. */
-static bool install(const struct asm_victim *v)
+/* Patches what was planned for V; false when there was no place for a stub. */
+static bool install_plan(const struct asm_victim *v, struct textscan *scan)
 {
-	struct textscan *scan;
 	size_t used = 0;
+	bool placed = true;
 
-	ck_assert_ptr_null(textscan_create(asm_victims_image(), NULL, &scan));
-	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, v->end - v->code, v->name, config->want, &plan));
 	code_page = map_near((addr_t)v->code);
 	make_writable(true);
 	for (size_t i = 0; i < plan.nwindows; i++) {
 		u8 patch[WINDOW_MAX];
+		addr_t to;
 
 		emit_window(i, scan, &used);
-		window_patch_bytes(&plan.windows[i], 0, jump_target(&plan.windows[i], (addr_t)tramp_at[i]), patch);
-		memcpy((void *)plan.windows[i].addr, patch, plan.windows[i].len);
+		to = jump_target(&plan.windows[i], (addr_t)tramp_at[i]);
+		placed &= to != 0;
+		window_patch_bytes(&plan.windows[i], 0, to, patch);
+		if (to)
+			memcpy((void *)plan.windows[i].addr, patch, plan.windows[i].len);
 	}
 	make_writable(false);
-	textscan_destroy(scan);
 	trash = config->clobbers;
+	return placed;
+}
+
+/* Plans V and patches it. False when it has nothing that CONFIG asks for. */
+static bool install(const struct asm_victim *v)
+{
+	struct textscan *scan;
+
+	ck_assert_ptr_null(textscan_create(asm_victims_image(), NULL, &scan));
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, v->end - v->code, v->name, config->want, &plan));
+	ck_assert(install_plan(v, scan));
+	textscan_destroy(scan);
 	return plan.nwindows > 0;
 }
 
@@ -321,7 +344,7 @@ static struct cpu run(addr_t fn, const struct cpu *in)
 	drive_fn = fn;
 	drive();
 	if (victim->syscalls)
-		drive_out.r[1] = 0;
+		drive_out.r[1] = drive_out.r[11] = 0;
 	return drive_out;
 }
 
@@ -489,6 +512,140 @@ START_TEST(runs)
 
 	config = &configs[(unsigned)_i / nvictims];
 	check_victim(&asm_victims[(unsigned)_i % nvictims]);
+}
+END_TEST
+
+/* ---- inside of functions ---- */
+
+#define TRAP_FLAG 0x100u
+#define STEPS_MAX 512
+
+/* What a run of the victim did, instruction by instruction. */
+static struct target_regs steps[STEPS_MAX];
+static unsigned nsteps;
+
+static void on_step(int sig, siginfo_t *info, void *context)
+{
+	greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
+	const struct code_range *text = &asm_victims_image()->text[0];
+	u64 ip = g[REG_RIP];
+
+	(void)sig;
+	(void)info;
+	if (ip == (u64)drive_return)
+		g[REG_EFL] &= ~TRAP_FLAG;
+	if (ip - text->addr >= text->size || nsteps == STEPS_MAX)
+		return;
+	steps[nsteps++] = (struct target_regs){
+		.r15 = g[REG_R15], .r14 = g[REG_R14], .r13 = g[REG_R13], .r12 = g[REG_R12], .bp = g[REG_RBP],
+		.bx = g[REG_RBX], .r11 = g[REG_R11], .r10 = g[REG_R10], .r9 = g[REG_R9], .r8 = g[REG_R8],
+		.ax = g[REG_RAX], .cx = g[REG_RCX], .dx = g[REG_RDX], .si = g[REG_RSI], .di = g[REG_RDI],
+		.orig_ax = ~0ull, .ip = ip, .cs = 0x33, .flags = g[REG_EFL] & ~TRAP_FLAG, .sp = g[REG_RSP], .ss = 0x2b,
+	};
+}
+
+static struct cpu run_stepped(const struct asm_victim *v, const struct cpu *in)
+{
+	struct sigaction act = { .sa_sigaction = on_step, .sa_flags = SA_SIGINFO };
+	struct cpu stepped = *in, out;
+
+	stepped.flags |= TRAP_FLAG;
+	nsteps = 0;
+	sigaction(SIGTRAP, &act, NULL);
+	out = run((addr_t)v->code, &stepped);
+	out.flags &= ~TRAP_FLAG;
+	return out;
+}
+
+static const struct config inside_configs[] = {
+	{ "all read", 0, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 1 },
+	{ "nothing read, nothing clobbered", 0, 0, 0, .ncalls = 1 },
+	{ "some read", 0, TARGET_REG_BIT(sp) | TARGET_REG_BIT(r10), TARGET_REG_BIT(r9) | TARGET_REG_BIT(ax), .ncalls = 1 },
+	{ "slow path", 0, TARGET_REGS_ALL, TARGET_REG_BIT(cx), .slow = true, .ncalls = 1 },
+	{ "far slow path", 0, TARGET_REG_BIT(flags), CALLER_SAVED, .far = true, .slow = true, .ncalls = 1 },
+	{ "three calls", 0, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 3 },
+};
+
+/* What can be compared: a system call leaves rip and flags in rcx and r11. */
+static u32 looked_at(const struct asm_victim *v)
+{
+	return v->syscalls ? config->reads & ~(TARGET_REG_BIT(cx) | TARGET_REG_BIT(r11)) : config->reads;
+}
+
+/* The hits are the steps at the probed instruction, each as the CPU had it. */
+static void assert_steps(const struct asm_victim *v, addr_t at)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < nsteps; i++) {
+		if (steps[i].ip != at)
+			continue;
+		for (unsigned k = 0; k < config->ncalls; k++, n++) {
+			const u64 *want = (const u64 *)&steps[i], *got = (const u64 *)&hits[n % HITS_MAX].regs;
+
+			for (unsigned w = 0; w < sizeof(steps[i]) / sizeof(u64); w++)
+				ck_assert_msg(!(looked_at(v) >> w & 1) || got[w] == want[w],
+					      "%s+%#lx: word %u of pt_regs is %#lx, not %#lx", v->name,
+					      (long)(at - (addr_t)v->code), w, (long)got[w], (long)want[w]);
+		}
+	}
+	/* With the trap flag set, the kernel skips the step behind a system call. */
+	if (!memcmp((const void *)(at - 2), "\x0f\x05", 2))
+		n = v->entries * config->ncalls;
+	ck_assert_msg(nhits == n, "%s+%#lx: %u hits, not %u", v->name, (long)(at - (addr_t)v->code), nhits, n);
+	ck_assert_uint_eq(bad_args, 0);
+}
+
+static void uninstall(void)
+{
+	make_writable(true);
+	for (size_t i = 0; i < plan.nwindows; i++)
+		memcpy((void *)plan.windows[i].addr, plan.windows[i].bytes, plan.windows[i].len);
+	make_writable(false);
+	munmap(code_page, CODE_SIZE);
+	func_plan_deinit(&plan);
+}
+
+/* Probes the instruction at AT of V and nothing else. */
+static bool check_inside(const struct asm_victim *v, struct textscan *scan, addr_t at)
+{
+	struct cpu in, before, out;
+
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, &plan));
+	ck_assert((plan.entry == SITE_NONE) == !plan.nwindows && !plan.entry_reason == (plan.nwindows == 1));
+	if (!plan.nwindows) {
+		func_plan_deinit(&plan);
+		return false;
+	}
+	random_cpu(&in);
+	before = run_stepped(v, &in);
+	memset(hits, 0, sizeof(hits));
+	nhits = 0;
+	if (install_plan(v, scan)) {
+		out = run((addr_t)v->code, &in);
+		assert_same(v->name, &before, &out, true);
+		assert_steps(v, at);
+	}
+	uninstall();
+	return true;
+}
+
+START_TEST(inside)
+{
+	unsigned nvictims = (unsigned)nasm_victims, n = 0;
+	const struct asm_victim *v = &asm_victims[(unsigned)_i % nvictims];
+	struct textscan *scan;
+
+	config = &inside_configs[(unsigned)_i / nvictims];
+	victim = v;
+	if (!v->entries)
+		return;
+	table.recs[(u32)syscall(SYS_gettid) & (NRECS - 1)].tid = (u32)syscall(SYS_gettid);
+	ck_assert_ptr_null(textscan_create(asm_victims_image(), NULL, &scan));
+	for (addr_t at = (addr_t)v->code + 1; at < (addr_t)v->end; at++)
+		n += check_inside(v, scan, at);
+	ck_assert_msg(n >= v->inside, "%s: %u instructions could be probed", v->name, n);
+	textscan_destroy(scan);
 }
 END_TEST
 
@@ -660,6 +817,7 @@ int main(int argc, char **argv)
 	s = suite_create("trampoline");
 	tc = tcase_create("trampoline");
 	tcase_add_loop_test(tc, runs, 0, (int)(ARRAY_SIZE(configs) * nasm_victims));
+	tcase_add_loop_test(tc, inside, 0, (int)(ARRAY_SIZE(inside_configs) * nasm_victims));
 	tcase_add_test(tc, slow_path_taken);
 	tcase_add_test(tc, no_tid);
 	tcase_add_test(tc, patch_bytes);

@@ -104,6 +104,18 @@ int victim_use(int n)
 	       table[n & 1](n) + victim_guarded(n);
 }
 
+/* A restartable sequence as librseq writes them down: its description in a section
+ * of its own, its abort handler behind a signature. It never runs. */
+asm(".text\n.globl victim_rseq\n.type victim_rseq, @function\nvictim_rseq:\n"
+    "nop\nnop\nnop\nnop\nnop\nmov %rdi, %rax\n"
+    "victim_rseq_start: mov %rsi, %rdx\n cmp %rdx, %rax\n jne 1f\n mov %rax, (%rdi)\nvictim_rseq_end:\n"
+    "1: mov $1, %eax\n ret\n"
+    ".byte 0x0f, 0xb9, 0x3d\n.long 0x53053053\nvictim_rseq_abort: xor %eax, %eax\n jmp 1b\n"
+    ".size victim_rseq, . - victim_rseq\n"
+    ".section __rseq_cs, \"aw\"\n.balign 32\nvictim_rseq_cs: .long 0, 0\n"
+    ".quad victim_rseq_start, victim_rseq_end - victim_rseq_start, victim_rseq_abort\n"
+    ".section __rseq_cs_ptr_array, \"aw\"\n.quad victim_rseq_cs\n.text\n");
+
 #ifndef LIBRARY
 static void say(const char *name, const void *addr)
 {
