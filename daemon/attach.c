@@ -141,16 +141,14 @@ static bool spoils(const struct target *t, u32 module, const struct window *w)
 	return false;
 }
 
-/* A window that is there already stays as it was planned: its plan has both
- * sides of the function, whichever came first. */
+/* A window that is there already stays where it is; it may get more points. */
 static struct uerr *add_change(const struct target *t, const struct module *mod, u32 module, const struct window *w,
 			       change_vec *changes)
 {
 	struct patched *there = target_window(t, module, w->addr, w->len);
 	struct change c = { .win = *w, .module = module, .installed = there };
 
-	if ((there && (there->win.addr != w->addr || there->win.len != w->len || there->win.npoints != w->npoints)) ||
-	    spoils(t, module, w))
+	if ((there && (there->win.addr != w->addr || there->win.len != w->len)) || spoils(t, module, w))
 		return uerr_new(UERR_CANNOT_PROBE, "%s:0x%lx overlaps a probe that is there already. Nothing was touched.",
 				mod->name, (unsigned long)w->addr);
 	if (!image_addr_to_off(mod->image, w->addr, &c.file_off))
@@ -158,19 +156,42 @@ static struct uerr *add_change(const struct target *t, const struct module *mod,
 	return vec_push(changes, c) ? NULL : uerr_nomem();
 }
 
+/* WINDOWS, and those that are there already and overlap one of them: the points
+ * of these are kept, and a new one may lie inside. */
+static bool with_installed(const struct target *t, u32 module, const struct window *const *windows, size_t n,
+			   const struct window ***ret, size_t *nret)
+{
+	const struct window **all = calloc(2 * n, sizeof(*all));
+
+	*ret = all;
+	if (!all)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		const struct patched *there = target_window(t, module, windows[i]->addr, windows[i]->len);
+
+		all[(*nret)++] = windows[i];
+		if (there)
+			all[(*nret)++] = &there->win;
+	}
+	return true;
+}
+
 static struct uerr *merge_module(const struct daemon *d, struct target *t, const struct module *mod,
 				 const struct window *const *windows, size_t n, change_vec *changes)
 {
 	cleanup_free struct window *merged = NULL;
+	cleanup_free const struct window **all = NULL;
 	struct target_module key = { .bias = mod->bias, .dev = mod->dev, .ino = mod->ino,
 				     .name = mod->name, .path = mod->path };
 	const struct textscan *scan;
-	size_t nmerged = 0;
+	size_t nmerged = 0, nall = 0;
 	struct uerr *err = scan_of(mod, d->cfg.cache_dir, &scan);
 	u32 module = target_module_index(t, &key);
 
+	if (!err && !with_installed(t, module, windows, n, &all, &nall))
+		err = uerr_nomem();
 	if (!err)
-		err = windows_merge(scan, windows, n, &merged, &nmerged);
+		err = windows_merge(scan, all, nall, &merged, &nmerged);
 	for (size_t i = 0; !err && i < nmerged; i++)
 		err = add_change(t, mod, module, &merged[i], changes);
 	return err;

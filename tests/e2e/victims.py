@@ -29,6 +29,11 @@ class Victim:
         return self.p.poll() is None
 
 
+def failed(r):
+    assert r.returncode != 0, r.stdout
+    return r.returncode, r.stderr
+
+
 def bpf(name):
     return os.path.join(VICTIMS, name + ".bpf.o")
 
@@ -77,6 +82,80 @@ def test_attached_and_detached_again_and_again():
             assert v.alive()
             a = int(v.ask("count"))
             wait_for(lambda: int(v.ask("count")) > a, "it goes on")
+
+
+# Where the instructions of "sensitive" begin (tests/victims/e2e_shapes.c).
+SENSITIVE_ONCE = [2, 7, 16, 100]
+SENSITIVE_LOOP = [21, 27, 32, 36, 39, 40, 43, 45, 46, 50, 54, 59, 62, 63, 68, 71, 76, 77, 82, 91, 94, 98]
+
+
+def sensitive_expected(calls):
+    rounds = sum(1 + i % 8 for i in range(1, calls + 1))
+    return {**{o: calls for o in SENSITIVE_ONCE}, **{o: rounds for o in SENSITIVE_LOOP}}
+
+
+def by_offset(doc):
+    return {int(c["probe"].rsplit("+", 1)[1], 16): c["count"] for c in doc["counts"]}
+
+
+def count_offsets(box, v, offsets, calls=1000):
+    count = box.ctl_start("count", *[":sensitive+%#x" % o for o in offsets], "-p", v.pid, "--json")
+    count.wait_attached()
+    assert v.ask("sensitive %d" % calls) == str(calls), "the victim itself saw a difference"
+    doc = json.loads(count.interrupt())
+    assert doc["missed"] == 0
+    expected = sensitive_expected(calls)
+    got = by_offset(doc)
+    assert got == {o: expected[o] for o in offsets}, (got, expected)
+
+
+def test_every_instruction_of_a_function():
+    """Flags, red zone, direction flag and a stack aligned in no way, across
+    every instruction: one probe at a time, then many at once."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            done = 0
+            for o in SENSITIVE_ONCE + SENSITIVE_LOOP:
+                sym = box.ctl_json("symbols", ":sensitive+%#x" % o, "-p", v.pid)["symbols"][0]
+                assert sym["entry"] in ("jump", "punned") or "jump" in sym["entry_reason"], sym
+                if sym["entry"] == "-":
+                    code, err = failed(box.ctl("count", ":sensitive+%#x" % o, "-p", v.pid, check=False))
+                    assert code == 8 and sym["entry_reason"] in err, (code, err)
+                    continue
+                count_offsets(box, v, [o])
+                done += 1
+            assert done >= 22, done
+            count_offsets(box, v, [2, 21, 27, 32, 36, 39, 40, 43, 45, 46, 50, 82])
+
+
+def test_offsets_that_are_refused():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            for spec, status, words in [
+                    (":sensitive+3", 8, "no instruction begins at +0x3: the nearest instructions begin at +0x2 and +0x7"),
+                    (":sensitive+102", 8, "lies in the padding between instructions"),
+                    (":sensitive+5000", 2, "lies behind it"),
+                    ("uretprobe::sensitive+2", 2, "takes no offset")]:
+                code, err = failed(box.ctl("count", spec, "-p", v.pid, check=False))
+                assert code == status and words in err, (spec, code, err)
+
+
+def test_an_offset_beside_its_function():
+    """Programs on one window, added and taken away while it is hot."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            first = box.ctl_start("count", ":sensitive", "-p", v.pid, "--json")
+            first.wait_attached()
+            count_offsets(box, v, [2, 100])
+            second = box.ctl_start("count", ":sensitive+2", "-p", v.pid, "--json")
+            second.wait_attached()
+            assert v.ask("sensitive 10") == "10"
+            assert json.loads(first.interrupt())["counts"][0]["count"] == 1010
+            assert v.ask("sensitive 10") == "10"
+            assert json.loads(second.interrupt())["counts"][0]["count"] == 20
 
 
 def test_parked_in_the_patched_bytes():

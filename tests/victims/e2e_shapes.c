@@ -69,6 +69,43 @@ __asm__(".text\n.p2align 4\n.globl jumped_into\n.type jumped_into, @function\n"
 	"	ret\n"
 	".size jumped_into, . - jumped_into\n");
 
+/* What a hook inside must not touch: flags across instructions that leave them
+ * alone, the red zone, the direction flag, a stack aligned in no way. With the
+ * carry of n - 3 in each round, n rounds. */
+uint64_t sensitive(uint64_t n);
+__asm__(".text\n.p2align 4\n.globl sensitive\n.type sensitive, @function\n"
+	"sensitive:\n"
+	"	xor %eax, %eax\n"
+	"	mov %rdi, -16(%rsp)\n"
+	"	movq $5, -128(%rsp)\n"
+	"	lea -16(%rsp), %rsi\n"
+	"1:	cmpq $3, -16(%rsp)\n"
+	"	mov -128(%rsp), %rdx\n"
+	"	lea (%rdx,%rdx), %rdx\n"
+	"	adc %rdx, %rax\n"
+	"	std\n"
+	"	mov %rax, %r8\n"
+	"	lodsq\n"
+	"	cld\n"
+	"	add $8, %rsi\n"
+	"	sub $1, %rax\n"
+	"	mov %rax, -16(%rsp)\n"
+	"	mov %r8, %rax\n"
+	"	push %rcx\n"
+	"	lea -3(%rsp), %rsp\n"
+	"	jrcxz 2f\n"
+	"	nop\n"
+	"2:	lea 3(%rsp), %rsp\n"
+	"	pop %rcx\n"
+	"	mov %rdx, -128(%rsp)\n"
+	"	movq $5, -128(%rsp)\n"
+	"	mov %r8, %rax\n"
+	"	cmpq $0, (%rsi)\n"
+	"	jne 1b\n"
+	"	ret\n"
+	"	.byte 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc\n"
+	".size sensitive, . - sensitive\n");
+
 struct pair {
 	uint64_t a, b;
 };
@@ -164,6 +201,10 @@ static uint64_t run(const char *name, uint64_t n)
 			sum += loop_to_start(i, 0) == i * (i + 1) / 2;
 		} else if (!strcmp(name, "jumped_into")) {
 			sum += jumped_into(i) == 0;
+		} else if (!strcmp(name, "sensitive")) {
+			uint64_t k = 1 + i % 8;
+
+			sum += sensitive(k) == 10 * k + (k < 3 ? k : 2);
 		} else if (!strcmp(name, "in_two_registers")) {
 			struct pair p = in_two_registers(i);
 
