@@ -126,11 +126,61 @@ static struct uerr *cannot_probe(const char *name, const char *reason, u32 sides
 	return uerr_new(UERR_CANNOT_PROBE, "%s cannot be probed: %s. Nothing was touched.", name, reason);
 }
 
-static bool is_known(const struct places *p, u32 group, const struct resolved *r, u32 sides)
+/*
+ * Places of a group that several SPECs may name: a hash table of their indices
+ * in the list, open, at most half full, 0 for none.
+ */
+struct known {
+	u32 *slots;
+	size_t nslots, n; /* nslots: a power of two, or 0 */
+};
+
+static size_t known_hash(const struct module *mod, addr_t at, u32 sides)
 {
-	vec_foreach(o, &p->list)
-		if (o->group == group && o->mod == r->mod && o->at == r->link_addr && o->sides == sides)
+	u64 h = (at ^ (u64)(uintptr_t)mod << 7 ^ sides) * 0x9e3779b97f4a7c15ull;
+
+	return h >> 32;
+}
+
+static void known_insert(struct known *k, const struct places *p, u32 index)
+{
+	const struct place *pl = &p->list.data[index];
+	size_t i = known_hash(pl->mod, pl->at, pl->sides) & (k->nslots - 1);
+
+	while (k->slots[i])
+		i = (i + 1) & (k->nslots - 1);
+	k->slots[i] = index + 1;
+	k->n++;
+}
+
+static bool known_add(struct known *k, const struct places *p, u32 index)
+{
+	struct known grown = { .nslots = k->nslots ? k->nslots * 2 : 1024 };
+
+	if ((k->n + 1) * 2 > k->nslots) {
+		grown.slots = calloc(grown.nslots, sizeof(*grown.slots));
+		if (!grown.slots)
+			return false;
+		for (size_t i = 0; i < k->nslots; i++)
+			if (k->slots[i])
+				known_insert(&grown, p, k->slots[i] - 1);
+		free(k->slots);
+		*k = grown;
+	}
+	known_insert(k, p, index);
+	return true;
+}
+
+static bool is_known(const struct known *k, const struct places *p, const struct resolved *r, u32 sides)
+{
+	size_t i = known_hash(r->mod, r->link_addr, sides);
+
+	for (; k->nslots && k->slots[i & (k->nslots - 1)]; i++) {
+		const struct place *o = &p->list.data[k->slots[i & (k->nslots - 1)] - 1];
+
+		if (o->mod == r->mod && o->at == r->link_addr && o->sides == sides)
 			return true;
+	}
 	return false;
 }
 
@@ -163,11 +213,11 @@ struct planning {
 	const char *cache_dir;
 	refused_vec *refused;
 	struct places *places;
-	size_t first;      /* place of this group */
 	bool check_known;  /* several SPECs: the same place may come twice */
+	struct known known;
 };
 
-static struct uerr *plan_one(const struct planning *pn, const struct resolved *r, bool glob, u32 sides,
+static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool glob, u32 sides,
 			     enum probe_side spec)
 {
 	struct places *p = pn->places;
@@ -175,7 +225,7 @@ static struct uerr *plan_one(const struct planning *pn, const struct resolved *r
 	struct uerr *err;
 	const char *reason;
 
-	if (pn->check_known && is_known(p, pn->group, r, sides))
+	if (pn->check_known && is_known(&pn->known, p, r, sides))
 		return NULL;
 	err = place_plan(r, pn->cache_dir, &plan);
 	if (err && err->code == UERR_CANNOT_PROBE && glob) {
@@ -192,8 +242,12 @@ static struct uerr *plan_one(const struct planning *pn, const struct resolved *r
 	if (err)
 		return uerr_prefix(err, "%s", r->name);
 	reason = plan_refusal(&plan, sides);
-	if (!reason)
-		return add_place(p, pn->group, r, sides, spec, glob, &plan);
+	if (!reason) {
+		err = add_place(p, pn->group, r, sides, spec, glob, &plan);
+		if (!err && pn->check_known && !known_add(&pn->known, p, p->list.n - 1))
+			err = uerr_nomem();
+		return err;
+	}
 	if (glob)
 		add_refused(pn->refused, p->pid, r->name, reason);
 	else
@@ -202,7 +256,7 @@ static struct uerr *plan_one(const struct planning *pn, const struct resolved *r
 	return err;
 }
 
-static struct uerr *plan_spec(const struct planning *pn, const char *text)
+static struct uerr *plan_spec(struct planning *pn, const char *text)
 {
 	const struct wanted_group *g = &pn->w->groups.data[pn->group];
 	cleanup(spec_deinit) struct spec spec = {};
@@ -232,6 +286,8 @@ static struct uerr *plan_group(struct planning *pn)
 	pn->check_known = g->specs.n > 1;
 	for (size_t i = 0; !err && i < g->specs.n; i++)
 		err = plan_spec(pn, g->specs.data[i]);
+	free(pn->known.slots);
+	pn->known = (struct known){};
 	return err;
 }
 

@@ -19,15 +19,23 @@ static void add_u64(cJSON *obj, const char *name, u64 v)
 	cJSON_AddItemToObject(obj, name, protocol_u64(v));
 }
 
+#define TEXT_MAX 512
+
 /* A C string that a target chose: JSON must be UTF-8. */
-static void add_text(cJSON *obj, const char *name, const char *s)
+static void clean_text(const char *s, char ret[TEXT_MAX])
 {
-	char clean[512];
 	size_t n = 0;
 
-	for (; *s && n < sizeof(clean) - 1; s++)
-		clean[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
-	clean[n] = 0;
+	for (; *s && n < TEXT_MAX - 1; s++)
+		ret[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
+	ret[n] = 0;
+}
+
+static void add_text(cJSON *obj, const char *name, const char *s)
+{
+	char clean[TEXT_MAX];
+
+	clean_text(s, clean);
 	cJSON_AddStringToObject(obj, name, clean);
 }
 
@@ -189,24 +197,41 @@ cJSON *view_link(const struct daemon *d, const struct link *l)
 	return r;
 }
 
+/* S as a JSON string, with its quotes, within RET. */
+static const char *quoted(const char *s, char ret[2 * TEXT_MAX + 3])
+{
+	char clean[TEXT_MAX];
+	char *to = ret;
+
+	clean_text(s, clean);
+	*to++ = '"';
+	for (const char *p = clean; *p; p++) {
+		if (*p == '"' || *p == '\\')
+			*to++ = '\\';
+		*to++ = *p;
+	}
+	*to++ = '"';
+	*to = 0;
+	return ret;
+}
+
+/* As text at once: an attach to a whole program has a hundred thousand of them,
+ * each a dozen values. */
 cJSON *view_site(const struct target *t, const struct site *s)
 {
 	const struct target_module *m = &t->modules.data[s->module];
-	cJSON *r = cJSON_CreateObject();
-	u64 off = s->at - s->func;
+	char comm[2 * TEXT_MAX + 3], module[2 * TEXT_MAX + 3], path[2 * TEXT_MAX + 3], symbol[2 * TEXT_MAX + 3];
+	char text[9 * TEXT_MAX];
 
-	cJSON_AddNumberToObject(r, "pid", t->pid);
-	add_text(r, "comm", t->comm);
-	add_text(r, "module", m->name);
-	add_text(r, "path", m->path);
-	add_text(r, "symbol", s->symbol);
-	cJSON_AddItemToObject(r, "address", protocol_addr(m->bias + s->at));
-	cJSON_AddItemToObject(r, "offset", protocol_addr(s->exit ? 0 : off));
-	cJSON_AddStringToObject(r, "probe", s->exit ? "uretprobe" : "uprobe");
-	cJSON_AddStringToObject(r, "tactic", site_tactic_name(s->tactic));
-	cJSON_AddNumberToObject(r, "bytes", s->bytes);
-	add_u64(r, "cookie", s->cookie);
-	return r;
+	snprintf(text, sizeof(text),
+		 "{\"pid\":%d,\"comm\":%s,\"module\":%s,\"path\":%s,\"symbol\":%s,"
+		 "\"address\":\"0x%lx\",\"offset\":\"0x%lx\",\"probe\":\"%s\",\"tactic\":\"%s\",\"bytes\":%u,"
+		 "\"cookie\":\"%lu\"}",
+		 t->pid, quoted(t->comm, comm), quoted(m->name, module), quoted(m->path, path),
+		 quoted(s->symbol, symbol), (unsigned long)(m->bias + s->at),
+		 (unsigned long)(s->exit ? 0 : s->at - s->func), s->exit ? "uretprobe" : "uprobe",
+		 site_tactic_name(s->tactic), s->bytes, (unsigned long)s->cookie);
+	return cJSON_CreateRaw(text);
 }
 
 /* Do the mappings of PID hold our inode? Then it is a fork child with the same

@@ -100,37 +100,74 @@ static struct uerr *do_pokes(struct injection *in)
 	return NULL;
 }
 
+static int by_stub_addr(const void *a, const void *b)
+{
+	const struct stub_write *x = a, *y = b;
+
+	return x->addr < y->addr ? -1 : x->addr > y->addr;
+}
+
+static struct uerr *cannot_write_page(struct injection *in, int err)
+{
+	return uerr_errno(err, "process %d (%s): cannot write to a page of ours", in->t.pid, in->t.comm);
+}
+
+static struct uerr *add_stub_page(struct injection *in, addr_t addr)
+{
+	struct stub_page_write *page;
+	int err;
+
+	if (!vec_push(&in->stub_pages, (struct stub_page_write){ .addr = addr }))
+		return uerr_nomem();
+	page = &in->stub_pages.data[in->stub_pages.n - 1];
+	err = remote_read(&in->t, addr, page->old, PAGE);
+	memcpy(page->new, page->old, PAGE);
+	return err ? cannot_write_page(in, err) : NULL;
+}
+
+/* While it runs: nobody but us writes to these pages. */
+static struct uerr *prepare_stubs(struct injection *in)
+{
+	struct uerr *err = NULL;
+
+	in->stub_pages.n = 0;
+	if (in->stubs.n)
+		qsort(in->stubs.data, in->stubs.n, sizeof(*in->stubs.data), by_stub_addr);
+	vec_foreach(s, &in->stubs) {
+		addr_t page = ALIGN_DOWN(s->addr, PAGE);
+
+		if (!in->stub_pages.n || in->stub_pages.data[in->stub_pages.n - 1].addr != page)
+			err = add_stub_page(in, page);
+		if (err)
+			return err;
+		memcpy(in->stub_pages.data[in->stub_pages.n - 1].new + (s->addr - page), s->bytes, s->len);
+	}
+	return NULL;
+}
+
 /* Before any text leads there: a jump to a stub that is not there yet would be the
  * end, and this process may be killed at any point. */
 static struct uerr *write_stubs(struct injection *in, const struct thread *th)
 {
-	vec_foreach(s, &in->stubs) {
-		addr_t lo = ALIGN_DOWN(s->addr, sizeof(u64));
-		size_t len = ALIGN_UP(s->addr + s->len, sizeof(u64)) - lo;
-		int err = remote_read(&in->t, lo, s->old, len);
+	vec_foreach(p, &in->stub_pages) {
+		int err;
 
-		memcpy(s->new, s->old, len);
-		memcpy(s->new + (s->addr - lo), s->bytes, s->len);
-		s->written = !err;
-		if (!err)
-			err = remote_write_text(&in->t, th, lo, s->new, s->old, len);
+		p->written = true;
+		err = remote_write_text(&in->t, th, p->addr, p->new, p->old, PAGE);
 		if (err)
-			return uerr_errno(err, "process %d (%s): cannot write to a page of ours", in->t.pid,
-					  in->t.comm);
+			return cannot_write_page(in, err);
 	}
 	return NULL;
 }
 
 static void unwrite_stubs(struct injection *in, const struct thread *th)
 {
-	for (size_t i = in->stubs.n; i-- > 0;) {
-		struct stub_write *s = &in->stubs.data[i];
-		addr_t lo = ALIGN_DOWN(s->addr, sizeof(u64));
+	for (size_t i = in->stub_pages.n; i-- > 0;) {
+		struct stub_page_write *p = &in->stub_pages.data[i];
 
-		if (s->written)
-			(void)remote_write_text(&in->t, th, lo, s->old, s->new,
-						ALIGN_UP(s->addr + s->len, sizeof(u64)) - lo);
-		s->written = false;
+		if (p->written)
+			(void)remote_write_text(&in->t, th, p->addr, p->old, p->new, PAGE);
+		p->written = false;
 	}
 }
 
@@ -486,6 +523,8 @@ static struct uerr *commit(struct injection *in, struct window_state *w)
 	err = inject_refresh_maps(in);
 	if (!err)
 		err = patch_prepare(in);
+	if (!err)
+		err = prepare_stubs(in);
 	if (!err)
 		err = journal_intent(in);
 	if (err)

@@ -137,7 +137,7 @@ void inject_clear_work(struct injection *in)
 {
 	vec_foreach(p, &in->pokes)
 		free(p->bytes);
-	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->gates.n = 0;
+	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->stub_pages.n = in->gates.n = 0;
 	patch_set_deinit(&in->set);
 }
 
@@ -156,6 +156,8 @@ void inject_end(struct injection *in)
 	inject_clear_work(in);
 	vec_free(&in->pokes);
 	vec_free(&in->stubs);
+	vec_free(&in->stub_pages);
+	vec_free(&in->exact);
 	vec_free(&in->gates);
 	vec_free(&in->shares);
 	vec_free(&in->unmaps);

@@ -37,12 +37,16 @@ struct poke {
 	size_t len;
 };
 
-/* Whole words, for a kernel that lets us write by words only. */
 struct stub_write {
 	addr_t addr;
 	u8 len;
 	u8 bytes[16];
-	u8 old[24], new[24]; /* the words around, from ALIGN_DOWN(addr, 8) on */
+};
+
+/* A page of stubs, as it is and as it shall be. */
+struct stub_page_write {
+	addr_t addr;
+	u8 old[PAGE], new[PAGE];
 	bool written;
 };
 
@@ -91,9 +95,11 @@ struct injection {
 	struct inject_thread *threads;
 	size_t nthreads;
 	VEC(struct placed) placed;
+	VEC(struct near_zone) exact; /* what ranges that are being placed must have */
 	VEC(struct share) shares;
 	VEC(struct poke) pokes;
 	VEC(struct stub_write) stubs;
+	VEC(struct stub_page_write) stub_pages; /* made of these before the window */
 	VEC(struct gate) gates;
 	VEC(struct unmap_req) unmaps;
 	struct patch_set set;

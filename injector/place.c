@@ -86,7 +86,7 @@ static u64 run_size(const struct inject_range *ranges, size_t n)
  * range that wants exactly one address is a run of its own. */
 static struct uerr *choose(struct injection *in, struct inject_range *ranges, size_t i, size_t n)
 {
-	cleanup_free struct near_zone *taken = calloc(in->placed.n + i + 1, sizeof(*taken));
+	cleanup_free struct near_zone *taken = calloc(in->placed.n + in->exact.n + i + 1, sizeof(*taken));
 	struct near_request rq = { .maps = &in->maps, .taken = taken, .brk = start_of_heap(in->t.pid),
 				   .stack_limit = stack_limit(in->t.pid), .size = run_size(ranges + i, n),
 				   .near = ranges[i].near, .near_end = ranges[i].near_end };
@@ -100,6 +100,8 @@ static struct uerr *choose(struct injection *in, struct inject_range *ranges, si
 	}
 	vec_foreach(p, &in->placed)
 		taken[rq.ntaken++] = (struct near_zone){ p->addr, p->addr + p->size };
+	vec_foreach(e, &in->exact)
+		taken[rq.ntaken++] = *e;
 	for (size_t k = 0; k < i; k++)
 		taken[rq.ntaken++] = (struct near_zone){ ranges[k].addr, ranges[k].addr + ranges[k].size };
 	if (getrandom(&rq.random, sizeof(rq.random), 0) != sizeof(rq.random))
@@ -323,6 +325,19 @@ static struct uerr *stop_for_place(struct injection *in, const struct inject_ran
 	return err ? err : inject_pick_stopped(in, th);
 }
 
+/* Those that may lie anywhere keep clear of these. */
+static struct uerr *note_exact(struct injection *in, const struct inject_range *ranges, size_t n)
+{
+	in->exact.n = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct near_zone z = { ranges[i].exact, ranges[i].exact + ranges[i].size };
+
+		if (ranges[i].exact && !vec_push(&in->exact, z))
+			return uerr_nomem();
+	}
+	return NULL;
+}
+
 struct uerr *inject_place(struct injection *in, struct inject_range *ranges, size_t n)
 {
 	cleanup_free int *fds = malloc((n + 1) * sizeof(*fds));
@@ -338,6 +353,8 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 		ranges[i].addr = ranges[i].inode = 0;
 	}
 	err = check_ranges(ranges, n);
+	if (!err)
+		err = note_exact(in, ranges, n);
 	if (!err)
 		err = tracee_check_alive(&in->t);
 	if (!err)

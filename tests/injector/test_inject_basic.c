@@ -135,6 +135,31 @@ static void perms_at(pid_t pid, addr_t addr, char perms[5])
 	fclose(f);
 }
 
+/* A large range among many pages that can lie nowhere else: chosen first, it
+ * must not take their places. */
+START_TEST(exact_ranges_keep_their_places)
+{
+	struct victim v = victim_start("sleep", 1);
+	addr_t site = ALIGN_DOWN((addr_t)v.shared->site, PAGE);
+
+	for (int round = 0; round < 8; round++) {
+		struct injection *in = probe_begin(v.pid, NULL);
+		struct inject_range r[8] = { { .kind = RANGE_CODE, .size = 90ul << 20,
+					       .near = site - (1ul << 30), .near_end = site } };
+
+		for (int i = 1; i < 8; i++)
+			r[i] = (struct inject_range){ .kind = RANGE_STUBS, .size = PAGE,
+						      .exact = site - 0x7f000000 + i * (30ul << 20) };
+		ok(inject_place(in, r, 8));
+		for (int i = 1; i < 8; i++)
+			ck_assert_uint_eq(r[i].addr, r[i].exact);
+		inject_end(in);
+		munmap(r[0].local, r[0].size);
+	}
+	victim_kill(&v);
+}
+END_TEST
+
 START_TEST(ranges_of_all_kinds)
 {
 	struct victim v = victim_start("sleep", 3);
@@ -340,6 +365,7 @@ int main(void)
 	tcase_add_test(tc, counts_and_leaves_no_trace);
 	tcase_add_test(tc, what_is_not_committed_is_undone);
 	tcase_add_test(tc, changed_text_is_refused);
+	tcase_add_test(tc, exact_ranges_keep_their_places);
 	tcase_add_test(tc, ranges_of_all_kinds);
 	tcase_add_loop_test(tc, many_shares, 0, 2);
 	tcase_add_test(tc, facts);
