@@ -19,11 +19,14 @@ struct attach_job {
 	u32 object;       /* loaded by the same request, 0: none */
 	uid_t uid;
 	u64 client;
+	VEC(u64) starttimes; /* of the processes, when they were asked for */
 };
 
 static void free_attach_job(void *arg)
 {
 	struct attach_job *aj = arg;
+
+	vec_free(&aj->starttimes);
 
 	wanted_destroy(aj->w);
 	free(aj);
@@ -303,6 +306,24 @@ static struct uerr *need_target(struct daemon *d, pid_t pid)
 	return NULL;
 }
 
+/* While the job waited, the target may have ended, or been taken out of the state
+ * by whoever undid what a dead worker had left there. */
+static struct uerr *attach_before(struct job *job)
+{
+	const struct attach_job *aj = job->arg;
+
+	for (size_t i = 0; i < aj->w->pids.n; i++) {
+		pid_t pid = aj->w->pids.data[i];
+		struct uerr *err = need_target(job->d, pid);
+
+		if (!err && state_target(job->d->state, pid)->starttime != aj->starttimes.data[i])
+			err = uerr_new(UERR_NO_TARGET, "process %d has ended", pid);
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
 static struct uerr *start(struct request *req, struct attach_job *aj)
 {
 	struct daemon *d = req->d;
@@ -314,16 +335,19 @@ static struct uerr *start(struct request *req, struct attach_job *aj)
 	vec_foreach(g, &aj->w->groups)
 		vec_foreach(p, &g->programs)
 			p->link = ++d->state->last_link;
-	vec_foreach(pid, &aj->w->pids)
-		if (!err)
-			err = need_target(d, *pid);
-	if (err)
-		return err;
+	vec_foreach(pid, &aj->w->pids) {
+		err = need_target(d, *pid);
+		if (!err && !vec_push(&aj->starttimes, state_target(d->state, *pid)->starttime))
+			err = uerr_nomem();
+		if (err)
+			return err;
+	}
 	job = job_create(d, req, "attaching");
 	if (!job)
 		return uerr_nomem();
 	vec_foreach(pid, &aj->w->pids)
 		(void)!job_lock(job, *pid);
+	job->before = attach_before;
 	job->work = attach_work;
 	job->done = attach_done;
 	job->arg = aj;

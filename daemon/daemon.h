@@ -23,6 +23,13 @@ struct source {
 	void *owner; /* client, job or target */
 };
 
+/* A process whose journal could not be undone as a whole (leftovers.c). */
+struct leftover {
+	pid_t pid;
+	u32 tries;
+	u64 next_ns;
+};
+
 struct daemon {
 	struct config cfg;
 	struct state *state;
@@ -30,6 +37,7 @@ struct daemon {
 	struct source signals, listener, timer;
 	VEC(struct client *) clients;
 	VEC(struct job *) jobs;     /* running and waiting, oldest first */
+	VEC(struct leftover) leftovers;
 	VEC(char *) warnings;       /* for GetStatus */
 	u64 last_client;
 	u64 idle_since_ns;          /* --private: since when nobody needs us */

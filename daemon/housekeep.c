@@ -84,7 +84,7 @@ static void recover_threads(struct daemon *d, const struct target *t, bool all)
 	}
 }
 
-static void leave_links(struct daemon *d, struct target *t)
+void leave_links(struct daemon *d, struct target *t)
 {
 	for (size_t i = d->state->links.n; i-- > 0;) {
 		struct link *l = d->state->links.data[i];
@@ -111,129 +111,6 @@ void cleanup_after_target(struct daemon *d, struct target *t)
 	if (t->source)
 		source_remove(d, t->source);
 	state_remove_target(d->state, t);
-}
-
-/*
- * After a worker.
- */
-
-struct undo_job {
-	pid_t pid;
-	u64 starttime;
-};
-
-static bool is_current(const struct journal *j)
-{
-	struct procinfo pi;
-	struct uerr *err = procinfo_read(j->pid, &pi);
-	bool same = !err && pi.starttime == j->starttime && !pi.zombie;
-
-	uerr_free(err);
-	return same;
-}
-
-/* Undoes what the journal at PATH says, if it is about the process that has the
- * number now. */
-static struct uerr *undo_journal(const char *path, struct inject_stats *stats)
-{
-	cleanup(journal_deinit) struct journal j = {};
-	struct inject_opts opts = { .journal = path, .uid = (uid_t)-1, .gid = (gid_t)-1 };
-	pid_t *children = NULL;
-	size_t nchildren = 0;
-	struct uerr *err = journal_read(path, &j);
-
-	if (err)
-		return err;
-	if (!is_current(&j)) {
-		unlink(path);
-		return NULL;
-	}
-	opts.pid = j.pid;
-	for (size_t i = 0; i < j.nranges && !nchildren; i++)
-		if (j.ranges[i].kind == RANGE_CODE)
-			uerr_free(inject_descendants(j.pid, j.ranges[i].inode, &children, &nchildren));
-	if (j.nranges || j.nsites)
-		err = inject_undo(&opts, &j, NULL, NULL, stats);
-	for (size_t i = 0; i < nchildren; i++) {
-		struct inject_opts co = { .pid = children[i], .uid = (uid_t)-1, .gid = (gid_t)-1 };
-		struct inject_stats child_stats;
-
-		uerr_free(inject_undo(&co, &j, NULL, NULL, &child_stats));
-	}
-	free(children);
-	if (!err && !stats->retired)
-		unlink(path);
-	return err;
-}
-
-static struct uerr *undo_work(struct job *job, struct packer *result)
-{
-	const struct undo_job *uj = job->arg;
-	cleanup_free char *path = target_journal(job->d->cfg.state_dir, uj->pid);
-	struct inject_stats stats = {};
-	struct uerr *err = path ? undo_journal(path, &stats) : uerr_nomem();
-
-	pack_u32(result, stats.retired);
-	return err;
-}
-
-static void undo_done(struct job *job, struct uerr *err, struct unpacker *result)
-{
-	const struct undo_job *uj = job->arg;
-	struct target *t = state_target(job->d->state, uj->pid);
-
-	if (err)
-		daemon_warn(job->d, "process %d: what an earlier worker or daemon left there could not be undone: %s",
-			    uj->pid, err->message);
-	else if (unpack_u32(result))
-		daemon_warn(job->d, "process %d: undone; some mappings stay (retired)", uj->pid);
-	else
-		log_info("process %d: what was left there is undone", uj->pid);
-	uerr_free(err);
-	if (!t || !t->leftover)
-		return;
-	leave_links(job->d, t);
-	if (t->source)
-		source_remove(job->d, t->source);
-	state_remove_target(job->d->state, t);
-}
-
-static void undo_start(struct daemon *d, pid_t pid)
-{
-	struct undo_job *uj = calloc(1, sizeof(*uj));
-	struct job *job = uj ? job_create(d, NULL, "undoing what was left") : NULL;
-
-	if (!job || !job_lock(job, pid)) {
-		free(uj);
-		free(job);
-		log_err("process %d: out of memory, nothing is undone", pid);
-		return;
-	}
-	uj->pid = pid;
-	job->work = undo_work;
-	job->done = undo_done;
-	job->arg = uj;
-	job->free_arg = free;
-	job_submit(job);
-}
-
-/* What the worker had changed is known to the journal alone: all of it goes,
- * earlier links of these processes too. */
-void cleanup_after_worker(struct daemon *d, const pid_vec *pids)
-{
-	vec_foreach(pid, pids) {
-		cleanup_free char *path = target_journal(d->cfg.state_dir, *pid);
-		struct target *t = state_target(d->state, *pid);
-
-		if (!path || access(path, F_OK) != 0)
-			continue;
-		if (t) {
-			t->leftover = true;
-			t->sites.n = 0;
-			t->calls.n = 0;
-		}
-		undo_start(d, *pid);
-	}
 }
 
 /*
@@ -338,6 +215,7 @@ void housekeep(struct daemon *d)
 			recover_threads(d, t, false);
 		retry_retired(d, t);
 	}
+	leftovers_retry(d);
 	if (d->stopping)
 		stop_everything(d);
 	else if (d->cfg.private_)

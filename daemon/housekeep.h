@@ -11,9 +11,14 @@
 void cleanup_after_client(struct daemon *d, u64 client);
 /* A worker died while it was changing PIDS: journals are undone. */
 void cleanup_after_worker(struct daemon *d, const pid_vec *pids);
+/* What of that could not be undone yet, when its time has come. */
+void leftovers_retry(struct daemon *d);
 /* The process of T has ended: what its threads left in maps is recovered, and
  * links that are nowhere any more end. T is gone afterwards. */
 void cleanup_after_target(struct daemon *d, struct target *t);
+
+/* Takes T out of its links; those that are nowhere any more end. */
+void leave_links(struct daemon *d, struct target *t);
 
 /* Once a second. */
 void housekeep(struct daemon *d);

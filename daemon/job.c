@@ -209,6 +209,15 @@ static bool may_start(const struct daemon *d, const struct job *job, u32 running
 	return true;
 }
 
+static struct uerr *job_start(struct job *job)
+{
+	struct uerr *err = job->canceled ? uerr_new(UERR_FAILED, "canceled") : NULL;
+
+	if (!err && job->before)
+		err = job->before(job);
+	return err ? err : job_fork(job);
+}
+
 static void start_waiting(struct daemon *d)
 {
 	u32 running = 0;
@@ -221,7 +230,7 @@ static void start_waiting(struct daemon *d)
 
 		if (!may_start(d, job, running))
 			continue;
-		err = job->canceled ? uerr_new(UERR_FAILED, "canceled") : job_fork(job);
+		err = job_start(job);
 		if (err) {
 			job_finish(job, err, NULL); /* starts the others itself */
 			return;
@@ -243,6 +252,23 @@ void job_submit(struct job *job)
 		job_destroy(job);
 		return;
 	}
+	start_waiting(d);
+}
+
+void job_submit_first(struct job *job)
+{
+	struct daemon *d = job->d;
+	size_t i = 0;
+
+	if (!vec_push(&d->jobs, job)) {
+		job->done(job, uerr_nomem(), NULL);
+		job_destroy(job);
+		return;
+	}
+	while (d->jobs.data[i] != job && (d->jobs.data[i]->worker || !overlap(d->jobs.data[i], job)))
+		i++;
+	memmove(d->jobs.data + i + 1, d->jobs.data + i, (d->jobs.n - 1 - i) * sizeof(*d->jobs.data));
+	d->jobs.data[i] = job;
 	start_waiting(d);
 }
 

@@ -32,6 +32,9 @@ struct job {
 	struct uerr *err;
 	int out;               /* the worker's end of the pipe */
 
+	/* In the daemon, when its turn has come, or NULL: what the job was made for
+	 * may have changed while it waited. An error ends it. */
+	struct uerr *(*before)(struct job *job);
 	/* In the worker. The error, or what it packed, goes to done(). */
 	struct uerr *(*work)(struct job *job, struct packer *result);
 	/* In the daemon: news before the end (job_progress), or NULL. */
@@ -48,6 +51,7 @@ struct job {
 struct job *job_create(struct daemon *d, struct request *req, const char *what);
 bool job_lock(struct job *job, pid_t pid); /* false: out of memory */
 void job_submit(struct job *job);          /* JOB is the queue's from now on */
+void job_submit_first(struct job *job);    /* before those that wait for the same processes; no request's */
 void job_cancel(struct job *job);          /* its client is gone */
 void job_forget_request(struct job *job);
 void job_event(struct job *job);

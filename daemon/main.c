@@ -243,6 +243,7 @@ static void teardown(struct daemon *d)
 	vec_foreach(w, &d->warnings)
 		free(*w);
 	vec_free(&d->warnings);
+	vec_free(&d->leftovers);
 	if (d->signals.fd > 0)
 		close(d->signals.fd);
 	if (d->timer.fd > 0)

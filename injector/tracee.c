@@ -551,6 +551,11 @@ static struct uerr *slow_thread(struct tracee *t, struct thread *th)
 				"process %d (%s) did not stop within %u ms: its thread %d waits for a child that "
 				"it started with vfork",
 				t->pid, t->comm, t->timeout_ms, th->tid);
+	if (st.state == 'R')
+		return uerr_new(UERR_FAILED,
+				"process %d (%s) did not stop within %u ms: its thread %d wants to run but gets no CPU "
+				"(the machine is overloaded); try again",
+				t->pid, t->comm, t->timeout_ms, th->tid);
 	return uerr_new(UERR_FAILED,
 			"process %d (%s) did not stop within %u ms: its thread %d hangs in the kernel (state %c, "
 			"system call %ld)",

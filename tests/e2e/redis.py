@@ -11,12 +11,12 @@ from harness import Sandbox, Untouched, need, need_root, run, total, wait_for
 
 
 class Redis:
-    def __init__(self, box):
+    def __init__(self, box, *options):
         need_root()
         server = need("redis-server")
         need("redis-benchmark")
         self.sock = box.dir + "/redis"
-        self.p = box.start(server, "--port", "0", "--unixsocket", self.sock, "--save", "")
+        self.p = box.start(server, "--port", "0", "--unixsocket", self.sock, "--save", "", *options)
         self.pid = self.p.pid
         wait_for(lambda: self.cli("ping", check=False) == "PONG", "redis answers")
 
