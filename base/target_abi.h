@@ -104,15 +104,18 @@ struct target_clock {
 	u32 doubts; /* how often the clock was not where it was expected */
 	u64 tsc, ns, mult, ticks;
 	u64 asked_tsc, asked_ns; /* when the kernel was asked last, and what it said */
+	u64 began; /* TSC when somebody last set about writing */
 };
 #define TARGET_CLOCK_NS 200000u
+#define TARGET_CLOCK_SPARES 8u
 
 /* What a process must forget in a fork child: a private anonymous page with
  * MADV_WIPEONFORK, so that a child reads zeros. */
 struct target_private {
 	u32 tgid; /* in its own pid namespace; 0: not known, ask the kernel */
-	u32 pad;
+	u32 clock_no; /* 0: `clock` is the one in use; n: spares[n - 1]; larger: none */
 	struct target_clock clock;
+	struct target_clock spares[TARGET_CLOCK_SPARES]; /* each for one whose writer never ended */
 };
 
 #define TARGET_SEGMENTS 32

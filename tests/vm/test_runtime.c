@@ -250,6 +250,42 @@ START_TEST(clock_in_doubt)
 }
 END_TEST
 
+/* A writer that never ended, longer than a second ago: the next clock is used, as
+ * good as the first; after the last of them the kernel is asked each time. */
+START_TEST(clock_abandoned)
+{
+	struct target_private *p = (struct target_private *)env.private_;
+	struct target_clock *c = &p->clock;
+	u64 before, now, deadline = clock_ns(CLOCK_MONOTONIC) + 20000000000;
+
+	if (!runtime_tsc_is_clock())
+		return;
+	env.tsc_clock = 1;
+	for (u32 no = 0; no <= TARGET_CLOCK_SPARES; no++) {
+		ck_assert_uint_eq(p->clock_no, no);
+		while (!c->ticks && clock_ns(CLOCK_MONOTONIC) < deadline) {
+			before = clock_ns(CLOCK_MONOTONIC);
+			now = call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+			ck_assert(before <= now + 1000 && now <= clock_ns(CLOCK_MONOTONIC) + 1000);
+		}
+		ck_assert_uint_ne(c->ticks, 0);
+		c->seq |= 1;
+		call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+		ck_assert_uint_eq(p->clock_no, no); /* it may be at work still */
+		c->began -= 1ull << 33;
+		call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+		c = &p->spares[no];
+	}
+	ck_assert_uint_eq(p->clock_no, TARGET_CLOCK_SPARES + 1);
+	for (u32 no = TARGET_CLOCK_SPARES + 1; no > TARGET_CLOCK_SPARES; no = no * 2) { /* scribbled over, too */
+		p->clock_no = no;
+		before = clock_ns(CLOCK_MONOTONIC);
+		now = call(_i, BPF_FUNC_ktime_get_ns, 0, 0, 0, 0, 0);
+		ck_assert(before <= now && now <= clock_ns(CLOCK_MONOTONIC));
+	}
+}
+END_TEST
+
 START_TEST(clocks)
 {
 	static const struct {
@@ -983,6 +1019,7 @@ int main(void)
 	tcase_add_loop_test(tc, clocks, NATIVE, WAYS);
 	tcase_add_loop_test(tc, clock_by_tsc, NATIVE, WAYS);
 	tcase_add_loop_test(tc, clock_in_doubt, NATIVE, WAYS);
+	tcase_add_loop_test(tc, clock_abandoned, NATIVE, WAYS);
 	tcase_add_loop_test(tc, identity, NATIVE, WAYS);
 	tcase_add_loop_test(tc, name, NATIVE, WAYS);
 	tcase_add_loop_test(tc, random_numbers, NATIVE, WAYS);

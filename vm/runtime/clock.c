@@ -24,12 +24,18 @@
  * Where a line is a microsecond or more away from the answer, the TSC is not what
  * it was taken for (out of step between CPUs, say); when that has happened a few
  * times it is not used any more.
+ *
+ * A writer may never end: a signal handler interrupts it and leaves by longjmp, or
+ * ends the thread. Nobody can tell it from one that was stopped and will go on, so
+ * its clock is not taken over but left to it, and the next spare one is used. What
+ * it writes there one day is a line that has ended long ago.
  */
 #include "vm/runtime/rt.h"
 
 #define CLOCK_MONOTONIC_NR 1
 #define MAX_DOUBTS 8u
 #define MAX_ERROR_NS 1000
+#define ABANDONED_TICKS (1ull << 32)       /* a second or two */
 #define MEET_TRIES 100                    /* pauses that a reader waits for a writer */
 #define ASK_TICKS_MAX 1024u               /* that an answer may take; half of it may be the error */
 #define BASE_NS_MIN (TARGET_CLOCK_NS / 2) /* between two answers, to tell the rate from them */
@@ -116,11 +122,34 @@ static u64 not_before(const struct target_clock *c, u64 tsc, u64 ns)
 	return line > ns && line - ns < MAX_ERROR_NS ? line : ns;
 }
 
-static u64 clock_ask(const struct target_env *env, struct target_clock *c)
+/* The clock in use; NULL when all are used up. */
+static struct target_clock *clock_of(struct target_private *p)
+{
+	u32 no = LOAD(&p->clock_no);
+
+	if (!no)
+		return &p->clock;
+	return no <= TARGET_CLOCK_SPARES ? &p->spares[no - 1] : NULL;
+}
+
+/* C is being written; for so long that nobody will end it? */
+static void leave_if_abandoned(struct target_private *p, const struct target_clock *c, u64 now)
+{
+	u32 no = LOAD(&p->clock_no);
+
+	if (clock_of(p) == c && (s64)(now - LOAD(&c->began)) > (s64)ABANDONED_TICKS)
+		__atomic_compare_exchange_n(&p->clock_no, &no, no + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static u64 clock_ask(const struct target_env *env, struct target_private *p, struct target_clock *c)
 {
 	u64 before = ticks_now(), ns = rt_clock_ns(env, CLOCK_MONOTONIC_NR), took = ticks_now() - before;
 	u32 seq = LOAD(&c->seq);
 
+	if (seq & 1)
+		leave_if_abandoned(p, c, before);
+	else
+		STORE(&c->began, before); /* first: who sees it odd must see when */
 	if (took > ASK_TICKS_MAX || seq & 1 ||
 	    !__atomic_compare_exchange_n(&c->seq, &seq, seq + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 		return not_before(c, before + took / 2, ns);
@@ -132,9 +161,10 @@ static u64 clock_ask(const struct target_env *env, struct target_clock *c)
 u64 rt_monotonic_ns(const struct target_env *env)
 {
 	struct target_private *p = (struct target_private *)env->private_;
+	struct target_clock *c = p && env->tsc_clock ? clock_of(p) : NULL;
 	u64 ns;
 
-	if (!p || !env->tsc_clock || LOAD(&p->clock.doubts) >= MAX_DOUBTS)
+	if (!c || LOAD(&c->doubts) >= MAX_DOUBTS)
 		return rt_clock_ns(env, CLOCK_MONOTONIC_NR);
-	return clock_read(&p->clock, &ns) ? ns : clock_ask(env, &p->clock);
+	return clock_read(c, &ns) ? ns : clock_ask(env, p, c);
 }
