@@ -134,8 +134,8 @@ struct target_env {
 	addr_t vdso_clock_gettime; /* 0: use the system call */
 	addr_t trace_ring; /* struct trace_ring (vm/runtime/tracering.h), 0 none */
 	addr_t main_stack_lo, main_stack_hi; /* [stack]; lo is what the limit allows */
-	/* Ranges that stay mapped as long as the process lives, readable: the
-	 * main program, the dynamic linker, libc. prot is PROT_READ|PROT_WRITE. */
+	/* Ranges that stay mapped as long as the process lives, readable: of the
+	 * program and of libraries that cannot be unloaded. prot is PROT_READ|PROT_WRITE. */
 	u32 nsegments;
 	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
 	struct {

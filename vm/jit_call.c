@@ -268,35 +268,60 @@ static void quick_ktime(struct jit *j, addr_t fn)
 }
 
 /*
- * probe_read of 1, 2, 4 or 8 bytes: directly where they lie between our stack
- * pointer and the end of its page, as in_stack_page() of the runtime has it. rsp
- * is a multiple of 8, so that as much is there at least.
+ * Jumps to the call unless SIZE bytes at ADDR lie between our stack pointer and
+ * the end of the stack that the thread's record names, as on_stack() of the
+ * runtime has it.
  *
- *	r11 = rdx - rsp;  r10 = (rsp | 4095) - rsp - (size - 1);  r11 > r10: call
+ *	r10 = frame->rec;  rsp < r10->stack_lo: call;  addr < rsp: call
+ *	r11 = r10->stack_hi - addr;  r11 < 0 or r11 < size: call
  */
+static void quick_on_stack(struct jit *j, struct quick *q, enum x86_reg addr, enum x86_size size)
+{
+#define REC(field) x86_at(R10, offsetof(struct thread_rec, field))
+	struct emit *e = &j->e;
+
+	emit_load(e, X86_64, false, scratch(j, R10), x86_at(R12, offsetof(struct hook_frame, rec)));
+	emit_alu_rm(e, true, X86_CMP, RSP, REC(stack_lo));
+	quick_unless(j, q, CC_B);
+	emit_alu_rr(e, true, X86_CMP, addr, RSP);
+	quick_unless(j, q, CC_B);
+	emit_load(e, X86_64, false, scratch(j, R11), REC(stack_hi));
+	emit_alu_rr(e, true, X86_SUB, R11, addr);
+	quick_unless(j, q, CC_B);
+	emit_alu_ri(e, true, X86_CMP, R11, 1 << size);
+	quick_unless(j, q, CC_B);
+#undef REC
+}
+
+/* probe_read of 1, 2, 4 or 8 bytes of the stack */
 static void quick_read(struct jit *j, enum x86_size size, addr_t fn)
 {
 	struct emit *e = &j->e;
 	struct quick q = { 0 };
 
-	emit_mov_rr(e, true, scratch(j, R10), RSP);
-	emit_mov_rr(e, true, scratch(j, R11), RDX);
-	emit_alu_ri(e, true, X86_OR, R10, (s32)PAGE - 1);
-	emit_alu_rr(e, true, X86_SUB, R11, RSP);
-	emit_alu_rr(e, true, X86_SUB, R10, RSP);
-	if (size != X86_8)
-		emit_alu_ri(e, true, X86_SUB, R10, (1 << size) - 1);
-	emit_alu_rr(e, true, X86_CMP, R11, R10);
-	quick_unless(j, &q, CC_A);
+	quick_on_stack(j, &q, RDX, size);
 	emit_load(e, size, false, R11, x86_at(RDX, 0));
 	emit_alu_rr(e, false, X86_XOR, RAX, RAX);
 	emit_store_r(e, size, x86_at(RDI, 0), R11);
 	quick_end(j, &q, fn);
 }
 
-/* The size of the read at j->i, if it is known and that of a scalar; else
- * negative. Without facts: a constant put into r2 on the way here. */
-static int read_size(const struct jit *j)
+/* probe_write_user of 1, 2, 4 or 8 bytes to the stack */
+static void quick_write(struct jit *j, enum x86_size size, addr_t fn)
+{
+	struct emit *e = &j->e;
+	struct quick q = { 0 };
+
+	quick_on_stack(j, &q, RDI, size);
+	emit_load(e, size, false, R11, x86_at(RSI, 0));
+	emit_alu_rr(e, false, X86_XOR, RAX, RAX);
+	emit_store_r(e, size, x86_at(RDI, 0), R11);
+	quick_end(j, &q, fn);
+}
+
+/* The size of the read or write at j->i, if it is known and that of a scalar;
+ * else negative. Without facts: a constant put into register ARG on the way here. */
+static int access_size(const struct jit *j, u32 arg)
 {
 	const struct insn_fact *facts = j->in->prog->facts;
 	s64 size = -1;
@@ -304,7 +329,7 @@ static int read_size(const struct jit *j)
 	if (facts && facts[j->i].flags & FACT_SIZE)
 		size = facts[j->i].size;
 	for (u32 k = j->i; size < 0 && k-- > j->func->start && !(j->at[k + 1] & (AT_TARGET | AT_FUNC));) {
-		if (j->at[k] & AT_SECOND || !(jit_defs(j, k) & 1u << BPF_REG_2))
+		if (j->at[k] & AT_SECOND || !(jit_defs(j, k) & 1u << arg))
 			continue;
 		if (j->ids[k] != OP_MOV64_IMM && j->ids[k] != OP_MOV32_IMM)
 			return -1;
@@ -336,9 +361,15 @@ static bool call_quick(struct jit *j, u32 id, addr_t fn)
 	case BPF_FUNC_probe_read:
 	case BPF_FUNC_probe_read_user:
 	case BPF_FUNC_probe_read_kernel:
-		if (read_size(j) < 0)
+	case BPF_FUNC_copy_from_user:
+		if (access_size(j, BPF_REG_2) < 0)
 			return false;
-		quick_read(j, (enum x86_size)read_size(j), fn);
+		quick_read(j, (enum x86_size)access_size(j, BPF_REG_2), fn);
+		return true;
+	case BPF_FUNC_probe_write_user:
+		if (access_size(j, BPF_REG_3) < 0)
+			return false;
+		quick_write(j, (enum x86_size)access_size(j, BPF_REG_3), fn);
 		return true;
 	}
 	return false;

@@ -461,7 +461,8 @@ static struct uerr *arg_lock(struct verifier *v, const struct call *c, u32 reg)
 static bool reads_ctx_by_address(u32 id)
 {
 	return id == BPF_FUNC_probe_read || id == BPF_FUNC_probe_read_str || id == BPF_FUNC_probe_read_user ||
-	       id == BPF_FUNC_probe_read_kernel || id == BPF_FUNC_probe_read_user_str || id == BPF_FUNC_probe_read_kernel_str;
+	       id == BPF_FUNC_probe_read_kernel || id == BPF_FUNC_probe_read_user_str ||
+	       id == BPF_FUNC_probe_read_kernel_str || id == BPF_FUNC_copy_from_user;
 }
 
 /* An address that the helper may do anything with. */

@@ -1112,6 +1112,69 @@ START_TEST(reads_of_scalars)
 }
 END_TEST
 
+/* r1 = where to: SIZE bytes of r2 there; r0 is what that gives. */
+static s64 write_by_jit(u32 size, u64 to, u64 value, struct hook_frame *frame)
+{
+	struct bpf_insn insns[] = {
+		STX_DW(FP, -8, R2), MOV_REG(R2, FP), ALU64_IMM(BPF_ADD, R2, -8), MOV_IMM(R3, (s32)size),
+		CALL(BPF_FUNC_probe_write_user), EXIT,
+	};
+	struct vm_prog p = program(insns, ARRAY_SIZE(insns));
+	struct jit_code code;
+	s64 ret;
+
+	ck_assert_ptr_null(jit_code_create(&p, NULL, 0, 0, &code));
+	ret = (s64)code.fn(to, value, frame);
+	jit_code_destroy(&code);
+	return ret;
+}
+
+/* To the recorded stack writes are made in place, elsewhere by the helper: the
+ * same bytes arrive, no others, and where nothing is, it says so. */
+START_TEST(writes_of_scalars)
+{
+	struct site_data site;
+	struct hook_frame frame;
+	struct thread_rec rec = { 0 };
+	struct target_private *priv;
+	u8 near[32], *pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	u8 *const places[] = { near, pages, pages + PAGE - 10 };
+
+	ck_assert_ptr_ne(pages, MAP_FAILED);
+	mprotect(pages + PAGE, PAGE, PROT_NONE);
+	self_site(&site, &frame);
+	priv = (struct target_private *)((struct target_env *)site.env)->private_;
+	for (u32 size = 1; size <= 8; size++) {
+		for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+			u64 value = 0x8877665544332211 + i;
+
+			memset(places[i], 0xee, 10);
+			ck_assert_int_eq(write_by_jit(size, (u64)places[i] + 1, value, &frame), 0);
+			ck_assert_int_eq(memcmp(places[i] + 1, &value, size), 0);
+			ck_assert_uint_eq(places[i][0], 0xee);
+			ck_assert_uint_eq(places[i][size + 1], 0xee);
+		}
+		ck_assert_int_eq(write_by_jit(size, (u64)pages + PAGE - size + 1, 0, &frame), -EFAULT);
+		ck_assert_int_eq(write_by_jit(size, 0, 0, &frame), -EFAULT);
+		ck_assert_int_eq(write_by_jit(size, ~0ull, 0, &frame), -EFAULT);
+	}
+	/* A tgid of nobody's: what is not made in place fails. */
+	priv->tgid = 0x7fffffff;
+	rec.stack_lo = (u64)near - 64 * PAGE;
+	rec.stack_hi = (u64)near + 8;
+	frame.rec = (addr_t)&rec;
+	for (u32 size = 1; size <= 8; size *= 2) {
+		ck_assert_int_eq(write_by_jit(size, (u64)near + 8 - size, 0, &frame), 0);
+		ck_assert_int_eq(write_by_jit(size, (u64)near + PAGE - size + 1, 0, &frame), -EFAULT);
+		ck_assert_int_eq(write_by_jit(size, (u64)near - 32 * PAGE, 0, &frame), -EFAULT);
+	}
+	rec.stack_lo = (u64)near; /* we are below: on another stack */
+	ck_assert_int_eq(write_by_jit(8, (u64)near + PAGE, 0, &frame), -EFAULT);
+	priv->tgid = 0;
+	munmap(pages, 2 * PAGE);
+}
+END_TEST
+
 /* Without a slot the program does not run, and that is counted. */
 START_TEST(no_slot_means_missed)
 {
@@ -1308,6 +1371,7 @@ int main(void)
 	tcase_add_test(tc, maps_call_back);
 	tcase_add_test(tc, walks_survive_changes);
 	tcase_add_test(tc, reads_of_scalars);
+	tcase_add_test(tc, writes_of_scalars);
 	tcase_add_test(tc, calls_clobber_all);
 	tcase_add_test(tc, callee_saved_registers_survive);
 	tcase_add_test(tc, hostile_programs_are_refused);

@@ -216,6 +216,12 @@ RT_HELPER(probe_read_kernel_str)
 	return (u64)rt_read_str((char *)r1, r3, (u32)r2, frame);
 }
 
+/* It may wait for a page to be brought in, as the others do here, too. */
+RT_HELPER(copy_from_user)
+{
+	return (u64)rt_read((void *)r1, r3, (u32)r2, frame);
+}
+
 RT_HELPER(probe_write_user)
 {
 	return (u64)rt_write(r1, (const void *)r2, (u32)r3, frame);

@@ -9,8 +9,7 @@
  *	stack     from our own stack pointer up: to the end of that page in any
  *	          case, to the end of the stack mapping where the daemon has
  *	          recorded one that the stack pointer lies in
- *	segments  of the main program, the dynamic linker and libc, which cannot
- *	          be unloaded
+ *	segments  of the program and of the libraries that cannot be unloaded
  *
  * All else goes through process_vm_readv(2) on the process itself, which
  * answers EFAULT instead of faulting. Where a seccomp filter refuses that, the
@@ -152,8 +151,8 @@ static __attribute__((noinline)) long read_elsewhere(void *dst, u64 addr, u64 si
 
 long rt_read(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
-	if (!size)
-		return 0;
+	if (!size) /* as access_ok() in the kernel */
+		return in_user(addr, 0) ? 0 : -EFAULT;
 	if (!in_stack_page(addr, size))
 		return read_elsewhere(dst, addr, size, frame);
 	copy_fast(dst, (const void *)addr, size);
