@@ -5,14 +5,11 @@
 #include <elf.h>
 #include <link.h>
 #include <string.h>
-#include <stdio.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
-#include "daemon/procinfo.h"
-#include "elfsym/procmaps.h"
+#include "elfsym/resolve.h"
 #include "vm/runtime.h"
 
 /* Our own vDSO, in memory: the one ELF image that the kernel vouches for. */
@@ -50,44 +47,47 @@ void env_take_facts(struct target *t, const struct inject_facts *f)
 	t->main_stack_hi = f->main_stack_hi;
 }
 
-static bool starts(const char *s, const char *prefix)
+/* Whether MAP is readable and part of MOD: of its file, or the pages behind the
+ * file's that belong to its data. */
+static bool is_part(const struct procmap *map, const struct module *mod)
 {
-	return !strncmp(s, prefix, strlen(prefix));
-}
-
-/* Files that stay mapped as long as the process lives. */
-static bool is_lasting(const struct procmap *m, dev_t exe_dev, ino_t exe_ino)
-{
-	const char *base = pathname_base(m->path);
-
-	if (m->path[0] != '/')
+	if (!(map->prot & PROT_READ) || map->start < mod->lo || map->end > mod->hi)
 		return false;
-	if (m->dev == exe_dev && m->ino == exe_ino)
-		return true;
-	return starts(base, "ld-linux") || starts(base, "ld-musl") || starts(base, "ld-2") || starts(base, "libc.so") ||
-	       starts(base, "libc-2");
+	return map->ino ? map->ino == mod->ino && map->dev == mod->dev : !map->path[0];
 }
 
+/* Never PROT_WRITE: what is to be read-only after relocation may not be so yet. */
+static void add_segment(struct target_env *env, const struct procmap *map)
+{
+	u32 n = env->nsegments;
+
+	if (n && env->segments[n - 1].hi == map->start) {
+		env->segments[n - 1].hi = map->end;
+		return;
+	}
+	if (n == TARGET_SEGMENTS)
+		return;
+	env->segments[n].lo = map->start;
+	env->segments[n].hi = map->end;
+	env->segments[n].prot = PROT_READ;
+	env->nsegments++;
+}
+
+/* What cannot be unloaded may be read without asking. */
 static struct uerr *fill_segments(const struct target *t, struct target_env *env)
 {
-	cleanup(procmaps_deinit) struct procmaps pm = {};
-	struct uerr *err = procmaps_read(t->pid, &pm);
-	struct stat exe = {};
-	char path[64];
+	cleanup(modules_deinit) struct modules mods = {};
+	struct uerr *err = modules_read(t->pid, &mods);
 
 	if (err)
 		return err;
-	snprintf(path, sizeof(path), "/proc/%d/exe", t->pid);
-	(void)!stat(path, &exe);
-	for (size_t i = 0; i < pm.n && env->nsegments < TARGET_SEGMENTS; i++) {
-		const struct procmap *m = &pm.maps[i];
+	modules_mark_lasting(&mods);
+	for (size_t i = 0; i < mods.maps.n; i++) {
+		const struct procmap *map = &mods.maps.maps[i];
 
-		if (!(m->prot & PROT_READ) || !is_lasting(m, exe.st_dev, exe.st_ino))
-			continue;
-		env->segments[env->nsegments].lo = m->start;
-		env->segments[env->nsegments].hi = m->end;
-		env->segments[env->nsegments].prot = m->prot & (PROT_READ | PROT_WRITE);
-		env->nsegments++;
+		for (size_t k = 0; k < mods.n; k++)
+			if (mods.mods[k].lasting && is_part(map, &mods.mods[k]))
+				add_segment(env, map);
 	}
 	return NULL;
 }

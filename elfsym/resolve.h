@@ -42,6 +42,7 @@ struct module {
 	ino_t ino;
 	bool main;
 	bool text_shared;    /* text is mapped MAP_SHARED: cannot be patched */
+	bool lasting;        /* see modules_mark_lasting() */
 };
 
 struct modules {
@@ -56,6 +57,11 @@ struct modules {
  * left out). UERR_NO_TARGET, UERR_NOT_PERMITTED. */
 struct uerr *modules_read(pid_t pid, struct modules *ret) UERR_MUST_CHECK;
 void modules_deinit(struct modules *m);
+
+/* Marks the modules that stay mapped as long as the process lives: the program,
+ * what it needs (and what that needs), and what says that it cannot be unloaded.
+ * One of which there are two copies (dlmopen) is left out. */
+void modules_mark_lasting(struct modules *m);
 
 /* The module that contains runtime address ADDR, or NULL. */
 const struct module *modules_find_addr(const struct modules *m, addr_t addr);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* SPECs in live processes: addresses are those that the process itself reports. */
+#include <dlfcn.h>
+
 #include "tests/elfsym/support.h"
 
 #include "elfsym/resolve_int.h"
@@ -362,6 +364,44 @@ START_TEST(a_file_mapped_twice)
 }
 END_TEST
 
+static bool lasts(const struct modules *m, const char *binary)
+{
+	const struct module *found = NULL;
+
+	for (size_t i = 0; i < m->n; i++)
+		if (module_match(m, &m->mods[i], binary))
+			found = &m->mods[i];
+	ck_assert_msg(found, "%s is not mapped", binary);
+	return found->lasting;
+}
+
+/* What the program needs stays; what was loaded later goes. */
+START_TEST(lasting_modules)
+{
+	void *later = dlopen("libBrokenLocale.so.1", RTLD_NOW);
+	void *copy = dlmopen(LM_ID_NEWLM, "libBrokenLocale.so.1", RTLD_NOW);
+	struct modules own;
+
+	ck_assert_msg(later && copy, "%s", dlerror());
+	ck_ok(modules_read(getpid(), &own));
+	modules_mark_lasting(&own);
+	ck_assert(lasts(&own, ""));
+	ck_assert(lasts(&own, "libelf"));
+	ck_assert(lasts(&own, "ld-linux-x86-64"));
+	ck_assert(!lasts(&own, "libBrokenLocale"));
+	/* two copies of libc, of which one goes with the namespace */
+	ck_assert(!lasts(&own, "libc"));
+	modules_deinit(&own);
+	dlclose(copy);
+	ck_ok(modules_read(getpid(), &own));
+	modules_mark_lasting(&own);
+	ck_assert(lasts(&own, "libc"));
+	modules_deinit(&own);
+	dlclose(later);
+	image_cache_drop();
+}
+END_TEST
+
 static const struct {
 	const char *path, *binary;
 	bool match;
@@ -512,6 +552,7 @@ int main(void)
 	tcase_add_loop_test(tc, names_of_libraries, 0, ARRAY_SIZE(name_rows));
 	tcase_add_test(tc, nobody_there);
 	tcase_add_test(tc, not_permitted);
+	tcase_add_test(tc, lasting_modules);
 	tcase_add_test(tc, own_process_without_root);
 	return run_case("resolve", tc);
 }
