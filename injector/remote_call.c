@@ -38,7 +38,9 @@
  * The rt_sigreturn stub must be there beforehand: a page of ours with one in it
  * would have to be mapped by a remote call. libc has it as __restore_rt (every
  * sigaction() needs it), Go has its own; all executable mappings are searched,
- * those of libc first.
+ * those of libc first. A static program that handles no signals may be without;
+ * then a `pop %rax; ret` does, with the number and the address of a system call
+ * instruction on the stack.
  */
 #include "remote_call.h"
 
@@ -67,9 +69,13 @@
 #endif
 #define GET_SYSCALL_USER_DISPATCH 0x4211
 
+/* Where a call returns to; the second and third word are for a stub that pops. */
+struct way_back {
+	u64 stub, nr, syscall;
+};
+
 /* What the kernel reads in rt_sigreturn(2). */
 struct sigframe {
-	u64 pretcode;
 	u64 uc_flags;
 	u64 uc_link;
 	u64 ss_sp;
@@ -84,8 +90,8 @@ struct sigframe {
 	u64 sigmask;
 	u64 pad2[16];
 };
-_Static_assert(offsetof(struct sigframe, r8) == 48, "struct sigcontext");
-_Static_assert(offsetof(struct sigframe, sigmask) == 8 + 40 + 256, "ucontext");
+_Static_assert(offsetof(struct sigframe, r8) == 40, "struct sigcontext");
+_Static_assert(offsetof(struct sigframe, sigmask) == 40 + 256, "ucontext");
 
 /* --------------------------------------------------------------- gadgets */
 
@@ -146,7 +152,23 @@ static bool find_sigreturn(const u8 *p, size_t n, addr_t base, struct gadgets *g
 	if (!at || p + n - at < (ptrdiff_t)sizeof(g->ret_bytes))
 		return false;
 	g->sigreturn = base + (at - p);
-	memcpy(g->ret_bytes, at, sizeof(g->ret_bytes));
+	g->pops = false;
+	g->nret_bytes = sizeof(g->ret_bytes);
+	memcpy(g->ret_bytes, at, g->nret_bytes);
+	return true;
+}
+
+static bool find_pop(const u8 *p, size_t n, addr_t base, struct gadgets *g)
+{
+	static const u8 pop_ret[] = { 0x58, 0xc3 };
+	const u8 *at = memmem(p, n, pop_ret, sizeof(pop_ret));
+
+	if (!at)
+		return false;
+	g->sigreturn = base + (at - p);
+	g->pops = true;
+	g->nret_bytes = sizeof(pop_ret);
+	memcpy(g->ret_bytes, at, g->nret_bytes);
 	return true;
 }
 
@@ -155,14 +177,14 @@ static void search_map(struct tracee *t, const struct target_map *m, u8 *buf, si
 {
 	const size_t overlap = 32;
 
-	for (addr_t at = m->lo; at < m->hi && !(g->syscall && g->sigreturn); at += cap - overlap) {
+	for (addr_t at = m->lo; at < m->hi && !(g->syscall && g->sigreturn && !g->pops); at += cap - overlap) {
 		size_t want = m->hi - at < cap ? m->hi - at : cap;
 		size_t n = remote_read_some(t, at, buf, want);
 
 		if (!g->syscall)
 			find_syscall(buf, n, at, g);
-		if (!g->sigreturn)
-			find_sigreturn(buf, n, at, g);
+		if ((!g->sigreturn || g->pops) && !find_sigreturn(buf, n, at, g) && !g->sigreturn)
+			find_pop(buf, n, at, g);
 		if (n < want)
 			break;
 	}
@@ -190,7 +212,7 @@ struct uerr *gadgets_find(struct tracee *t, const struct target_maps *maps, stru
 				t->comm);
 	if (!g.sigreturn)
 		return uerr_new(UERR_CANNOT_PROBE,
-				"process %d (%s) has no rt_sigreturn stub (a libc without signal handling)", t->pid,
+				"process %d (%s) has no way to rt_sigreturn (no libc's stub, no pop %%rax; ret)", t->pid,
 				t->comm);
 	*ret = g;
 	return NULL;
@@ -201,8 +223,7 @@ static bool gadgets_intact(struct tracee *t, const struct gadgets *g)
 	u8 now[sizeof(g->bytes)];
 
 	return !remote_read(t, g->syscall, now, sizeof(g->bytes)) && !memcmp(now, g->bytes, sizeof(g->bytes)) &&
-	       !remote_read(t, g->sigreturn, now, sizeof(g->ret_bytes)) &&
-	       !memcmp(now, g->ret_bytes, sizeof(g->ret_bytes));
+	       !remote_read(t, g->sigreturn, now, g->nret_bytes) && !memcmp(now, g->ret_bytes, g->nret_bytes);
 }
 
 /* -------------------------------------------------------------- fitness */
@@ -262,10 +283,10 @@ const char *remote_unfit(struct tracee *t, const struct target_maps *maps, const
 
 /* ------------------------------------------------------------ the frame */
 
-static void fill_frame(struct sigframe *f, const struct user_regs_struct *r, addr_t stub, u64 mask, addr_t fpstate)
+static void fill_frame(struct sigframe *f, const struct user_regs_struct *r, u64 mask, addr_t fpstate)
 {
 	*f = (struct sigframe){
-		.pretcode = stub, .uc_flags = UC_FLAGS,
+		.uc_flags = UC_FLAGS,
 		.ss_flags = 3, /* no such mode, see above */
 		.r8 = r->r8, .r9 = r->r9, .r10 = r->r10, .r11 = r->r11, .r12 = r->r12, .r13 = r->r13,
 		.r14 = r->r14, .r15 = r->r15, .di = r->rdi, .si = r->rsi, .bp = r->rbp, .bx = r->rbx,
@@ -304,9 +325,11 @@ static struct uerr *write_frame(struct remote *r)
 	struct iovec iov = { xs, XSTATE_MAX };
 	struct user_regs_struct back = r->saved;
 	struct tracee *t = r->t;
+	struct way_back back_words = { r->g.sigreturn, SYS_rt_sigreturn, r->g.syscall };
+	size_t nback = r->g.pops ? sizeof(back_words) : sizeof(back_words.stub);
 	struct sigframe f;
 	size_t xlen;
-	addr_t fpstate;
+	addr_t fpstate, context;
 
 	if (ptrace(PTRACE_GETSIGMASK, r->th->tid, sizeof(r->saved_mask), &r->saved_mask) ||
 	    ptrace(PTRACE_GETREGSET, r->th->tid, NT_X86_XSTATE, &iov) || iov.iov_len < 576)
@@ -317,15 +340,16 @@ static struct uerr *write_frame(struct remote *r)
 	r->scratch = (back.rsp - RED_ZONE - REMOTE_SCRATCH) & ~63ull;
 	fpstate = (r->scratch - xlen - 4) & ~63ull;
 	/* As at a handler's entry: rsp + 8 is a multiple of 16. */
-	r->frame = ((fpstate - sizeof(f)) & ~15ull) - 8;
+	context = (fpstate - sizeof(f)) & ~15ull;
+	r->frame = context - nback;
 	r->saved_len = back.rsp - RED_ZONE - r->frame;
 	arch_apply_restart(&back);
-	fill_frame(&f, &back, r->g.sigreturn, r->saved_mask, fpstate);
+	fill_frame(&f, &back, r->saved_mask, fpstate);
 	r->saved_stack = malloc(r->saved_len);
 	if (!r->saved_stack)
 		return uerr_nomem();
 	if (remote_read(t, r->frame, r->saved_stack, r->saved_len) || remote_write(t, fpstate, xs, xlen + 4) ||
-	    remote_write(t, r->frame, &f, sizeof(f)))
+	    remote_write(t, context, &f, sizeof(f)) || remote_write(t, r->frame, &back_words, nback))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to the stack of thread %d", t->pid,
 				t->comm, r->th->tid);
 	return NULL;

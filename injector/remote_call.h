@@ -12,8 +12,10 @@ struct gadgets {
 	addr_t syscall;  /* syscall, harmless instructions, ret */
 	bool leave;      /* … with a leave before the ret */
 	u8 bytes[24];    /* what stands there: checked before each use */
-	addr_t sigreturn; /* mov $15, %eax; syscall */
+	addr_t sigreturn; /* mov $15, %eax; syscall; or pop %rax; ret */
+	bool pops;        /* … the latter */
 	u8 ret_bytes[9];
+	u8 nret_bytes;
 };
 
 #define REMOTE_SCRATCH 8192u
