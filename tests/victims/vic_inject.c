@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "tests/support/victim.h"
+#include "vic_blocked.h"
 
 static struct victim_shared *shared;
 static int number, ready_fd;
@@ -412,6 +413,12 @@ static int mode_eintr(void)
 	return 0;
 }
 
+static int mode_blocked(void)
+{
+	shared->site = (u64)vic_site;
+	return blocked_run(shared, get_ready);
+}
+
 /* A filter that kills whoever calls mmap, memfd_create or recvmsg; with N = 1
  * rt_sigreturn as well. */
 static int mode_seccomp(void)
@@ -534,7 +541,7 @@ static const struct {
 	{ "park", mode_park },		 { "handler", mode_handler }, { "park_handler", mode_park_handler },
 	{ "restart", mode_restart },	 { "compute", mode_compute }, { "eintr", mode_eintr },
 	{ "seccomp", mode_seccomp },	 { "nofile", mode_nofile },   { "fork", mode_fork },
-	{ "vfork", mode_vfork },	 { "leaderless", mode_leaderless },
+	{ "vfork", mode_vfork },	 { "leaderless", mode_leaderless }, { "blocked", mode_blocked },
 };
 
 int main(int argc, char **argv)
