@@ -176,6 +176,16 @@ static struct uerr *note_placed(struct injection *in, const struct inject_range 
 	return NULL;
 }
 
+static struct uerr *cannot_map(struct injection *in, s64 code, u64 size)
+{
+	if (code == ENOMEM)
+		return uerr_new(UERR_CANNOT_PROBE,
+				"process %d (%s): cannot map %lu KiB there: its limit of address space or of locked "
+				"memory is reached (prlimit --pid %d)",
+				in->t.pid, in->t.comm, size / 1024, in->t.pid);
+	return uerr_errno((int)code, "process %d (%s): cannot map %lu KiB", in->t.pid, in->t.comm, size / 1024);
+}
+
 /* The run of N at I. */
 static struct uerr *map_run(struct injection *in, struct remote *r, struct inject_range *ranges, size_t i, size_t n,
 			    s64 remote_fd)
@@ -203,8 +213,7 @@ static struct uerr *map_run(struct injection *in, struct remote *r, struct injec
 			return err;
 	}
 	if (!err && remote_failed(got))
-		err = uerr_errno((int)-got, "process %d (%s): cannot map %lu KiB", in->t.pid, in->t.comm,
-				 run_size(&ranges[i], n) / 1024);
+		err = cannot_map(in, -got, run_size(&ranges[i], n));
 	return err ? err : note_placed(in, &ranges[i], n);
 }
 

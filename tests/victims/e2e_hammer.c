@@ -3,11 +3,12 @@
  * Threads that call one function without a pause, check its result, and count
  * their calls. "count" prints the sum; "pause" makes them stand still (reply
  * when all do), "go" lets them run. argv[1]: how many threads; argv[2]: after so
- * many calls each rests for half a millisecond (0: never), so that more threads
- * than CPUs do not keep the daemon from running.
+ * many calls each rests (0: never) for argv[3] microseconds (500), so that more threads
+ * than CPUs do not keep the daemon from running. LOCKED: all memory is locked.
  */
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "e2e_victim.h"
 
@@ -18,6 +19,7 @@ struct counter {
 static struct counter *counters;
 static int nthreads;
 static uint64_t burst;
+static useconds_t rest = 500;
 static int paused, standing;
 
 PROBED uint64_t hammered(uint64_t x);
@@ -35,7 +37,7 @@ static void *hammer(void *arg)
 			abort();
 		__atomic_store_n(&c->calls, i + 1, __ATOMIC_RELAXED);
 		if (burst && i % burst == 0)
-			usleep(500);
+			usleep(rest);
 		if (__atomic_load_n(&paused, __ATOMIC_ACQUIRE)) {
 			__atomic_add_fetch(&standing, 1, __ATOMIC_ACQ_REL);
 			while (__atomic_load_n(&paused, __ATOMIC_ACQUIRE))
@@ -61,7 +63,13 @@ int main(int argc, char **argv)
 
 	nthreads = argc > 1 ? atoi(argv[1]) : 4;
 	burst = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+	if (argc > 3)
+		rest = (useconds_t)atoi(argv[3]);
 	counters = calloc((size_t)nthreads, sizeof(*counters));
+#ifdef LOCKED
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		return 1;
+#endif
 	for (int i = 0; i < nthreads; i++)
 		if (pthread_create(&t, NULL, hammer, &counters[i]))
 			return 1;
