@@ -152,6 +152,7 @@ struct site_data {
 	u64 func_ip;    /* bpf_get_func_ip: address of the function's entry */
 	u32 nclaims;    /* slots behind claims: ncpus + spares */
 	u32 link;       /* id of the link, for messages */
+	addr_t rings;   /* the first RINGBUF of the program's object (struct umap), 0 none */
 };
 
 /* A hit, on the target's stack. The program's ctx is &regs. */

@@ -133,6 +133,14 @@ static addr_t find_desc(const struct arena *a, u32 map)
 	return 0;
 }
 
+addr_t arena_rings(const struct arena *a, const struct loaded *o)
+{
+	for (size_t i = 0; i < o->obj->nmaps; i++)
+		if (o->maps[i].umap.type == UMAP_RINGBUF)
+			return find_desc(a, o->maps[i].id);
+	return 0;
+}
+
 static addr_t helper_addr(u32 id, void *arg)
 {
 	const struct arena *a = arg;
@@ -153,7 +161,8 @@ static struct uerr *target_desc(const struct target *t, const struct map *m, str
 	return NULL;
 }
 
-static struct uerr *add_desc(struct arena *a, void *local, const struct target *t, const struct map *m)
+/* RINGS: those of the maps behind M, which have been added. */
+static struct uerr *add_desc(struct arena *a, void *local, const struct target *t, const struct map *m, addr_t rings)
 {
 	struct arena_map am = { .map = m->id };
 	struct umap desc;
@@ -170,6 +179,7 @@ static struct uerr *add_desc(struct arena *a, void *local, const struct target *
 		if (!desc.progs)
 			return uerr_new(UERR_FAILED, "the code arena is full");
 	}
+	desc.next_ring = rings;
 	am.desc = arena_alloc(a, sizeof(desc));
 	if (!am.desc)
 		return uerr_new(UERR_FAILED, "the code arena is full");
@@ -225,9 +235,15 @@ static struct uerr *add_program(struct arena *a, void *local, const struct targe
 	struct arena_prog ap = { .program = p->id };
 	struct jit_output out = {};
 	struct uerr *err = NULL;
+	addr_t rings = 0;
 
-	for (size_t i = 0; !err && i < p->owner->obj->nmaps; i++)
-		err = add_desc(a, local, t, &p->owner->maps[i]);
+	for (size_t i = p->owner->obj->nmaps; !err && i-- > 0;) {
+		const struct map *m = &p->owner->maps[i];
+
+		err = add_desc(a, local, t, m, rings);
+		if (m->umap.type == UMAP_RINGBUF)
+			rings = find_desc(a, m->id);
+	}
 	if (!err)
 		err = arena_jit(a, t, p, ALIGN_UP(a->addr + a->used, PROG_ALIGN), &out);
 	if (err)

@@ -51,6 +51,9 @@ bool arena_has_program(const struct arena *a, u32 program);
 struct uerr *arena_program(struct arena *a, void *local, const struct target *t, const struct program *p,
 			   struct arena_prog *ret) UERR_MUST_CHECK;
 
+/* The first RINGBUF of O, whose programs A has; 0 none. */
+addr_t arena_rings(const struct arena *a, const struct loaded *o);
+
 /* Compiles P as it lies in arena A at ENTRY, for listings. */
 struct uerr *arena_jit(const struct arena *a, const struct target *t, const struct program *p, addr_t entry,
 		       struct jit_output *ret) UERR_MUST_CHECK;

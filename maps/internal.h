@@ -64,7 +64,7 @@ static inline bool type_is_lru(u32 type)
 /* Addressed by nothing: no key. */
 static inline bool type_is_keyless(u32 type)
 {
-	return umap_is_queue(type) || type == UMAP_BLOOM_FILTER;
+	return umap_is_queue(type) || type == UMAP_BLOOM_FILTER || type == UMAP_RINGBUF;
 }
 
 /* array.c */
@@ -99,6 +99,13 @@ long queue_peek(const struct umap *m, void *value);
 long bloom_geometry(struct umap *m);
 long bloom_push(const struct umap *m, const void *value, u64 flags);
 long bloom_peek(const struct umap *m, const void *value);
+
+/* ringbuf.c */
+long ringbuf_geometry(struct umap *m);
+void ringbuf_format(const struct umap *m);
+
+/* ringbuf_host.c: host only. */
+void ringbuf_recover(const struct umap *m, u32 owner);
 
 /* queue_host.c: host only. */
 long queue_peek_at(const struct umap *m, u32 n, void *value);

@@ -25,7 +25,7 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 		return hash_flags_check(type, map_flags);
 	if (!max_entries || !ncpus || ncpus > NCPUS_MAX)
 		return -EINVAL;
-	if (!value_size || (!key_size && !type_is_keyless(type)))
+	if ((!value_size && type != UMAP_RINGBUF) || (!key_size && !type_is_keyless(type)))
 		return -EINVAL;
 	if (user == (BPF_F_RDONLY | BPF_F_WRONLY) || prog == (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
 		return -EINVAL;
@@ -57,6 +57,9 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	case UMAP_BLOOM_FILTER:
 		err = bloom_geometry(&m);
 		break;
+	case UMAP_RINGBUF:
+		err = ringbuf_geometry(&m);
+		break;
 	}
 	if (err)
 		return err;
@@ -73,6 +76,8 @@ void umap_format(const struct umap *m)
 		hash_format(m);
 	else if (umap_is_queue(m->type))
 		queue_format(m);
+	else if (m->type == UMAP_RINGBUF)
+		ringbuf_format(m);
 }
 
 /* The verifier lets no program ask by key where there are none; whoever does

@@ -25,6 +25,7 @@ enum umap_type {
 	UMAP_LRU_PERCPU_HASH = 10,
 	UMAP_QUEUE = 22,
 	UMAP_STACK = 23,
+	UMAP_RINGBUF = 27,
 	UMAP_BLOOM_FILTER = 30,
 };
 
@@ -82,6 +83,10 @@ struct umap {
 	 * targets cannot write: u64 progs[nprogs] of whatever runs programs there. */
 	u32 nprogs;
 	u64 progs;
+	/* RINGBUF: data at data_off, ring_mask + 1 bytes; the next ring (struct umap) of the same
+	 * object in the address space at hand, 0 none: how a record's ring is found */
+	u64 ring_mask;
+	u64 next_ring;
 };
 
 /* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG,
@@ -135,6 +140,23 @@ void *umap_percpu_lookup_8(const struct umap *m, const void *key, u32 slot, void
 long umap_push(const struct umap *m, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_pop(const struct umap *m, void *value, const struct umap_ctx *cx);
 long umap_peek(const struct umap *m, void *value, const struct umap_ctx *cx);
+
+/* RINGBUF: bpf_ringbuf_reserve() and its siblings (reserve: NULL when there is no
+ * room, which is counted; output: 0, -EINVAL, or -EAGAIN). A record belongs to
+ * OWNER from its reservation on. Commit, and output by *WAKE, say whether somebody
+ * sleeps who wants to know: wake him by futex at umap_ring_waiters(). */
+#define UMAP_RB_NO_WAKEUP 1u    /* BPF_RB_* of linux/bpf.h */
+#define UMAP_RB_FORCE_WAKEUP 2u
+void *umap_ring_reserve(const struct umap *m, u64 size, u64 flags, u32 owner);
+bool umap_ring_commit(const struct umap *m, void *record, u64 flags, bool discard);
+long umap_ring_output(const struct umap *m, const void *data, u64 size, u64 flags, u32 owner, bool *wake);
+u64 umap_ring_query(const struct umap *m, u64 what);
+u32 *umap_ring_waiters(const struct umap *m);
+/* Whether RECORD lies in M's data. */
+static inline bool umap_ring_holds(const struct umap *m, u64 record)
+{
+	return record - (m->base + m->data_off) <= m->ring_mask;
+}
 
 /*
  * Per-CPU claims. One table (a memfd of its own) for each object, shared by all
@@ -191,6 +213,28 @@ long umap_take(const struct umap *m, const void *key, void *value, const struct 
 /* QUEUE, STACK: the N-th element from the one that a pop would give, which stays.
  * -ENOENT after the last. Exact while nobody pushes or pops. */
 long umap_peek_at(const struct umap *m, u32 n, void *value);
+/* RINGBUF, for its one consumer: where it is (umap_ring_reader_init(): where the last
+ * one was), how many records were retired because their owner had died, and how
+ * often it found what cannot be, so that everything up to there is lost. */
+struct umap_ring_reader {
+	const struct umap *m;
+	u64 pos;
+	u64 spoilt;
+	u8 *copy; /* of one record */
+};
+struct uerr *umap_ring_reader_init(struct umap_ring_reader *r, const struct umap *m) UERR_MUST_CHECK;
+void umap_ring_reader_deinit(struct umap_ring_reader *r);
+/* The next record: a copy, until the next call, and its size; false when there is
+ * none (yet). */
+bool umap_ring_next(struct umap_ring_reader *r, const void **record, u32 *size);
+/* Says that the reader is about to sleep; true: better not, there is a record. */
+bool umap_ring_sleep(struct umap_ring_reader *r);
+/* A record is being written, or its writer is stopped: its owner and its size. */
+bool umap_ring_busy(const struct umap_ring_reader *r, u32 *owner, u32 *size);
+/* Reservations that found no room, and records that died with their owner. */
+u64 umap_ring_dropped(const struct umap *m);
+u64 umap_ring_retired(const struct umap *m);
+
 /* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. */
 long umap_next_key(const struct umap *m, const void *key, void *next_key);
 

@@ -154,6 +154,8 @@ static long percpu_array_write(const struct umap *m, u32 index, const u8 *value,
 
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
+	if (m->type == UMAP_RINGBUF)
+		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return umap_peek(m, value, cx);
 	if (m->type == UMAP_PROG_ARRAY)
@@ -167,6 +169,8 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 {
 	if (m->frozen)
 		return -EPERM;
+	if (m->type == UMAP_RINGBUF)
+		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return umap_push(m, value, flags, cx);
 	if (m->type == UMAP_PROG_ARRAY)
@@ -192,6 +196,8 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 {
 	u32 next = 0;
 
+	if (m->type == UMAP_RINGBUF)
+		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
 	if (type_is_hash(m->type))
@@ -210,4 +216,6 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 		hash_recover(m, rec, owner);
 	else if (umap_is_queue(m->type))
 		queue_recover(m, rec, owner);
+	else if (m->type == UMAP_RINGBUF)
+		ringbuf_recover(m, owner);
 }

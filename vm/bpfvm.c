@@ -709,6 +709,10 @@ static struct uerr *load_map(struct bpfvm *vm, u32 i)
 		.frozen = m->map.frozen && m->def->global_data ? (void *)(m->map.base + m->map.data_off) : NULL,
 	};
 	vm->jit_maps[i] = (struct jit_map){ &m->map, (addr_t)&m->map };
+	if (m->map.type == UMAP_RINGBUF) {
+		m->map.next_ring = vm->site.rings;
+		vm->site.rings = (addr_t)&m->map;
+	}
 	return NULL;
 }
 
