@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/follow.h"
 #include "cli/lists.h"
 #include "cli/output.h"
 
@@ -342,4 +343,83 @@ struct uerr *cmd_map_update(struct cli *cli)
 	if (flags)
 		cJSON_AddStringToObject(params, "flags", flags);
 	return call_once(cli, "MapUpdate", steal_ptr(params), &reply);
+}
+
+/*
+ * map tail.
+ */
+
+static struct uerr *print_record(struct cli *cli, const cJSON *record)
+{
+	cleanup_json cJSON *obj = NULL;
+	const char *json = json_str(record, "value_json");
+
+	if (!raw_is_json(record))
+		return uerr_new(UERR_FAILED, "the daemon sent a record that is no JSON");
+	if (!opt_given(cli->o, OPT_JSON)) {
+		out_printf(cli->out, "%s\n", *json ? json : json_str(record, "value"));
+		return NULL;
+	}
+	obj = cJSON_CreateObject();
+	cJSON_AddNumberToObject(obj, "size", json_u64(record, "size"));
+	add_raw(obj, "value", json, json_str(record, "value"));
+	json_print(cli->out, obj);
+	return NULL;
+}
+
+static struct uerr *print_records(struct cli *cli, const cJSON *reply)
+{
+	struct uerr *err = NULL;
+	const cJSON *record;
+
+	cJSON_ArrayForEach(record, json_list(reply, "records"))
+		if (!err)
+			err = print_record(cli, record);
+	return err;
+}
+
+/* What did not arrive, and why. */
+static void print_losses(struct cli *cli, const cJSON *reply)
+{
+	static const struct {
+		const char *field, *one, *many, *why;
+	} losses[] = {
+		{ "dropped", "record", "records", "found no room: make the ring bigger, or write less" },
+		{ "retired", "record", "records", "died with their writers" },
+		{ "spoilt", "time", "times", "the ring held nonsense: something writes over it" },
+	};
+	const cJSON *busy = cJSON_GetObjectItemCaseSensitive(reply, "busy");
+	number_buf buf;
+
+	for (size_t i = 0; i < ARRAY_SIZE(losses); i++) {
+		u64 n = json_u64(reply, losses[i].field);
+
+		if (n)
+			progress(opt_given(cli->o, OPT_QUIET), "%s %s", count_format(n, losses[i].one, losses[i].many, buf),
+				 losses[i].why);
+	}
+	if (busy)
+		progress(opt_given(cli->o, OPT_QUIET), "thread %d of process %d has not finished its record: what comes after "
+			 "it waits", (int)json_u64(busy, "tid"), (int)json_u64(busy, "pid"));
+}
+
+struct uerr *cmd_map_tail(struct cli *cli)
+{
+	struct words w = map_words(cli);
+	cleanup_json cJSON *last = NULL;
+	cleanup_free char *type = NULL;
+	struct uerr *err;
+	cJSON *params;
+
+	if (!w.n)
+		return uerr_new(UERR_USAGE, "map tail MAP [TYPE]: which ring buffer?");
+	params = params_of("map", w.w[0]);
+	if (w.n > 1) {
+		type = join((struct words){ w.w + 1, w.n - 1 });
+		cJSON_AddStringToObject(params, "type", type ? type : "");
+	}
+	err = follow(cli, "MapTail", params, print_records, &last);
+	if (!err && last)
+		print_losses(cli, last);
+	return err;
 }

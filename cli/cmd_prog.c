@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* bpfctl prog: programs, their listings, and what they print. */
 #include <inttypes.h>
-#include <poll.h>
-#include <signal.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/follow.h"
 #include "cli/lists.h"
 #include "cli/output.h"
 
@@ -60,42 +59,6 @@ struct uerr *cmd_prog_dump(struct cli *cli)
 	return NULL;
 }
 
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig)
-{
-	interrupted = sig;
-}
-
-/* From here on SIGINT and SIGTERM come only while ppoll(2) waits with OPEN. */
-static void catch_interrupts(sigset_t *open)
-{
-	struct sigaction sa = { .sa_handler = on_interrupt };
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, open);
-	sigdelset(open, SIGINT);
-	sigdelset(open, SIGTERM);
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-}
-
-/* Waits for the next reply; false when interrupted instead. */
-static bool reply_comes(const struct client *c, const sigset_t *open)
-{
-	struct pollfd fd = { c->fd, POLLIN, 0 };
-
-	/* a whole reply may be in the buffer already */
-	if (c->buf.n && memchr(c->buf.data, 0, c->buf.n))
-		return true;
-	while (!interrupted && ppoll(&fd, 1, NULL, open) <= 0)
-		;
-	return !interrupted;
-}
-
 /* As the kernel's trace_pipe has it. */
 static void print_trace_line(struct cli *cli, const cJSON *line)
 {
@@ -110,33 +73,27 @@ static void print_trace_line(struct cli *cli, const cJSON *line)
 		   json_str(line, "text"));
 }
 
+static struct uerr *print_trace_lines(struct cli *cli, const cJSON *reply)
+{
+	const cJSON *line;
+
+	cJSON_ArrayForEach(line, json_list(reply, "lines"))
+		print_trace_line(cli, line);
+	return NULL;
+}
+
 struct uerr *cmd_prog_tracelog(struct cli *cli)
 {
-	cleanup_client struct client c = CLIENT_CLOSED;
-	cleanup_json cJSON *params = cJSON_CreateObject();
-	struct uerr *err = client_open(cli->o, &c);
-	u64 missed = 0;
+	cleanup_json cJSON *last = NULL;
+	cJSON *params = cJSON_CreateObject();
 	number_buf buf;
-	sigset_t open;
+	struct uerr *err;
+	u64 missed;
 
-	if (err)
-		return err;
 	if (cli->o->pids.n)
 		cJSON_AddNumberToObject(params, "pid", cli->o->pids.data[0]);
-	catch_interrupts(&open);
-	err = client_stream(&c, "TraceLog", steal_ptr(params));
-	while (!err && c.streaming && !ferror(cli->out) && reply_comes(&c, &open)) {
-		cleanup_json cJSON *reply = NULL;
-		const cJSON *line;
-
-		err = client_next(&c, &reply);
-		if (err || !reply)
-			break;
-		cJSON_ArrayForEach(line, json_list(reply, "lines"))
-			print_trace_line(cli, line);
-		missed = json_u64(reply, "missed");
-		fflush(cli->out);
-	}
+	err = follow(cli, "TraceLog", params, print_trace_lines, &last);
+	missed = last ? json_u64(last, "missed") : 0;
 	if (!err && missed)
 		progress(opt_given(cli->o, OPT_QUIET), "missed %s", number_format(missed, buf));
 	return err;

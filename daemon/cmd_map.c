@@ -40,38 +40,19 @@ static const struct object_map *meta(const struct map *m)
 	return &m->owner->obj->maps[m->index];
 }
 
+static struct uerr *find_with_elements(struct request *req, struct map **ret)
+{
+	struct uerr *err = find_map(req, param_str(req, "map"), ret);
+
+	if (!err && (*ret)->umap.type == UMAP_RINGBUF)
+		return uerr_new(UERR_FAILED, "map %s is a ring buffer, which has no elements: bpfctl map tail %s shows its "
+				"records", (*ret)->name, (*ret)->name);
+	return err;
+}
+
 static struct umap_ctx context(const struct request *req)
 {
 	return (struct umap_ctx){ .rec = &req->d->state->rec, .owner = OWNER_ID(0, 0) };
-}
-
-/* "01 ff 00"; malloc'd */
-static char *hex_text(const u8 *p, size_t n)
-{
-	char *text = malloc(n * 3 + 1);
-	char *at = text;
-
-	if (!text)
-		return NULL;
-	*at = 0;
-	for (size_t i = 0; i < n; i++)
-		at += sprintf(at, i ? " %02x" : "%02x", p[i]);
-	return text;
-}
-
-static struct uerr *add_both(cJSON *obj, const char *name, const char *json_name, const struct map *m, u32 type_id,
-			     const u8 *p, size_t size)
-{
-	cleanup_free char *hex = hex_text(p, size), *json = NULL;
-	struct uerr *err = btf_value_to_json(m->owner->obj, type_id, p, size, &json);
-
-	if (err)
-		return err;
-	if (!hex)
-		return uerr_nomem();
-	cJSON_AddStringToObject(obj, name, hex);
-	cJSON_AddStringToObject(obj, json_name, json);
-	return NULL;
 }
 
 static struct uerr *add_values(cJSON *obj, const struct map *m, const u8 *value)
@@ -85,7 +66,7 @@ static struct uerr *add_values(cJSON *obj, const struct map *m, const u8 *value)
 
 		cJSON_AddItemToArray(values, v);
 		cJSON_AddNumberToObject(v, "cpu", cpu);
-		err = add_both(v, "value", "value_json", m, meta(m)->btf_value_type_id, value + cpu * stride,
+		err = view_add_typed(v, "value", m, meta(m)->btf_value_type_id, value + cpu * stride,
 			       m->umap.value_size);
 		if (err)
 			return err;
@@ -114,14 +95,14 @@ static struct uerr *element(const struct map *m, const u8 *key, const u8 *value,
 	cJSON *e = cJSON_CreateObject();
 	struct uerr *err;
 
-	err = m->umap.key_size ? add_both(e, "key", "key_json", m, meta(m)->btf_key_type_id, key, m->umap.key_size)
+	err = m->umap.key_size ? view_add_typed(e, "key", m, meta(m)->btf_key_type_id, key, m->umap.key_size)
 			       : NULL;
 	if (!err && is_percpu(m))
 		err = add_values(e, m, value);
 	else if (!err && is_progs(m))
 		add_program(e, m, *(const u32 *)(const void *)value);
 	else if (!err)
-		err = add_both(e, "value", "value_json", m, meta(m)->btf_value_type_id, value, m->umap.value_size);
+		err = view_add_typed(e, "value", m, meta(m)->btf_value_type_id, value, m->umap.value_size);
 	if (err) {
 		cJSON_Delete(e);
 		return err;
@@ -206,7 +187,7 @@ static struct uerr *dump(struct request *req, const struct map *m, cJSON *elemen
 void cmd_map_dump(struct request *req)
 {
 	struct map *m;
-	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	struct uerr *err = find_with_elements(req, &m);
 	cJSON *r = cJSON_CreateObject();
 
 	if (!err) {
@@ -304,7 +285,7 @@ void cmd_map_lookup(struct request *req)
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
 	struct map *m;
-	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	struct uerr *err = find_with_elements(req, &m);
 	cJSON *r, *e = NULL;
 
 	if (!err)
@@ -348,7 +329,7 @@ void cmd_map_update(struct request *req)
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
 	struct map *m;
-	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	struct uerr *err = find_with_elements(req, &m);
 	u64 flags = 0;
 
 	if (!err)
@@ -377,7 +358,7 @@ void cmd_map_delete(struct request *req)
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
 	struct map *m;
-	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+	struct uerr *err = find_with_elements(req, &m);
 	cJSON *e = NULL, *r = NULL;
 
 	if (!err)

@@ -15,12 +15,12 @@ struct client;
 struct job;
 
 /* What a descriptor in the epoll set is for. */
-enum source_kind { SOURCE_SIGNAL, SOURCE_LISTEN, SOURCE_TIMER, SOURCE_CLIENT, SOURCE_WORKER, SOURCE_TARGET };
+enum source_kind { SOURCE_SIGNAL, SOURCE_LISTEN, SOURCE_TIMER, SOURCE_CLIENT, SOURCE_WORKER, SOURCE_TARGET, SOURCE_TAIL };
 
 struct source {
 	enum source_kind kind;
 	int fd;
-	void *owner; /* client, job or target */
+	void *owner; /* client, job, target or tail */
 };
 
 /* A process whose journal could not be undone as a whole (leftovers.c). */

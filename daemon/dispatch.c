@@ -65,6 +65,7 @@ static const struct command commands[] = {
 	  { { "program", ARG_STRING }, { "kind", ARG_STRING }, { "pid", ARG_INT, true } } },
 	{ "TraceLog", cmd_trace_log, { { "pid", ARG_INT, true } } },
 	{ "MapDump", cmd_map_dump, { { "map", ARG_STRING } } },
+	{ "MapTail", cmd_map_tail, { { "map", ARG_STRING }, { "type", ARG_STRING, true } } },
 	{ "MapLookup", cmd_map_lookup, { { "map", ARG_STRING }, { "key", ARG_STRING, true } } },
 	{ "MapUpdate", cmd_map_update,
 	  { { "map", ARG_STRING }, { "key", ARG_STRING, true }, { "value", ARG_STRING }, { "flags", ARG_STRING, true } } },

@@ -173,6 +173,9 @@ void loaded_destroy(struct loaded *l)
 	if (!l)
 		return;
 	for (size_t i = 0; l->maps && i < l->obj->nmaps; i++)
+		if (l->maps[i].gone)
+			l->maps[i].gone(&l->maps[i]);
+	for (size_t i = 0; l->maps && i < l->obj->nmaps; i++)
 		if (l->maps[i].fd >= 0)
 			umap_destroy(&l->maps[i].umap, l->maps[i].fd);
 	if (l->claims)

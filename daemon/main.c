@@ -26,6 +26,7 @@
 #include "daemon/housekeep.h"
 #include "daemon/job.h"
 #include "daemon/server.h"
+#include "daemon/tail.h"
 #include "daemon/target.h"
 
 #define TICK_NS 1000000000ull
@@ -210,6 +211,9 @@ static void handle(struct daemon *d, struct source *src, u32 events)
 		break;
 	case SOURCE_TARGET:
 		cleanup_after_target(d, src->owner);
+		break;
+	case SOURCE_TAIL:
+		tail_event(src->owner);
 		break;
 	}
 }

@@ -159,6 +159,8 @@ static void request_end(struct request *req)
 		req->client->req = NULL;
 	if (req->job)
 		job_forget_request(req->job);
+	if (req->end)
+		req->end(req);
 	cJSON_Delete(req->message);
 	free(req);
 }

@@ -32,6 +32,8 @@ struct request {
 	bool later;           /* answered outside dispatch() */
 	/* called at housekeeping time while the request stays open, or NULL */
 	void (*poll)(struct request *req);
+	/* called when the request ends in whatever way, or NULL */
+	void (*end)(struct request *req);
 	u64 data;             /* of whoever polls */
 };
 

@@ -21,6 +21,8 @@ struct map {
 	struct umap umap; /* base: where the daemon sees it */
 	int fd;          /* memfd */
 	bool readonly;   /* frozen: mapped read-only in targets */
+	struct tail *tail; /* who reads a ring buffer, or NULL */
+	void (*gone)(struct map *m); /* is told that the map goes, or NULL */
 	struct loaded *owner;
 };
 

@@ -125,6 +125,8 @@ const char *view_map_type(u32 type)
 		return "queue";
 	case UMAP_STACK:
 		return "stack";
+	case UMAP_RINGBUF:
+		return "ringbuf";
 	case UMAP_BLOOM_FILTER:
 		return "bloom_filter";
 	}
@@ -305,4 +307,34 @@ cJSON *view_stop(const struct stop *s)
 	cJSON_AddNumberToObject(r, "moved", s->moved);
 	cJSON_AddNumberToObject(r, "retired", s->retired);
 	return r;
+}
+
+/* "01 ff 00"; malloc'd */
+static char *hex_text(const u8 *p, size_t n)
+{
+	char *text = malloc(n * 3 + 1);
+	char *at = text;
+
+	if (!text)
+		return NULL;
+	*at = 0;
+	for (size_t i = 0; i < n; i++)
+		at += sprintf(at, i ? " %02x" : "%02x", p[i]);
+	return text;
+}
+
+struct uerr *view_add_typed(cJSON *obj, const char *name, const struct map *m, u32 type_id, const u8 *p, size_t size)
+{
+	cleanup_free char *hex = hex_text(p, size), *json = NULL;
+	struct uerr *err = btf_value_to_json(m->owner->obj, type_id, p, size, &json);
+	char json_name[32];
+
+	if (err)
+		return err;
+	if (!hex)
+		return uerr_nomem();
+	snprintf(json_name, sizeof(json_name), "%s_json", name);
+	cJSON_AddStringToObject(obj, name, hex);
+	cJSON_AddStringToObject(obj, json_name, json);
+	return NULL;
 }

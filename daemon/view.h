@@ -28,3 +28,8 @@ struct stop {
 };
 cJSON *view_stop(const struct stop *s);
 cJSON *view_strings(char *const *s, size_t n);
+
+/* Adds a value of map M, or a key, of BTF type TYPE_ID (0: none) to OBJ, as bytes
+ * in hex (NAME) and as JSON text ("" when it has no type; NAME_json). */
+struct uerr *view_add_typed(cJSON *obj, const char *name, const struct map *m, u32 type_id, const u8 *p,
+			    size_t size) UERR_MUST_CHECK;

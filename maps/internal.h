@@ -105,7 +105,7 @@ long ringbuf_geometry(struct umap *m);
 void ringbuf_format(const struct umap *m);
 
 /* ringbuf_host.c: host only. */
-void ringbuf_recover(const struct umap *m, u32 owner);
+void ringbuf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 
 /* queue_host.c: host only. */
 long queue_peek_at(const struct umap *m, u32 n, void *value);

@@ -126,11 +126,14 @@ static void retire(const struct umap *m, u64 pos, u64 h, u32 owner)
 }
 
 /* From record to record, the one whose owner did not come to move the producer
- * included. Runs where the reader runs: nothing is blanked meanwhile. */
-void ringbuf_recover(const struct umap *m, u32 owner)
+ * included. Who died outside of programs has left nothing. Runs where the reader
+ * runs: nothing is blanked meanwhile. */
+void ringbuf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 {
 	u64 pos = __atomic_load_n(&ring_ctl(m)->consumer, __ATOMIC_ACQUIRE) & ~7ull;
 
+	if (__atomic_load_n(&rec->entries, __ATOMIC_RELAXED) == __atomic_load_n(&rec->leaves, __ATOMIC_RELAXED))
+		return;
 	for (u64 done = 0; done <= m->ring_mask;) {
 		u64 h = __atomic_load_n(ring_word(m, pos), __ATOMIC_ACQUIRE), step = ring_step(h);
 

@@ -217,5 +217,5 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 	else if (umap_is_queue(m->type))
 		queue_recover(m, rec, owner);
 	else if (m->type == UMAP_RINGBUF)
-		ringbuf_recover(m, owner);
+		ringbuf_recover(m, rec, owner);
 }

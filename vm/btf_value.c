@@ -429,3 +429,19 @@ char *btf_type_name(const struct object *obj, u32 type_id)
 	}
 	return text;
 }
+
+u32 btf_type_find(const struct object *obj, const char *name)
+{
+	static const char *const words[] = { "struct ", "union ", "enum " };
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (!strncmp(name, words[i], strlen(words[i])))
+			name += strlen(words[i]);
+	for (u32 id = 1; obj->types && *name && id <= obj->types->ntypes; id++) {
+		const struct btf_type *t = btf_index_type(obj->types, id);
+
+		if (t && !strcmp(btf_index_str(obj->types, t->name_off), name) && btf_index_size(obj->types, id))
+			return id;
+	}
+	return 0;
+}

@@ -72,5 +72,7 @@ struct uerr *btf_value_to_json(const struct object *obj, u32 type_id, const void
  * "hex 01 02 …". */
 struct uerr *btf_value_from_text(const struct object *obj, u32 type_id, const char *text, void *value,
 				 size_t size) UERR_MUST_CHECK;
+/* The type of that name ("event", "struct event", "event_t"), 0 when there is none. */
+u32 btf_type_find(const struct object *obj, const char *name);
 /* "u32", "struct event", for tables; malloc'd. */
 char *btf_type_name(const struct object *obj, u32 type_id);

@@ -527,7 +527,6 @@ def usage_errors():
     for args, message in (
             (["cont", ":f"], "no command 'cont'; see 'bpfctl help'; near: count"),
             (["trace", ":f"], "the command 'trace' is not there yet"),
-            (["map", "tail", "x"], "the command 'map tail' is not there yet"),
             (["prog", "lsit"], "no command 'prog lsit'; see 'bpfctl help'; near: list"),
             (["count", ":f"], "which process? -p PID, -n NAME, -x FILE, or -- COMMAND"),
             (["count", "-p", "1"], "too few words: bpfctl count SPEC... TARGET"),

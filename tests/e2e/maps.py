@@ -3,7 +3,10 @@
 """Kinds of maps beyond arrays and hashes: filled by a probe in a real process,
 then listed, asked and changed through bpfctl."""
 
-from harness import Sandbox, Untouched, run
+import json
+import subprocess
+
+from harness import BPFCTL, Sandbox, Untouched, run
 from victims import Victim, bpf
 
 
@@ -126,6 +129,60 @@ def test_tail_calls():
             r = box.ctl("map", "update", "next", "0", "no_such", check=False)
             assert r.returncode == 1 and "no_such" in r.stderr, r
             box.ctl("detach", "--all")
+
+
+def test_ring_buffer():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("rings"))
+            box.ctl("attach", "on_call", ":two_returns", "-p", v.pid)
+            box.ctl("attach", "on_small", ":tail_target", "-p", v.pid)
+            v.ask("two_returns 30")  # with 1 … 30
+            r = box.ctl("map", "tail", "events", "event", "-d", "200ms", "--json")
+            got = [json.loads(line) for line in r.stdout.splitlines()]
+            assert [int(e["value"]["seq"]) for e in got] == [n for n in range(30) if n % 3 != 2], got
+            assert [int(e["value"]["arg"]) for e in got] == [n + 1 for n in range(30) if n % 3 != 2], got
+            assert all(e["size"] == 40 and int(e["value"]["pid"]) == v.pid and e["value"]["comm"] == "e2e_shapes"
+                       for e in got), got[0]
+            # the kernel's rule: all but the last bytes of a ring can be used, 16 for each of these
+            v.ask("tail_caller 300")
+            r = box.ctl("map", "tail", "small", "-d", "200ms")
+            assert len(r.stdout.splitlines()) == 255 and "45 records found no room" in r.stderr, r
+            lost = box.ctl_json("map", "dump", ".bss")["elements"][0]["value"]
+            assert int(lost["lost"]) == 45 and int(lost["avail"]) == 255 * 16, lost
+            box.ctl("detach", "--all")
+
+
+def test_ring_buffer_live():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("rings"))
+            box.ctl("attach", "on_call", ":two_returns", "-p", v.pid)
+            tail = box.start(BPFCTL, "--socket", box.socket, "map", "tail", "events", "struct", "event", "--json",
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for n in range(0, 30, 3):
+                v.ask("two_returns 3")
+                for k in range(2):
+                    assert int(json.loads(tail.stdout.readline())["value"]["seq"]) == n + k
+            r = box.ctl("map", "tail", "events", check=False)
+            assert r.returncode == 1 and "is being read by somebody else" in r.stderr, r
+            box.ctl("unload", "rings")
+            assert tail.wait(30) == 1 and "its object was unloaded" in tail.stderr.read()
+            box.ctl("detach", "--all", check=False)
+
+
+def test_ring_buffer_refusals():
+    with Sandbox() as box:
+        box.ctl("load", bpf("rings"))
+        for args, status, words in ((["tail", "events", "nonsense"], 2, "knows no type 'nonsense'"),
+                                    (["tail", ".bss"], 2, "is no ring buffer"),
+                                    (["dump", "events"], 1, "map tail events"),
+                                    (["lookup", "events", "1"], 1, "has no elements"),
+                                    (["update", "events", "1", "1"], 1, "has no elements")):
+            r = box.ctl("map", *args, check=False)
+            assert r.returncode == status and words in r.stderr, (args, r)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@
 
 #define OWNER OWNER_ID(1, 1)
 
+/* What a thread leaves that died in a program. */
+static const struct thread_rec inside = { .entries = 1 };
 static struct umap ring;
 static int ring_fd;
 static struct umap_ring_reader reader;
@@ -234,9 +236,10 @@ START_TEST(death_at_each_step)
 	ck_assert_int_eq(put(&v, 8), 0);
 	ck_assert_int_eq(take(&data), 8);
 	ck_assert_int_eq(take(&data), -1);
-	umap_recover(&ring, &(struct thread_rec){ 0 }, OWNER_ID(2, 6)); /* somebody else */
+	umap_recover(&ring, &inside, OWNER_ID(2, 6)); /* somebody else */
+	umap_recover(&ring, &(struct thread_rec){ .entries = 3, .leaves = 3 }, OWNER_ID(2, 5)); /* in no program */
 	ck_assert_int_eq(take(&data), -1);
-	umap_recover(&ring, &(struct thread_rec){ 0 }, OWNER_ID(2, 5));
+	umap_recover(&ring, &inside, OWNER_ID(2, 5));
 	ck_assert_uint_eq(umap_ring_retired(&ring), 1);
 	ck_assert_int_eq(take(&data), 8);
 	ck_assert_int_eq(take(&data), -1);
@@ -324,7 +327,7 @@ START_TEST(killed_at_random)
 			}
 		kill(pids[w], SIGKILL);
 		waitpid(pids[w], NULL, 0);
-		umap_recover(&ring, &(struct thread_rec){ 0 }, OWNER_ID(1, w));
+		umap_recover(&ring, &inside, OWNER_ID(1, w));
 		pids[w] = fork();
 		if (!pids[w])
 			killed_writer(w, 1ull << 32 | (u64)kills << 33);
@@ -332,7 +335,7 @@ START_TEST(killed_at_random)
 	for (u32 w = 1; w <= WRITERS; w++) {
 		kill(pids[w], SIGKILL);
 		waitpid(pids[w], NULL, 0);
-		umap_recover(&ring, &(struct thread_rec){ 0 }, OWNER_ID(1, w));
+		umap_recover(&ring, &inside, OWNER_ID(1, w));
 	}
 	while (umap_ring_next(&reader, &data, &size))
 		check_event(data, size, last, WRITERS + 1);
@@ -455,7 +458,7 @@ START_TEST(scribbled)
 		}
 		for (u32 i = 0; i < 20; i++)
 			put(&v, rnd(&seed) % 9);
-		umap_recover(&ring, &(struct thread_rec){ 0 }, OWNER);
+		umap_recover(&ring, &inside, OWNER);
 		while (umap_ring_next(&reader, &data, &size) && n++ < 4096)
 			ck_assert_uint_le(size, 4096 - 8);
 		ck_assert_uint_le(n, 4096);

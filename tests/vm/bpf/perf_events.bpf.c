@@ -5,18 +5,17 @@
 #include <bpf/bpf_helpers.h>
 
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
 } events SEC(".maps");
 
 SEC("uprobe")
 int on_call(void *ctx)
 {
-	void *e = bpf_ringbuf_reserve(&events, 8, 0);
+	int v = 1;
 
-	if (e)
-		bpf_ringbuf_discard(e, 0);
-	return 0;
+	return bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &v, sizeof(v));
 }
 
 char LICENSE[] SEC("license") = "MIT";
