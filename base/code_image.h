@@ -45,6 +45,17 @@ struct code_mark {
 struct code_rseq {
 	addr_t lo, hi, abort;
 };
+/* The canonical frame address, which is rsp behind the return, by the unwind tables:
+ * register `reg` (as DWARF numbers it: 6 is rbp, 7 rsp) + `off` at all addresses of
+ * [lo, hi). The return address lies 8 below it. */
+struct code_cfa {
+	addr_t lo, hi;
+	u8 reg;      /* CODE_CFA_OTHER: computed in some other way */
+	s32 off;
+};
+#define CODE_CFA_RBP 6
+#define CODE_CFA_RSP 7
+#define CODE_CFA_OTHER 255
 
 struct code_image {
 	const struct code_range *text;   /* executable sections, by address */
@@ -58,4 +69,6 @@ struct code_image {
 	const struct code_rseq *rseqs; /* in no order */
 	size_t nrseqs;
 	const char *build_id;            /* hex, or NULL */
+	/* What the unwind tables say about ADDR; false: nothing. NULL: there are none. */
+	bool (*cfa)(const struct code_image *code, addr_t addr, struct code_cfa *ret);
 };

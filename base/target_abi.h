@@ -33,7 +33,8 @@
  * Linux' arch/x86/include/uapi/asm/ptrace.h; 21 words, ctx of a kprobe
  * program). At an entry hook `ip` is the address of the probed instruction and
  * `sp` points at the return address; at an exit hook `ax` is the result, `ip`
- * the address of the ret. `cs`, `ss`, `orig_ax` are filled as the kernel does
+ * the address of the ret, or where the return was taken over the address that it
+ * leads to. `cs`, `ss`, `orig_ax` are filled as the kernel does
  * (0x33, 0x2b, -1) only when the program reads them. */
 struct target_regs {
 	u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8;
@@ -134,6 +135,7 @@ struct target_env {
 	addr_t vdso_clock_gettime; /* 0: use the system call */
 	addr_t trace_ring; /* struct trace_ring (vm/runtime/tracering.h), 0 none */
 	addr_t main_stack_lo, main_stack_hi; /* [stack]; lo is what the limit allows */
+	addr_t cells;    /* struct cell_area (base/cells.h), 0: no return is taken over */
 	/* Ranges that stay mapped as long as the process lives, readable: of the
 	 * program and of libraries that cannot be unloaded. prot is PROT_READ|PROT_WRITE. */
 	u32 nsegments;

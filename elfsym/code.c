@@ -35,6 +35,8 @@ struct code {
 	func_vec funcs;
 	mark_vec marks;
 	rseq_vec rseqs;
+	struct code_range frames; /* .eh_frame, of its own */
+	fde_vec fdes;             /* by address */
 };
 
 /* What is being built; `bytes[i]` are those of area i once they were needed. */
@@ -42,7 +44,6 @@ struct builder {
 	const struct image *im;
 	struct code *code;
 	u8 **bytes;
-	fde_vec fdes;
 	u64 call_sites; /* how many may still be looked at */
 	u64 relr_words;
 	bool nomem;
@@ -61,6 +62,8 @@ void code_destroy(struct code *code)
 	vec_free(&code->funcs);
 	vec_free(&code->marks);
 	vec_free(&code->rseqs);
+	vec_free(&code->fdes);
+	free((void *)code->frames.bytes);
 	free(code);
 }
 
@@ -69,7 +72,6 @@ static void builder_deinit(struct builder *b)
 	for (size_t i = 0; b->bytes && i < b->im->nareas; i++)
 		free(b->bytes[i]);
 	free(b->bytes);
-	vec_free(&b->fdes);
 	code_destroy(b->code);
 }
 
@@ -372,7 +374,7 @@ static bool add_fde(void *ctx, const struct fde *fde)
 
 	if (!image_in_text(b->im, fde->start))
 		return true;
-	if (!vec_push(&b->fdes, *fde))
+	if (!vec_push(&b->code->fdes, *fde))
 		b->nomem = true;
 	return mark(b, fde->start, CODE_MARK_FDE);
 }
@@ -388,8 +390,15 @@ static struct uerr *walk_frames(struct builder *b, addr_t addr)
 	u64 size;
 	struct uerr *err = bytes_at(b, addr, &bytes, &size);
 
-	if (!err && bytes)
-		ehframe_walk(bytes, size, addr, add_fde, b);
+	if (!err && bytes && !b->code->frames.bytes) {
+		u8 *copy = malloc(size + 1);
+
+		if (!copy)
+			return uerr_nomem();
+		memcpy(copy, bytes, size);
+		b->code->frames = (struct code_range){ .addr = addr, .size = size, .bytes = copy };
+		ehframe_walk(copy, size, addr, add_fde, b);
+	}
 	return err;
 }
 
@@ -436,15 +445,15 @@ static struct uerr *read_frames(struct builder *b)
 	}
 	if (!found && !err)
 		err = walk_frames_by_header(b);
-	if (b->fdes.n)
-		qsort(b->fdes.data, b->fdes.n, sizeof(*b->fdes.data), fde_cmp);
+	if (b->code->fdes.n)
+		qsort(b->code->fdes.data, b->code->fdes.n, sizeof(*b->code->fdes.data), fde_cmp);
 	return err;
 }
 
 static struct uerr *mark_landing_pads(struct builder *b)
 {
-	for (size_t i = 0; i < b->fdes.n && !b->nomem; i++) {
-		const struct fde *fde = &b->fdes.data[i];
+	for (size_t i = 0; i < b->code->fdes.n && !b->nomem; i++) {
+		const struct fde *fde = &b->code->fdes.data[i];
 		const u8 *bytes;
 		u64 size;
 		struct uerr *err;
@@ -510,8 +519,8 @@ static struct uerr *add_frame_funcs(struct builder *b)
 	size_t nsyms = funcs->n, s = 0;
 	addr_t end = 0; /* of the symbols' functions below the FDE */
 
-	for (size_t i = 0; i < b->fdes.n; i++) {
-		const struct fde *fde = &b->fdes.data[i];
+	for (size_t i = 0; i < b->code->fdes.n; i++) {
+		const struct fde *fde = &b->code->fdes.data[i];
 		struct code_func f = {
 			.addr = fde->start,
 			.size = fde->size,
@@ -575,6 +584,24 @@ const struct code_func *code_func_at(struct image *im, addr_t addr)
 	return err ? NULL : find_func(code, addr);
 }
 
+/* The last FDE that begins at or before ADDR; the view is the first member. */
+static bool find_cfa(const struct code_image *view, addr_t addr, struct code_cfa *ret)
+{
+	const struct code *code = (const struct code *)view;
+	size_t lo = 0, hi = code->fdes.n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (code->fdes.data[mid].start <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && addr - code->fdes.data[lo - 1].start < code->fdes.data[lo - 1].size &&
+	       ehframe_cfa(code->frames.bytes, code->frames.size, code->frames.addr, code->fdes.data[lo - 1].off, addr, ret);
+}
+
 /* ---- putting it together ---- */
 
 static struct uerr *build(struct builder *b)
@@ -607,8 +634,10 @@ static void set_view(struct code *code, const struct image *im)
 		.marks = code->marks.data, .nmarks = code->marks.n,
 		.rseqs = code->rseqs.data, .nrseqs = code->rseqs.n,
 		.build_id = im->build_id,
+		.cfa = code->fdes.n ? find_cfa : NULL,
 	};
 }
+_Static_assert(offsetof(struct code, view) == 0, "find_cfa() goes back");
 
 struct uerr *image_code(struct image *im, const struct code_image **ret)
 {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* The unwind tables as lists of functions and landing pads. */
 #pragma once
-#include "base/types.h"
+#include "base/code_image.h"
 
 struct fde {
 	addr_t start;
 	u64 size;
 	addr_t lsda;   /* 0: none */
 	bool fragment; /* begins with a frame already set up: a piece of a function */
+	u32 off;       /* of its record in .eh_frame */
 };
 
 /* Calls FN for each FDE of .eh_frame (BYTES at link address ADDR); stops when it
@@ -19,3 +20,7 @@ bool ehframe_walk(const u8 *bytes, u64 size, addr_t addr, bool (*fn)(void *ctx, 
  * are looked at over all calls. Returns false when FN does. */
 bool lsda_walk(const u8 *bytes, u64 size, addr_t addr, addr_t func, u64 *budget,
 	       bool (*fn)(void *ctx, addr_t pad), void *ctx);
+
+/* What the FDE of .eh_frame (BYTES at link address ADDR) whose record is at OFF says
+ * about address PC, which it covers; false: nothing that makes sense. */
+bool ehframe_cfa(const u8 *bytes, u64 size, addr_t addr, u32 off, addr_t pc, struct code_cfa *ret);

@@ -12,8 +12,11 @@
  *
  * Exit: every `ret` of the function and of its cold parts is replaced, together
  * with the padding behind it or with instructions before it in the same block.
- * The stack is never touched. That needs every way out to be a ret: a function
- * that ends by jumping elsewhere is refused.
+ * The stack is never touched. That needs every way out to be a ret. Where the
+ * function also jumps elsewhere, the return of where it jumps to is taken over at
+ * each such jump (takeover.h); where that cannot be told or placed, the function's
+ * own return at its entry, unless it looks at its return address. Whether returns
+ * may be taken over depends on the process; the caller knows.
  */
 #include "injector/plan.h"
 
@@ -26,6 +29,7 @@
 #include "base/vec.h"
 #include "injector/plan_priv.h"
 #include "injector/reach.h"
+#include "injector/frame.h"
 #include "injector/window.h"
 
 const char *site_tactic_name(enum site_tactic t)
@@ -108,7 +112,7 @@ struct body {
 
 /* Why an exit is refused; empty: it is not. */
 struct refusal {
-	enum site_tactic tactic;
+	bool final;      /* no tactic will do; else this one does not */
 	char text[200];
 };
 
@@ -118,14 +122,14 @@ static void body_deinit(struct body *b)
 	vec_free(&b->reached);
 }
 
-__attribute__((format(printf, 3, 4))) static void refuse(struct refusal *r, enum site_tactic tactic,
-							 const char *fmt, ...)
+/* The first reason stays, unless a final one comes. */
+__attribute__((format(printf, 3, 4))) static void refuse(struct refusal *r, bool final, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (r->text[0])
+	if (r->text[0] && (r->final || !final))
 		return;
-	r->tactic = tactic;
+	r->final = final;
 	va_start(ap, fmt);
 	vsnprintf(r->text, sizeof(r->text), fmt, ap);
 	va_end(ap);
@@ -149,7 +153,7 @@ static struct uerr *segment_decode(struct body *b, struct segment *s, struct ref
 	s->first = b->insns.n;
 	for (addr_t a = s->lo; a < s->hi; a += in.len) {
 		if (!textscan_insn(b->scan, a, &in) || a + in.len > s->hi) {
-			refuse(refusal, SITE_NONE, "holds bytes at +0x%lx that are no instruction",
+			refuse(refusal, true, "holds bytes at +0x%lx that are no instruction",
 			       (unsigned long)(a - s->lo));
 			break;
 		}
@@ -215,7 +219,7 @@ static struct uerr *body_init(struct body *b, const struct textscan *scan, addr_
 
 		total += s->hi - s->lo;
 		if (total > BODY_MAX) {
-			refuse(refusal, SITE_NONE, "is too large to be searched for its returns");
+			refuse(refusal, true, "is too large to be searched for its returns");
 			break;
 		}
 		err = segment_decode(b, s, refusal);
@@ -238,6 +242,27 @@ static struct uerr *body_init(struct body *b, const struct textscan *scan, addr_
 
 /* ---- ways out ---- */
 
+/* How a function is left. */
+struct ways_out {
+	u32 nrets;
+	u32 njumps;   /* away, at places where a return can be taken over */
+	bool unknown; /* and in some other way */
+	VEC(bool) jump; /* by instruction: it is one of njumps */
+};
+
+/* A jump to elsewhere, K, of which the caller has said why it is no return. */
+static void add_jump(struct ways_out *w, const struct body *b, size_t k)
+{
+	const struct insn *in = &b->insns.data[k];
+
+	if (in->kind == INSN_LOOP || !frame_at_return(b->scan, in->addr)) {
+		w->unknown = true;
+		return;
+	}
+	w->jump.data[k] = true;
+	w->njumps++;
+}
+
 /* [endbr64] [bnd] jmp *slot(%rip) outside of any function: an entry of the PLT. */
 static bool is_plt(const struct textscan *scan, addr_t addr)
 {
@@ -255,13 +280,13 @@ static void refuse_tail(const struct body *b, addr_t target, struct refusal *r)
 	const struct code_func *f = textscan_func(b->scan, target);
 
 	if (!f && is_plt(b->scan, target))
-		refuse(r, SITE_TAIL, "ends by jumping to a function of another module");
+		refuse(r, false, "ends by jumping to a function of another module");
 	else if (f && f->name && f->addr == target)
-		refuse(r, SITE_TAIL, "ends by jumping to %s", f->name);
+		refuse(r, false, "ends by jumping to %s", f->name);
 	else if (f && f->name)
-		refuse(r, SITE_TAIL, "ends by jumping into %s", f->name);
+		refuse(r, false, "ends by jumping into %s", f->name);
 	else
-		refuse(r, SITE_TAIL, "ends by jumping to %#lx", (unsigned long)target);
+		refuse(r, false, "ends by jumping to %#lx", (unsigned long)target);
 }
 
 /* A table that this function reads, with its first entry for itself. */
@@ -280,7 +305,8 @@ static bool has_table(const struct body *b, unsigned width)
 
 /* A jump that nobody can tell from a switch might be a call in tail position,
  * and then the function would be left without our seeing it. */
-static void check_indirect(const struct body *b, const struct segment *s, size_t k, struct refusal *r)
+static void check_indirect(const struct body *b, const struct segment *s, size_t k, struct ways_out *w,
+			   struct refusal *r)
 {
 	const struct insn *in = &b->insns.data[k];
 	size_t avail;
@@ -289,7 +315,8 @@ static void check_indirect(const struct body *b, const struct segment *s, size_t
 
 	switch (insn_jump_kind(text, s->lo, avail, &b->insns.data[s->first], k - s->first + 1)) {
 	case JUMP_AWAY:
-		refuse(r, SITE_TAIL, "ends by jumping through a pointer");
+		refuse(r, false, "ends by jumping through a pointer");
+		add_jump(w, b, k);
 		return;
 	case JUMP_TABLE32:
 		known = has_table(b, 4);
@@ -301,12 +328,14 @@ static void check_indirect(const struct body *b, const struct segment *s, size_t
 	case JUMP_UNKNOWN:
 		break;
 	}
-	if (!known)
-		refuse(r, SITE_TAIL, "may end by jumping to an address that it computes");
+	if (known)
+		return;
+	refuse(r, false, "may end by jumping to an address that it computes");
+	w->unknown = true;
 }
 
 /* Does execution run past the end of S? A call that is last does not return. */
-static void check_end(const struct body *b, const struct segment *s, struct refusal *r)
+static void check_end(const struct body *b, const struct segment *s, struct ways_out *w, struct refusal *r)
 {
 	const struct code_func *next;
 
@@ -319,12 +348,13 @@ static void check_end(const struct body *b, const struct segment *s, struct refu
 		    in->kind == INSN_CALL_IND || in->kind == INSN_INT3)
 			return;
 		next = textscan_func(b->scan, s->hi);
-		refuse(r, SITE_TAIL, "runs on into %s", next && next->name ? next->name : "what follows it");
+		refuse(r, false, "runs on into %s", next && next->name ? next->name : "what follows it");
+		w->unknown = true;
 		return;
 	}
 }
 
-static void check_ways_out(const struct body *b, u32 *nrets, struct refusal *r)
+static void check_ways_out(const struct body *b, struct ways_out *w, struct refusal *r)
 {
 	bool tail;
 
@@ -337,19 +367,21 @@ static void check_ways_out(const struct body *b, u32 *nrets, struct refusal *r)
 			if (!b->reached.data[k])
 				continue;
 			tail = in->kind == INSN_JMP || in->kind == INSN_JCC || in->kind == INSN_LOOP;
-			if (tail && !body_contains(b, in->target))
+			if (tail && !body_contains(b, in->target)) {
 				refuse_tail(b, in->target, r);
-			else if (in->kind == INSN_JMP_IND)
-				check_indirect(b, s, k, r);
-			else if (in->kind == INSN_FAR)
-				refuse(r, SITE_NONE, "ends by a far transfer");
+				add_jump(w, b, k);
+			} else if (in->kind == INSN_JMP_IND) {
+				check_indirect(b, s, k, w, r);
+			}
+			if (in->kind == INSN_FAR)
+				refuse(r, true, "ends by a far transfer");
 			else if (in->kind == INSN_RET)
-				++*nrets;
+				w->nrets++;
 		}
-		check_end(b, s, r);
+		check_end(b, s, w, r);
 	}
-	if (!*nrets)
-		refuse(r, SITE_NONE, "never returns");
+	if (!w->nrets && !w->njumps && !w->unknown)
+		refuse(r, true, "never returns");
 }
 
 /* ---- punned entries ---- */
@@ -417,9 +449,9 @@ static bool needed_by_pun(const struct textscan *scan, addr_t addr)
 	return false;
 }
 
-/* The window of the ret that is instruction K: itself and the padding behind
+/* The window of the way out that is instruction K: itself and the padding behind
  * it, else with as many instructions before it as are needed. */
-static bool ret_window(const struct body *b, const struct segment *s, size_t k, struct window *ret)
+static bool exit_window(const struct body *b, const struct segment *s, size_t k, struct window *ret)
 {
 	const struct insn *r = &b->insns.data[k];
 	const char *detail;
@@ -433,7 +465,7 @@ static bool ret_window(const struct body *b, const struct segment *s, size_t k, 
 			return false;
 		if (window_make(b->scan, in->addr, need > JUMP_LEN ? need : JUMP_LEN, s->hi, ret, &detail) == WINDOW_OK &&
 		    !needed_by_pun(b->scan, in->addr))
-			return window_add_point(ret, r->addr, HOOK_RET);
+			return window_add_point(ret, r->addr, r->kind == INSN_RET ? HOOK_RET : HOOK_TAIL);
 		if (first == s->first || need >= JUMP_LEN || textscan_is_target(b->scan, in->addr))
 			return false;
 		prev = &b->insns.data[first - 1];
@@ -444,29 +476,55 @@ static bool ret_window(const struct body *b, const struct segment *s, size_t k, 
 
 typedef VEC(struct window) window_vec;
 
-static struct uerr *collect_exits(const struct body *b, addr_t func, window_vec *windows, struct refusal *r)
+static void refuse_exit(const struct insn *in, addr_t func, struct refusal *r)
 {
-	for (size_t i = 0; i < b->nsegs && !r->text[0]; i++) {
+	const char *what = in->kind == INSN_RET ? "return" : "jump elsewhere";
+
+	if (in->addr >= func)
+		refuse(r, false, "its %s at +0x%lx is too near to a jump target", what, (unsigned long)(in->addr - func));
+	else
+		refuse(r, false, "the %s in its cold part, at %#lx, is too near to a jump target", what,
+		       (unsigned long)in->addr);
+}
+
+/* Windows of all ways out; R says which of them can have none. */
+static struct uerr *collect_exits(const struct body *b, const struct ways_out *ways, addr_t func, window_vec *windows,
+				  struct refusal *r)
+{
+	for (size_t i = 0; i < b->nsegs; i++) {
 		const struct segment *s = &b->segs[i];
 
 		for (size_t k = s->first; k < s->first + s->n; k++) {
+			const struct insn *in = &b->insns.data[k];
 			struct window w;
-			addr_t at = b->insns.data[k].addr;
 
-			if (!b->reached.data[k] || b->insns.data[k].kind != INSN_RET)
+			if (!b->reached.data[k] || (in->kind != INSN_RET && !ways->jump.data[k]))
 				continue;
-			if (!ret_window(b, s, k, &w)) {
-				if (at >= func)
-					refuse(r, SITE_NONE, "its return at +0x%lx is too near to a jump target",
-					       (unsigned long)(at - func));
-				else
-					refuse(r, SITE_NONE, "the return in its cold part, at %#lx, is too near to a jump target",
-					       (unsigned long)at);
-				break;
+			if (!exit_window(b, s, k, &w)) {
+				refuse_exit(in, func, r);
+				return NULL;
 			}
 			if (!vec_push(windows, w))
 				return uerr_nomem();
 		}
+	}
+	return NULL;
+}
+
+/* Why the return may not be taken over at the entry, or NULL. */
+static const char *takeover_refusal(const struct body *b)
+{
+	struct code_cfa cache = {};
+
+	if (!frame_at_return(b->scan, b->segs[0].lo))
+		return "has no unwind information";
+	for (size_t k = 0; k < b->insns.n; k++) {
+		const struct insn *in = &b->insns.data[k];
+		size_t avail;
+		const u8 *bytes = textscan_bytes(b->scan, in->addr, &avail);
+
+		if (b->reached.data[k] && bytes && frame_reads_return(b->scan, bytes, in, &cache))
+			return "looks at its return address";
 	}
 	return NULL;
 }
@@ -525,37 +583,31 @@ static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_v
 	return NULL;
 }
 
-static struct uerr *plan_exit(const struct textscan *scan, addr_t end, const char *name, window_vec *windows,
-			      struct func_plan *p)
+/* The windows of tactic T beside those that are in WINDOWS. */
+static struct uerr *exit_windows(const struct body *b, const struct ways_out *ways, enum site_tactic t,
+				 window_vec *windows, struct func_plan *p, struct refusal *r)
 {
-	const struct code_func *f = textscan_func(scan, p->addr);
-	const char *special = untouchable(scan, p->addr);
-	cleanup(body_deinit) struct body b = {};
-	struct refusal refusal = {};
-	size_t before = windows->n;
-	struct uerr *err;
+	const char *why = NULL, *detail;
+	struct window w;
 
-	if (!special)
-		special = special_reason(name);
-	if (!special && f && f->addr == p->addr)
-		special = special_reason(f->name);
-	if (special)
-		refuse(&refusal, SITE_NONE, "%s", special);
-	err = body_init(&b, scan, p->addr, end, &refusal);
-	if (err)
-		return err;
-	check_ways_out(&b, &p->nrets, &refusal);
-	err = collect_exits(&b, p->addr, windows, &refusal);
-	if (err)
-		return err;
-	if (!refusal.text[0]) {
-		p->exit = SITE_RET;
+	if (t == SITE_RET && (ways->njumps || ways->unknown))
+		return NULL; /* said already */
+	if (t == SITE_TAIL && (!ways->njumps || ways->unknown)) {
+		refuse(r, false, "is left in a way that cannot be told");
 		return NULL;
 	}
-	windows->n = before;
-	p->exit = refusal.tactic;
-	p->exit_reason = strdup(refusal.text);
-	return p->exit_reason ? NULL : uerr_nomem();
+	if (t != SITE_ENTRY_TAKEOVER)
+		return collect_exits(b, ways, p->addr, windows, r);
+	why = takeover_refusal(b);
+	if (!why && window_make(b->scan, p->addr, JUMP_LEN, p->addr + p->size, &w, &detail) != WINDOW_OK &&
+	    !plan_punned(b->scan, p->addr, p->addr + p->size, &w))
+		why = "cannot be probed at its entry";
+	if (why) {
+		refuse(r, false, "%s", why);
+		return NULL;
+	}
+	window_add_point(&w, p->addr, HOOK_TAKEOVER);
+	return vec_push(windows, w) ? NULL : uerr_nomem();
 }
 
 static struct uerr *merge_windows(const struct textscan *scan, const window_vec *v, size_t n, struct func_plan *p)
@@ -569,19 +621,86 @@ static struct uerr *merge_windows(const struct textscan *scan, const window_vec 
 	return windows_merge(scan, ptrs, n, &p->windows, &p->nwindows);
 }
 
-/* Joins the windows; when they do not fit together the entry is kept. */
-static struct uerr *finish(const struct textscan *scan, const window_vec *windows, struct func_plan *p)
+/* Tries tactic T: *done when all its windows are there and fit together. */
+static struct uerr *try_exit(const struct body *b, const struct ways_out *ways, enum site_tactic t,
+			     window_vec *windows, struct func_plan *p, struct refusal *why, bool *done)
 {
-	struct uerr *err = merge_windows(scan, windows, windows->n, p);
+	size_t before = windows->n;
+	struct refusal here = { .text = "" };
+	struct uerr *err;
 
-	if (!err || err->code != UERR_CANNOT_PROBE || p->exit != SITE_RET)
+	if (t == SITE_RET)
+		here = *why;
+	err = exit_windows(b, ways, t, windows, p, &here);
+	if (!err && !here.text[0]) {
+		err = merge_windows(b->scan, windows, windows->n, p);
+		*done = !err;
+		if (err && err->code == UERR_CANNOT_PROBE) {
+			refuse(&here, false, "%s", err->message);
+			uerr_free(err);
+			err = NULL;
+		}
+	}
+	if (!*done)
+		windows->n = before;
+	if (!why->text[0])
+		*why = here;
+	/* What a function cannot be taken over for is said beside what it needs it for. */
+	else if (t == SITE_ENTRY_TAKEOVER && here.text[0] && strlen(why->text) + strlen(here.text) + 8 < sizeof(why->text))
+		sprintf(why->text + strlen(why->text), ", and %s", here.text);
+	return err;
+}
+
+static struct uerr *try_exits(const struct body *b, const struct ways_out *ways, window_vec *windows,
+			      struct func_plan *p, struct refusal *why)
+{
+	static const enum site_tactic tactics[] = { SITE_RET, SITE_TAIL, SITE_ENTRY_TAKEOVER };
+	struct uerr *err = NULL;
+	bool done = false;
+
+	for (size_t i = 0; !err && !done && i < ARRAY_SIZE(tactics); i++) {
+		err = try_exit(b, ways, tactics[i], windows, p, why, &done);
+		if (done)
+			p->exit = tactics[i];
+	}
+	return err;
+}
+
+/* P->windows are set when that could be done; WINDOWS has those of the entry. */
+static struct uerr *plan_exit(const struct textscan *scan, addr_t end, const char *name, window_vec *windows,
+			      struct func_plan *p)
+{
+	const struct code_func *f = textscan_func(scan, p->addr);
+	const char *special = untouchable(scan, p->addr);
+	cleanup(body_deinit) struct body b = {};
+	struct refusal why = { .text = "" };
+	struct ways_out ways = {};
+	struct uerr *err;
+
+	if (!special)
+		special = special_reason(name);
+	if (!special && f && f->addr == p->addr)
+		special = special_reason(f->name);
+	if (special)
+		refuse(&why, true, "%s", special);
+	err = body_init(&b, scan, p->addr, end, &why);
+	if (err)
 		return err;
-	p->exit = SITE_NONE;
-	p->exit_reason = strdup(err->message);
-	uerr_free(err);
-	if (!p->exit_reason)
-		return uerr_nomem();
-	return merge_windows(scan, windows, p->entry != SITE_NONE, p);
+	for (size_t k = 0; !err && k < b.insns.n; k++)
+		err = vec_push(&ways.jump, false) ? NULL : uerr_nomem();
+	if (!err)
+		check_ways_out(&b, &ways, &why);
+	p->nrets = ways.nrets;
+	if (!err && !why.final)
+		err = try_exits(&b, &ways, windows, p, &why);
+	vec_free(&ways.jump);
+	if (err || !why.text[0])
+		return err;
+	if (p->exit == SITE_NONE)
+		p->exit_reason = strdup(why.text);
+	else
+		p->exit_note = strdup(why.text);
+	return p->exit_reason || p->exit_note ? NULL : uerr_nomem();
 }
 
 struct uerr *plan_check_place(const struct textscan *scan, addr_t addr, u64 size)
@@ -606,7 +725,7 @@ static struct uerr *plan_sides(const struct textscan *scan, const char *name, u3
 		err = plan_entry(scan, end, windows, p);
 	if (!err && want & PLAN_EXIT)
 		err = plan_exit(scan, end, name, windows, p);
-	return err ? err : finish(scan, windows, p);
+	return err || p->exit != SITE_NONE ? err : merge_windows(scan, windows, windows->n, p);
 }
 
 struct uerr *plan_function(const struct textscan *scan, addr_t addr, u64 size, const char *name, u32 want,
@@ -634,6 +753,7 @@ void func_plan_deinit(struct func_plan *p)
 {
 	free(p->entry_reason);
 	free(p->exit_reason);
+	free(p->exit_note);
 	free(p->windows);
 	*p = (struct func_plan){};
 }

@@ -34,7 +34,8 @@ enum hook_kind {
 	HOOK_ENTRY, /* a function's first instruction: flags are dead, nothing lives below rsp */
 	HOOK_INSN,  /* any other: flags and red zone live, the stack may be aligned in any way */
 	HOOK_RET,   /* a ret: rsp points at the return address, nothing lives below it */
-	HOOK_TAIL,  /* a jump out of the function: as at a ret */
+	HOOK_TAIL,  /* a jump out of the function: the return of where it leads is taken over */
+	HOOK_TAKEOVER, /* a function's first instruction: its own return is */
 	HOOK_KINDS,
 };
 
@@ -42,7 +43,13 @@ enum hook_kind {
  * other: the calls of a point are found by its address and side. */
 static inline bool hook_is_exit(enum hook_kind kind)
 {
-	return kind == HOOK_RET || kind == HOOK_TAIL;
+	return kind == HOOK_RET || kind == HOOK_TAIL || kind == HOOK_TAKEOVER;
+}
+
+/* Do the hook's calls run when a return comes back that was taken over here? */
+static inline bool hook_takes_over(enum hook_kind kind)
+{
+	return kind == HOOK_TAIL || kind == HOOK_TAKEOVER;
 }
 
 /* Where a hook runs in a window: before the instruction at `off`. */
@@ -73,7 +80,8 @@ struct func_plan {
 	u64 size;
 	enum site_tactic entry, exit; /* SITE_NONE: refused, with the reason */
 	char *entry_reason;           /* "a jump lands inside its first 5 bytes", or NULL */
-	char *exit_reason;            /* "returns twice: entry only", "ends by jumping to f", or NULL */
+	char *exit_reason;            /* "returns twice: entry only", or NULL */
+	char *exit_note;              /* of a return that is taken over: why ("ends by jumping to f"), else NULL */
 	u32 nrets;
 	struct window *windows;       /* entry and exit windows, merged where they overlap */
 	size_t nwindows;

@@ -36,6 +36,10 @@
  * what lives, until something else is written, and look as if somebody were to
  * come back here.
  *
+ * A hook that takes a return over (takeover.h) leaves its calls for the moment when
+ * that comes back: its code is out of line, begins at "lea" with the address of
+ * itself below the return address, where the stub has pushed it, and ends by a ret.
+ *
  * Between `leaves` and the jump back a thread is still in this code with the
  * counters equal; whoever unmaps it looks at instruction pointers too.
  */
@@ -45,6 +49,7 @@
 
 #include "base/cleanup.h"
 #include "injector/relocate.h"
+#include "injector/takeover.h"
 #include "injector/window.h"
 
 #define FRAME_SIZE ((s32)sizeof(struct hook_frame))
@@ -66,11 +71,13 @@ static const struct layout {
 	s32 size;     /* of the frame: up to the program's own rsp, if that is `fixed` */
 	bool fixed;   /* rsp is 8 below a multiple of 16, and there is no red zone; else struct kept */
 	bool flags;   /* are kept; where `fixed`, at FLAGS_OFF */
+	s32 above;    /* bytes there that are ours, too: from a stub (base/cells.h) */
 } layouts[] = {
 	[HOOK_ENTRY] = { .size = FRAME_SIZE, .fixed = true },
 	[HOOK_INSN] = { .size = FRAME_SIZE + 8, .flags = true },
 	[HOOK_RET] = { .size = FRAME_SIZE + 16, .fixed = true, .flags = true },
-	[HOOK_TAIL] = { .size = FRAME_SIZE + 16, .fixed = true, .flags = true },
+	[HOOK_TAIL] = { .size = FRAME_SIZE + 8, .fixed = true, .flags = true, .above = 8 },
+	[HOOK_TAKEOVER] = { .size = FRAME_SIZE + 8, .fixed = true, .flags = true, .above = 8 },
 };
 
 #define REGS_OFF ((s32)offsetof(struct hook_frame, regs))
@@ -103,6 +110,7 @@ struct hook_code {
 	size_t go;       /* where it comes back to */
 	size_t down[2];  /* jumps taken where the direction flag is set: before and behind the calls */
 	size_t down_go[2];
+	struct takeover_code takeover; /* of a hook that does */
 };
 
 static void store_regs(struct emit *e, u32 mask)
@@ -244,7 +252,7 @@ static void emit_fields(struct emit *e, const struct hook_code *h)
 {
 	if (h->reads & TARGET_REG_BIT(sp)) {
 		if (h->layout->fixed) {
-			put_lea(e, SI, SP, h->layout->size);
+			put_lea(e, SI, SP, h->layout->size + h->layout->above);
 		} else {
 			put_load(e, SI, SP, KEPT_OFF);
 			put_lea(e, SI, SI, KEPT_UP);
@@ -257,7 +265,10 @@ static void emit_fields(struct emit *e, const struct hook_code *h)
 		put_store(e, SP, SLOT(flags), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(ip)) {
-		put_addr(e, SI, h->ip);
+		if (h->layout->above)
+			put_load(e, SI, SP, h->layout->size + h->layout->above);
+		else
+			put_addr(e, SI, h->ip);
 		put_store(e, SP, SLOT(ip), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(orig_ax))
@@ -358,9 +369,12 @@ static void hook_code_reach(struct hook_code *h, const struct emit *e, size_t ro
 	}
 }
 
-/* The hooks that stand before the instruction at window offset OFF. */
-static void emit_hooks_at(struct tramp_build *b, const struct hook *hooks, size_t nhooks, unsigned off)
+/* The hooks that stand before the instruction at window offset OFF and run there;
+ * returns the one that takes over, or NULL. */
+static struct hook_code *emit_hooks_at(struct tramp_build *b, const struct hook *hooks, size_t nhooks, unsigned off)
 {
+	struct hook_code *takes_over = NULL;
+
 	for (size_t i = 0; i < nhooks; i++) {
 		struct hook_code *h;
 
@@ -369,8 +383,42 @@ static void emit_hooks_at(struct tramp_build *b, const struct hook *hooks, size_
 		h = &b->hooks[b->nhooks++];
 		hook_code_init(h, &hooks[i], b->window_addr + off);
 		hook_code_reach(h, &b->e, 1 << 20);
-		emit_hook(&b->e, h, b->env);
+		if (hook_takes_over(hooks[i].point.kind))
+			takes_over = h;
+		else
+			emit_hook(&b->e, h, b->env);
 	}
+	return takes_over;
+}
+
+/* The instruction IN, before which H takes the return over; a branch out of the
+ * function only where it is taken. */
+static void emit_takeover(struct tramp_build *b, struct hook_code *h, const u8 *bytes, const struct insn *in)
+{
+	struct takeover_code *t = &h->takeover;
+	size_t stays;
+
+	if (h->hook->point.kind == HOOK_TAIL && in->kind == INSN_JMP) {
+		takeover_emit(&b->e, b->env, in->target, true, t);
+	} else if (h->hook->point.kind == HOOK_TAIL && in->kind == INSN_JCC) {
+		stays = put_jcc_fwd(&b->e, (bytes[in->at.imm - 1] & 15) ^ 1);
+		takeover_emit(&b->e, b->env, in->target, true, t);
+		emit_fix_here(&b->e, stays);
+	} else {
+		takeover_emit(&b->e, b->env, 0, h->hook->point.kind == HOOK_TAIL, t);
+		relocate_insn(&b->e, bytes, in);
+	}
+}
+
+/* What runs when the return comes back that H took over. */
+static void emit_return(struct tramp_build *b, struct hook_code *h)
+{
+	takeover_bind_hook(&b->e, &h->takeover);
+	emit_hook(&b->e, h, b->env);
+	put_store_imm(&b->e, SP, 0, 0); /* the address of this code is on no stack any more */
+	put_lea(&b->e, SP, SP, 8);
+	put_lit(&b->e, 0xc3);
+	takeover_emit_slow(&b->e, b->env, &h->takeover);
 }
 
 /* Copies of the instructions, each behind its hooks; what stands behind an
@@ -383,6 +431,7 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 	for (unsigned i = 0; i < w->ninsns; i++) {
 		unsigned off = w->insn_off[i];
 		addr_t at = b->window_addr + off;
+		struct hook_code *takes_over;
 		const char *refusal;
 		struct insn in;
 
@@ -393,8 +442,11 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 			return uerr_new(UERR_CANNOT_PROBE, "the instruction at %#lx is %s", (unsigned long)at, refusal);
 		if (off)
 			ret->moves[ret->nmoves++] = (struct tramp_move){ .off = off, .tramp_off = b->e.n };
-		emit_hooks_at(b, hooks, nhooks, off);
-		relocate_insn(&b->e, w->bytes + off, &in);
+		takes_over = emit_hooks_at(b, hooks, nhooks, off);
+		if (takes_over)
+			emit_takeover(b, takes_over, w->bytes + off, &in);
+		else
+			relocate_insn(&b->e, w->bytes + off, &in);
 		if (b->e.failed)
 			return emit_error(&b->e, at);
 		if (insn_ends_block(&in))
@@ -418,7 +470,8 @@ static struct uerr *check_window(const struct window *w, const struct hook *hook
 	for (size_t i = 0; i < nhooks; i++) {
 		bool found = false;
 
-		if (hooks[i].point.kind >= ARRAY_SIZE(layouts) || !layouts[hooks[i].point.kind].size)
+		if (hooks[i].point.kind >= ARRAY_SIZE(layouts) || !layouts[hooks[i].point.kind].size ||
+		    (hook_takes_over(hooks[i].point.kind) && hooks[i].ncalls && !env->cells))
 			return uerr_new(UERR_FAILED, "a hook of no known kind at %#lx", (unsigned long)w->addr);
 		for (unsigned k = 0; k < w->ninsns; k++)
 			found |= w->insn_off[k] == hooks[i].point.off;
@@ -438,8 +491,11 @@ struct uerr *trampoline_emit(const struct window *w, addr_t bias, const struct h
 
 	if (!err)
 		err = emit_insns(&b, hooks, nhooks, &t);
-	for (size_t i = 0; !err && i < b.nhooks; i++)
+	for (size_t i = 0; !err && i < b.nhooks; i++) {
+		if (hook_takes_over(b.hooks[i].hook->point.kind))
+			emit_return(&b, &b.hooks[i]);
 		emit_slow(&b.e, &b.hooks[i], env);
+	}
 	if (!err && b.e.failed)
 		err = emit_error(&b.e, b.window_addr);
 	if (err) {
@@ -467,7 +523,7 @@ size_t trampoline_size_bound(const struct window *w, size_t ncalls)
 {
 	size_t nhooks = w->npoints > ncalls ? w->npoints : ncalls;
 
-	return w->ninsns * RELOCATE_MAX + nhooks * HOOK_MAX + ncalls * CALL_MAX + 16;
+	return w->ninsns * RELOCATE_MAX + nhooks * (HOOK_MAX + TAKEOVER_MAX) + ncalls * CALL_MAX + 16;
 }
 
 void window_patch_bytes(const struct window *w, addr_t bias, addr_t to, u8 *ret)

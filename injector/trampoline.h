@@ -29,6 +29,8 @@ struct tramp_env {
 	addr_t threads;      /* thread table */
 	u32 nrecs;
 	addr_t rec_slow;     /* thread_rec_slow() in the target */
+	addr_t cells;        /* struct cell_area in the target; 0: no hook may take a return over */
+	addr_t cell_take;    /* rt_cell_take() in the target */
 };
 
 /* Instruction at window offset → its copy, for moving threads. */

@@ -37,6 +37,22 @@ u32 runtime_thread_rec_off(void)
 	return BLOB_OFF_thread_rec_slow;
 }
 
+u32 runtime_cell_take_off(void)
+{
+	return BLOB_OFF_rt_cell_take;
+}
+
+u32 runtime_guard_off(enum runtime_guard guard)
+{
+	static const u32 offs[GUARDS] = {
+		[GUARD_UNWIND] = BLOB_OFF_rt_guard_unwind,
+		[GUARD_REARM] = BLOB_OFF_rt_guard_rearm,
+		[GUARD_TOP] = BLOB_OFF_rt_guard_top,
+	};
+
+	return offs[guard];
+}
+
 /* A function of the runtime, in the blob and here. */
 struct function {
 	u32 off;

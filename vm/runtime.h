@@ -26,6 +26,20 @@ u32 runtime_helper_off(u32 id);
  * thread's record (never NULL: the overflow record at worst). */
 u32 runtime_thread_rec_off(void);
 
+/* Offsets of what takes over returns (base/cells.h):
+ *   u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra)
+ * for trampolines, System V convention, general registers only: a cell whose `ra`
+ * is set, or 0; and of the guards, which hooks call as they call programs. Guards
+ * read `sp` alone. */
+enum runtime_guard {
+	GUARD_UNWIND, /* entry of what walks a stack */
+	GUARD_REARM,  /* entry of what ends an unwinding, exit of what has looked only */
+	GUARD_TOP,    /* entry of what looks at its own return address */
+	GUARDS,
+};
+u32 runtime_cell_take_off(void);
+u32 runtime_guard_off(enum runtime_guard guard);
+
 /* Helper ID as this process calls it (for the interpreter and embedders), or
  * NULL: u64 f(u64, u64, u64, u64, u64, struct hook_frame *). */
 typedef u64 (*helper_fn)(u64, u64, u64, u64, u64, struct hook_frame *);

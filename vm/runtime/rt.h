@@ -39,6 +39,12 @@ RT_HELPER(percpu_lookup_8);
 /* See vm/runtime.h. */
 struct thread_rec *thread_rec_slow(const struct target_env *env);
 
+/* cells.c. For trampolines: a cell for the return address RA at SLOT, or 0. */
+u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra);
+u64 rt_guard_unwind(u64 *ctx, u64 zero, struct hook_frame *frame);
+u64 rt_guard_rearm(u64 *ctx, u64 zero, struct hook_frame *frame);
+u64 rt_guard_top(u64 *ctx, u64 zero, struct hook_frame *frame);
+
 /* memory.c: copies between the program's memory and memory that may not be
  * there. 0 or -EFAULT; a failed read zeroes DST. */
 long rt_read(void *dst, u64 addr, u64 size, const struct hook_frame *frame);

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cells (base/cells.h) where the trampolines' quick way does not do: the first
+ * use by a thread, a place that is taken, cells left by longjmp; and the guards,
+ * which run at the entry of functions that look at return addresses, and put the
+ * real ones back before those look:
+ *
+ *	unwinders           all slots of this stack; an unwinder asks the dynamic
+ *	                    linker about its own code before it reads the first
+ *	                    return address, so whoever it is it passes a guard
+ *	what saves contexts the one slot that it is going to copy
+ *
+ * Restored slots are armed again where the unwinding has ended. Memory of
+ * stacks is touched directly where it is known to be there, else by the kernel's
+ * leave (memory.c).
+ */
+#include "base/cells.h"
+#include "vm/runtime/rt.h"
+
+#define FAR_STACK (8ull << 20) /* how far from rsp the frames of an unknown stack are looked for */
+#define LEARN_MAX 64u /* pages between rsp and the thread pointer that are looked at */
+
+static inline u64 back_of(const struct cell *c)
+{
+	return cell_back((addr_t)c);
+}
+
+static inline struct cell *cell_of(u64 back)
+{
+	return (struct cell *)cell_of_back(back);
+}
+
+/* From 0 to RA, in one instruction: no handler comes between. No other thread
+ * takes this cell. */
+static inline bool claim(struct cell *c, u64 ra)
+{
+	u64 was = 0;
+
+	__asm__ volatile("cmpxchgq %2, %1" : "+a"(was), "+m"(c->ra) : "r"(ra) : "cc", "memory");
+	return !was;
+}
+
+static inline bool is_free(const struct cell *c)
+{
+	return !__atomic_load_n(&c->ra, __ATOMIC_RELAXED);
+}
+
+/* Does WORD, found in a slot, lead back through C, perhaps through others first? */
+static bool leads_through(const struct cell_area *a, u64 word, const struct cell *c)
+{
+	for (u32 i = 0; i < CELLS && cell_is_back((addr_t)a, word); i++) {
+		if (word == back_of(c))
+			return true;
+		word = cell_of(word)->ra;
+	}
+	return false;
+}
+
+/* Where WORD leads in the end. */
+static u64 real_address(const struct cell_area *a, u64 word)
+{
+	for (u32 i = 0; i < CELLS && cell_is_back((addr_t)a, word); i++)
+		word = cell_of(word)->ra;
+	return word;
+}
+
+/* C and what it leads to are lost: nobody comes back through them. */
+static void give_up(const struct cell_area *a, struct cell *c, struct thread_rec *rec)
+{
+	for (u32 i = 0; i < CELLS; i++) {
+		u64 ra = c->ra;
+
+		c->slot = 0;
+		__atomic_store_n(&c->ra, 0, __ATOMIC_RELEASE);
+		rec->missed++;
+		if (!cell_is_back((addr_t)a, ra))
+			return;
+		c = cell_of(ra);
+	}
+}
+
+/* A thread that was not there at the attach has no recorded stack. Its libc keeps
+ * its descriptor at the upper end of it, so what is readable from SP up to there
+ * without a hole, which a guard page would be, is this thread's own stack. */
+static void learn_stack(const struct target_env *env, struct thread_rec *rec, u64 sp)
+{
+	struct site_data site = { .env = (addr_t)env };
+	struct hook_frame frame;
+	u64 top = rt_thread_pointer(), page = sp & ~(u64)(PAGE - 1);
+	u8 byte;
+
+	if (rec->stack_hi || sp >= top || top - sp > LEARN_MAX * PAGE)
+		return;
+	frame.site = (addr_t)&site;
+	frame.rec = (addr_t)rec;
+	for (u64 at = page; at < top; at += PAGE)
+		if (rt_read(&byte, at, 1, &frame))
+			return;
+	__atomic_store_n(&rec->stack_lo, page, __ATOMIC_RELEASE);
+	__atomic_store_n(&rec->stack_hi, top & ~(u64)7, __ATOMIC_RELEASE);
+}
+
+/*
+ * Taking a cell.
+ */
+
+static struct cell *block_at(const struct cell_area *a, u32 i)
+{
+	return (struct cell *)&a->cell[i % CELL_BLOCKS * CELL_BLOCK];
+}
+
+static u32 block_no(const struct cell_area *a, const struct cell *block)
+{
+	return (u32)(block - a->cell) / CELL_BLOCK % CELL_BLOCKS;
+}
+
+static struct cell *next_block(const struct cell_area *a, const struct cell *block)
+{
+	u16 next = a->next[block_no(a, block)];
+
+	return next ? block_at(a, next) : NULL;
+}
+
+/* A block that nobody has, in front of the others of HEAD. */
+static struct cell *add_block(struct cell_area *a, u64 *head)
+{
+	u32 no = __atomic_load_n(&a->used, __ATOMIC_RELAXED);
+	struct cell *block;
+	u64 first;
+
+	do {
+		if (!no || no >= CELL_BLOCKS)
+			return NULL;
+	} while (!__atomic_compare_exchange_n(&a->used, &no, no + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	block = block_at(a, no);
+	first = __atomic_load_n(head, __ATOMIC_RELAXED);
+	do
+		a->next[no] = first ? (u16)block_no(a, (struct cell *)first) : 0;
+	while (!__atomic_compare_exchange_n(head, &first, (u64)block, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return block;
+}
+
+static struct cell *take_any(struct cell *block, u64 ra)
+{
+	for (u32 i = 0; i < CELL_BLOCK; i++)
+		if (is_free(&block[i]) && claim(&block[i], ra))
+			return &block[i];
+	return NULL;
+}
+
+/* Cells below SLOT on the thread's own stack to which their slot does not lead:
+ * a longjmp or an exception went over them. */
+static bool reclaim(const struct cell_area *a, struct cell *block, u64 slot, struct thread_rec *rec)
+{
+	u64 lo = rec->stack_lo, hi = rec->stack_hi;
+	bool any = false;
+
+	for (u32 i = 0; i < CELL_BLOCK && slot >= lo && slot < hi; i++) {
+		struct cell *c = &block[i];
+		u64 at = c->slot & ~CELL_RESTORED;
+
+		if (is_free(c) || at < lo || at >= slot || at % 8 || leads_through(a, *(const u64 *)at, c))
+			continue;
+		c->slot = 0;
+		__atomic_store_n(&c->ra, 0, __ATOMIC_RELEASE);
+		rec->missed++;
+		any = true;
+	}
+	return any;
+}
+
+static struct cell *take(struct cell_area *a, u64 *head, u64 slot, u64 ra, struct thread_rec *rec)
+{
+	u32 at = (u32)(slot >> 4) % CELL_BLOCK, blocks = 0;
+	struct cell *c;
+
+	for (struct cell *b = (struct cell *)*head; b && blocks < CELL_BLOCKS; b = next_block(a, b), blocks++) {
+		c = &b[at];
+		if (is_free(c) && claim(c, ra))
+			return c;
+		if ((c->slot & ~CELL_RESTORED) == slot && !leads_through(a, ra, c)) {
+			rec->missed++; /* its frame is gone: ours stands in its place */
+			c->ra = ra;
+			return c;
+		}
+		c = blocks < 2 ? take_any(b, ra) : NULL;
+		if (c)
+			return c;
+	}
+	c = add_block(a, head);
+	if (c && claim(&c[at], ra))
+		return &c[at];
+	blocks = 0;
+	for (struct cell *b = (struct cell *)*head; b && blocks < CELL_BLOCKS; b = next_block(a, b), blocks++) {
+		reclaim(a, b, slot, rec);
+		c = take_any(b, ra);
+		if (c)
+			return c;
+	}
+	return NULL;
+}
+
+static u64 rec_index(const struct target_env *env, const struct thread_rec *rec)
+{
+	return ((u64)rec - env->threads - THREAD_RECS_OFF) / sizeof(*rec);
+}
+
+u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra)
+{
+	struct cell_area *a = (struct cell_area *)env->cells;
+	struct thread_rec *rec = thread_rec_slow(env);
+	u64 i = rec_index(env, rec);
+	struct cell *c;
+
+	/* The overflow record may be that of several threads at once. */
+	if (i >= env->nrecs || i >= THREAD_RECS_DEFAULT) {
+		__atomic_fetch_add(&((struct thread_table *)env->threads)->missed, 1, __ATOMIC_RELAXED);
+		return 0;
+	}
+	learn_stack(env, rec, slot);
+	c = take(a, &a->head[i], slot, ra, rec);
+	if (!c)
+		rec->missed++;
+	return (u64)c;
+}
+
+/*
+ * The guards.
+ */
+
+/* The stack that a guard runs on, from its stack pointer up. */
+struct stack {
+	const struct cell_area *area;
+	struct hook_frame *frame;
+	struct thread_rec *rec;
+	u64 sp, hi;
+	bool known;    /* [sp, hi) is this stack, and there */
+	const struct cell *own; /* the thread's first block */
+};
+
+static void find_stack(u64 *ctx, struct hook_frame *frame, struct stack *ret)
+{
+	const struct target_regs *regs = (const struct target_regs *)ctx;
+	const struct target_env *env = rt_env(frame);
+	struct thread_rec *rec = (struct thread_rec *)frame->rec;
+	u64 i = rec_index(env, rec);
+
+	*ret = (struct stack){ .area = (const struct cell_area *)env->cells, .frame = frame, .rec = rec,
+			       .sp = regs->sp, .hi = regs->sp + FAR_STACK };
+	learn_stack(env, rec, ret->sp);
+	if (ret->sp >= rec->stack_lo && ret->sp < rec->stack_hi)
+		ret->hi = rec->stack_hi;
+	else if (ret->sp >= env->main_stack_lo && ret->sp < env->main_stack_hi)
+		ret->hi = env->main_stack_hi;
+	else if (i < THREAD_RECS_DEFAULT)
+		ret->own = (const struct cell *)ret->area->head[i];
+	ret->known = ret->hi != ret->sp + FAR_STACK;
+}
+
+static bool read_slot(const struct stack *s, u64 slot, u64 *ret)
+{
+	if (s->known && slot >= s->sp && slot < s->hi) {
+		*ret = __atomic_load_n((const u64 *)slot, __ATOMIC_RELAXED);
+		return true;
+	}
+	return !rt_read(ret, slot, sizeof(*ret), s->frame);
+}
+
+/* Only if the slot holds WAS still: on a stack that is not ours somebody may run
+ * meanwhile. He who has read WAS already finds the cell as it is. */
+static void write_slot(const struct stack *s, u64 slot, u64 was, u64 now)
+{
+	if (s->known && slot >= s->sp && slot < s->hi)
+		__atomic_compare_exchange_n((u64 *)slot, &was, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	else
+		rt_write(slot, &now, sizeof(now), s->frame);
+}
+
+/* May SLOT be one of a frame that an unwinder on S will walk over? On a stack of
+ * unknown extent (a coroutine's, a signal's, one of a thread that is new) all that
+ * this thread took over may, and whatever lies above and near enough. */
+static bool concerns(const struct stack *s, const struct cell *c, u64 slot)
+{
+	if (slot % 8)
+		return false;
+	if (slot >= s->sp && slot < s->hi)
+		return true;
+	if (s->known)
+		return false;
+	for (const struct cell *b = s->own; b; b = next_block(s->area, b))
+		if (c >= b && c < b + CELL_BLOCK)
+			return true;
+	return false;
+}
+
+static void restore(const struct stack *s, struct cell *c)
+{
+	u64 slot = c->slot, word;
+
+	if (is_free(c) || slot & CELL_RESTORED || !concerns(s, c, slot) || !read_slot(s, slot, &word) ||
+	    word != back_of(c))
+		return;
+	c->slot = slot | CELL_RESTORED;
+	write_slot(s, slot, word, real_address(s->area, word));
+}
+
+typedef void cell_fn(const struct stack *s, struct cell *c);
+
+static void for_all(const struct stack *s, cell_fn *fn)
+{
+	u32 used = s->area->used;
+
+	for (u32 b = 1; b < used && b < CELL_BLOCKS; b++)
+		for (u32 i = 0; i < CELL_BLOCK; i++)
+			fn(s, &block_at(s->area, b)[i]);
+}
+
+u64 rt_guard_unwind(u64 *ctx, u64 zero, struct hook_frame *frame)
+{
+	struct stack s;
+
+	find_stack(ctx, frame, &s);
+	for_all(&s, restore);
+	return 0;
+}
+
+/* The unwinding went over what lies below the stack pointer; what lies above goes
+ * on. */
+static void rearm(const struct stack *s, struct cell *c)
+{
+	u64 slot = c->slot & ~CELL_RESTORED, word;
+
+	if (is_free(c) || !(c->slot & CELL_RESTORED) || !s->known)
+		return;
+	if (slot > s->sp && slot < s->hi) {
+		if (!read_slot(s, slot, &word))
+			return;
+		if (word == real_address(s->area, c->ra)) {
+			c->slot = slot;
+			write_slot(s, slot, word, back_of(c));
+		} else {
+			give_up(s->area, c, s->rec);
+		}
+	} else if (slot <= s->sp && slot >= s->rec->stack_lo && s->sp < s->rec->stack_hi) {
+		give_up(s->area, c, s->rec);
+	}
+}
+
+u64 rt_guard_rearm(u64 *ctx, u64 zero, struct hook_frame *frame)
+{
+	struct stack s;
+
+	find_stack(ctx, frame, &s);
+	for_all(&s, rearm);
+	return 0;
+}
+
+/* What returns twice, or copies its return address, gets the real one. */
+u64 rt_guard_top(u64 *ctx, u64 zero, struct hook_frame *frame)
+{
+	struct stack s;
+	u64 *slot, word;
+
+	find_stack(ctx, frame, &s);
+	slot = (u64 *)s.sp;
+	word = *slot;
+	if (!cell_is_back((addr_t)s.area, word))
+		return 0;
+	*slot = real_address(s.area, word);
+	give_up(s.area, cell_of(word), s.rec);
+	return 0;
+}
