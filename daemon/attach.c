@@ -112,6 +112,56 @@ static struct uerr *add_sites(const struct wanted *w, struct target *t, const st
 }
 
 /*
+ * Guards, where returns are taken over.
+ */
+
+static struct uerr *add_guard(struct target *t, const struct guard *g)
+{
+	u32 module = add_module(t, g->at.mod);
+	struct place pl = { .mod = g->at.mod, .func = g->at.link_addr, .at = g->at.link_addr, .plan = g->plan };
+	struct site s = {
+		.key = ++t->last_site,
+		.module = module,
+		.exit = g->exit,
+		.tactic = g->exit ? g->plan.exit : g->plan.entry,
+		.func = g->at.link_addr,
+		.at = g->at.link_addr,
+		.symbol = strdup(g->at.name),
+	};
+
+	if (module == UINT32_MAX || !s.symbol || !add_calls(t, &pl, &s, GUARD_PROGRAM(g->guard), &s.bytes) ||
+	    !vec_push(&t->sites, s)) {
+		free(s.symbol);
+		return uerr_nomem();
+	}
+	return NULL;
+}
+
+/* *added: their windows are to be changed. */
+static struct uerr *add_guards(struct target *t, const struct places *p, bool *added)
+{
+	struct uerr *err = NULL;
+
+	*added = target_takes_over(t, NULL, 0) && !target_has_guards(t);
+	if (!*added)
+		return NULL;
+	vec_foreach(g, &p->guards.list)
+		if (!err)
+			err = add_guard(t, g);
+	target_sort(t);
+	return err;
+}
+
+static bool guard_wants(const struct guard *g, const struct window *w)
+{
+	for (u8 k = 0; k < w->npoints; k++)
+		if (hook_is_exit(w->points[k].kind) == g->exit &&
+		    (g->exit || w->addr + w->points[k].off == g->at.link_addr))
+			return true;
+	return false;
+}
+
+/*
  * Which windows that changes.
  */
 
@@ -197,7 +247,7 @@ static struct uerr *merge_module(const struct daemon *d, struct target *t, const
 	return err;
 }
 
-static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p,
+static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p, bool guards,
 				 change_vec *changes)
 {
 	VEC(const struct window *) windows = {};
@@ -211,6 +261,10 @@ static struct uerr *find_changes(const struct daemon *d, struct target *t, const
 			for (size_t i = 0; pl->mod == mod && i < pl->plan.nwindows; i++)
 				if (window_is_wanted(pl, &pl->plan.windows[i]) &&
 				    !vec_push(&windows, &pl->plan.windows[i]))
+					err = uerr_nomem();
+		vec_foreach(g, &p->guards.list)
+			for (size_t i = 0; guards && g->at.mod == mod && i < g->plan.nwindows; i++)
+				if (guard_wants(g, &g->plan.windows[i]) && !vec_push(&windows, &g->plan.windows[i]))
 					err = uerr_nomem();
 		if (!err && windows.n)
 			err = merge_module(d, t, mod, windows.data, windows.n, changes);
@@ -256,12 +310,15 @@ static struct uerr *attach_process(struct attaching *at, const struct places *p)
 	change_vec changes = {};
 	struct stop stop = {};
 	struct target *t;
+	bool guards = false;
 	struct uerr *err = own_target(at, p->pid, &t);
 
 	if (!err)
 		err = add_sites(at->w, t, p);
 	if (!err)
-		err = find_changes(at->d, t, p, &changes);
+		err = add_guards(t, p, &guards);
+	if (!err)
+		err = find_changes(at->d, t, p, guards, &changes);
 	if (!err && changes.n && !at->w->dry_run) {
 		err = rewrite_run(&opts, t, &changes, &stop);
 		if (!err && !vec_push(&at->out->stops, stop))

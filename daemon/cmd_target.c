@@ -91,6 +91,26 @@ static bool has_stub(const struct target *t, struct pun_space *space, const stru
 	return plan->entry != SITE_PUN || !want.win || !stubs_choose(t, space, &want, 1) || want.stub;
 }
 
+/* Where a return is to be taken over: why that is needed, or why it cannot be. */
+static struct uerr *view_takeover(const struct daemon *d, struct guards *g, const struct modules *mods,
+				  const struct resolved *r, struct func_plan *plan)
+{
+	const char *why;
+	char text[400];
+	struct uerr *err;
+
+	if (!tactic_takes_over(plan->exit) || !mods->pid)
+		return NULL;
+	err = guards_find(g, mods, d->cfg.cache_dir);
+	if (err)
+		return err;
+	why = guards_takeover_refusal(g, r->mod, plan, text, sizeof(text));
+	if (!why)
+		return NULL;
+	plan->exit_reason = strdup(why);
+	return plan->exit_reason ? NULL : uerr_nomem();
+}
+
 static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
 {
 	const struct window *w = entry_window(plan, r->link_addr);
@@ -111,7 +131,7 @@ static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func
 	cJSON_AddStringToObject(o, "exit", site_tactic_name(plan->exit));
 	cJSON_AddStringToObject(o, "entry_reason", entry_reason ? entry_reason : "");
 	cJSON_AddStringToObject(o, "exit_reason", exit_reason ? exit_reason : "");
-	cJSON_AddStringToObject(o, "note", r->note);
+	cJSON_AddStringToObject(o, "note", *r->note || !plan->exit_note ? r->note : plan->exit_note);
 	return o;
 }
 
@@ -121,6 +141,7 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 	cleanup(spec_deinit) struct spec spec = {};
 	cleanup(resolve_result_deinit) struct resolve_result found = {};
 	cleanup(pun_space_deinit) struct pun_space space = {};
+	cleanup(guards_deinit) struct guards guards = {};
 	const struct target *t = state_target(d->state, mods->pid);
 	struct uerr *err = spec_parse(text, &spec);
 
@@ -136,6 +157,8 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 			plan.entry = SITE_NONE;
 			plan.entry_reason = strdup(stubs_refusal);
 		}
+		if (!refusal)
+			err = view_takeover(d, &guards, mods, &found.places[i], &plan);
 		cJSON_AddItemToArray(rows, view_symbol(mods->pid, &found.places[i], &plan,
 						       refusal ? refusal->message : NULL));
 		if (!refusal)

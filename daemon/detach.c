@@ -45,11 +45,19 @@ static struct uerr *detach_one(const struct rewrite_opts *opts, struct target *t
 {
 	change_vec changes = {};
 	struct stop stop = { .pid = t->pid };
+	VEC(u32) all = {};
 	struct uerr *err = NULL;
 
-	if (!rewrite_windows_of(t, links, nlinks, &changes))
+	for (size_t i = 0; !err && i < nlinks; i++)
+		err = vec_push(&all, links[i]) ? NULL : uerr_nomem();
+	/* Guards, whose link is none, go with the last that needs them. */
+	if (!err && target_has_guards(t) && !target_takes_over(t, links, nlinks) && !vec_push(&all, 0))
 		err = uerr_nomem();
-	forget(t, links, nlinks);
+	if (!err && !rewrite_windows_of(t, all.data, all.n, &changes))
+		err = uerr_nomem();
+	if (!err)
+		forget(t, all.data, all.n);
+	vec_free(&all);
 	if (!err)
 		err = rewrite_run(opts, t, &changes, &stop);
 	if (!err && (!vec_push(&out->stops, stop) || !outcome_add(out, t)))

@@ -224,6 +224,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 	struct func_plan plan = {};
 	struct uerr *err;
 	const char *reason;
+	char text[400];
 
 	if (pn->check_known && is_known(&pn->known, p, r, sides))
 		return NULL;
@@ -242,6 +243,15 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 	if (err)
 		return uerr_prefix(err, "%s", r->name);
 	reason = plan_refusal(&plan, sides);
+	if (!reason && sides & PLAN_EXIT && tactic_takes_over(plan.exit)) {
+		err = guards_find(&p->guards, &p->mods, pn->cache_dir);
+		if (!err)
+			reason = guards_takeover_refusal(&p->guards, r->mod, &plan, text, sizeof(text));
+	}
+	if (err) {
+		func_plan_deinit(&plan);
+		return err;
+	}
 	if (!reason) {
 		err = add_place(p, pn->group, r, sides, spec, glob, &plan);
 		if (!err && pn->check_known && !known_add(&pn->known, p, p->list.n - 1))
@@ -369,5 +379,6 @@ void places_deinit(struct places *p)
 		func_plan_deinit(&pl->plan);
 	}
 	vec_free(&p->list);
+	guards_deinit(&p->guards);
 	modules_deinit(&p->mods);
 }

@@ -4,6 +4,7 @@
  * windows from injector/plan. Nothing here touches the process.
  */
 #pragma once
+#include "daemon/guards.h"
 #include "daemon/target.h"
 #include "daemon/wanted.h"
 #include "elfsym/resolve.h"
@@ -32,6 +33,7 @@ typedef VEC(struct refused) refused_vec;
 struct places {
 	pid_t pid;
 	struct modules mods;
+	struct guards guards; /* known when a return is to be taken over */
 	VEC(struct place) list; /* by module, then address, within a group */
 };
 

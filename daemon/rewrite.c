@@ -23,7 +23,7 @@
 #include "daemon/arena.h"
 #include "daemon/env.h"
 #include "daemon/stubs.h"
-#include "injector/trampoline.h"
+#include "injector/takeover.h"
 #include "vm/runtime.h"
 
 #define REACH (1ull << 31)
@@ -34,6 +34,7 @@ struct group {
 	addr_t lo, hi;        /* of their modules */
 	u64 need;             /* bytes, beside what an arena has at its start */
 	VEC(u32) programs;
+	bool cells;           /* some hook takes a return over, or is a guard */
 	addr_t arena;         /* chosen */
 	size_t range;         /* or the range that will be it */
 };
@@ -56,6 +57,8 @@ struct rewrite {
 	VEC(struct mapping) new_maps; /* ranges[map_range + i] will hold it */
 	size_t map_range;
 	size_t stub_range;            /* pages of stubs, from here to the end */
+	size_t cells_range;           /* 1 + the stubs of cells, which follow them; 0 none */
+	bool cells_leave;             /* in this transaction */
 	size_t base_range;            /* threads, then the private page */
 	bool first;                   /* nothing of ours is in the process yet */
 	VEC(struct view_of) views;
@@ -133,9 +136,11 @@ static bool group_add_window(struct rewrite *rw, struct group *g, const struct c
 		const struct call *call = target_calls(rw->t, c->module, w->addr + w->points[i].off,
 						       hook_is_exit(w->points[i].kind), &n);
 
+		g->cells = g->cells || (n && hook_takes_over(w->points[i].kind));
 		for (size_t k = 0; k < n; k++) {
 			g->need += ARENA_SITE_SIZE;
-			if (!group_add_program(g, call[k].program))
+			g->cells = g->cells || is_guard(&call[k]);
+			if (!is_guard(&call[k]) && !group_add_program(g, call[k].program))
 				return false;
 		}
 	}
@@ -197,8 +202,10 @@ static void *map_arena(const struct target *t, const struct arena *a)
 	return local == MAP_FAILED ? NULL : local;
 }
 
-static bool arena_serves(const struct arena *a, const struct group *g)
+static bool arena_serves(const struct target *t, const struct arena *a, const struct group *g)
 {
+	if (g->cells && (!t->cells_addr || a->cells != t->cells_addr))
+		return false;
 	if (a->retired || a->full || !reaches(g->lo, g->hi, a->addr, a->size) || a->used + g->need + 64 > a->top)
 		return false;
 	vec_foreach(p, &g->programs)
@@ -215,7 +222,7 @@ static struct uerr *choose_arena(struct rewrite *rw, struct group *g)
 	cleanup_free const struct program **progs = NULL;
 
 	vec_foreach(a, &rw->t->arenas) {
-		void *local = arena_serves(a, g) ? map_arena(rw->t, a) : NULL;
+		void *local = arena_serves(rw->t, a, g) ? map_arena(rw->t, a) : NULL;
 
 		if (!local)
 			continue;
@@ -282,6 +289,62 @@ static struct uerr *want_base(struct rewrite *rw)
 		return NULL;
 	rw->base_range = rw->ranges.n;
 	return vec_push(&rw->ranges, threads) && vec_push(&rw->ranges, private_page) ? NULL : uerr_nomem();
+}
+
+/*
+ * Cells, which stay as long as any return is taken over.
+ */
+
+static struct uerr *want_cells(struct rewrite *rw)
+{
+	struct inject_range stubs = { .kind = RANGE_CODE, .size = CELL_STUBS_SIZE };
+	struct inject_range cells = { .kind = RANGE_CELLS, .size = CELL_AREA_SIZE, .behind = true };
+
+	vec_foreach(g, &rw->groups) {
+		if (!g->cells)
+			continue;
+		rw->t->cells_retired = false;
+		if (rw->t->cells_addr || rw->cells_range)
+			continue;
+		stubs.near = g->lo;
+		stubs.near_end = g->hi;
+		rw->cells_range = rw->ranges.n + 1;
+		if (!vec_push(&rw->ranges, stubs) || !vec_push(&rw->ranges, cells))
+			return uerr_nomem();
+	}
+	return NULL;
+}
+
+static struct uerr *install_cells(struct rewrite *rw)
+{
+	struct inject_range *r = &rw->ranges.data[rw->cells_range - 1];
+	u32 used = 1;
+
+	if (!rw->cells_range)
+		return NULL;
+	if (!vec_push(&rw->views, (struct view_of){ r->addr, r->local, r->size }))
+		return uerr_nomem();
+	takeover_stubs(r->local);
+	rw->t->cells_addr = r[1].addr;
+	return inject_poke(rw->in, r[1].addr + offsetof(struct cell_area, used), &used, sizeof(used));
+}
+
+/* Each time: what goes may be code that cells lead to. */
+static struct uerr *unmap_cells(struct rewrite *rw)
+{
+	struct target *t = rw->t;
+	bool leave = !target_takes_over(t, NULL, 0);
+	struct uerr *err;
+
+	if (!t->cells_addr)
+		return NULL;
+	inject_cells(rw->in, t->cells_addr, leave);
+	if (!leave)
+		return NULL;
+	rw->cells_leave = !t->cells_retired;
+	t->cells_retired = true;
+	err = inject_unmap(rw->in, t->cells_addr - CELL_STUBS_SIZE, CELL_STUBS_SIZE, true, NULL, NULL);
+	return err ? err : inject_unmap(rw->in, t->cells_addr, CELL_AREA_SIZE, false, NULL, NULL);
 }
 
 /*
@@ -432,7 +495,7 @@ static struct uerr *install_threads(struct rewrite *rw)
 static struct uerr *install_arena(struct rewrite *rw, struct group *g, const struct target_env *env)
 {
 	struct inject_range *r = &rw->ranges.data[g->range];
-	struct arena a = { .addr = r->addr, .size = r->size, .inode = r->inode };
+	struct arena a = { .addr = r->addr, .size = r->size, .inode = r->inode, .cells = env->cells };
 	struct arena_prog ap;
 	struct uerr *err = NULL;
 
@@ -460,6 +523,8 @@ static struct uerr *place_all(struct rewrite *rw)
 		err = install_base(rw);
 	if (!err)
 		err = install_stub_pages(rw);
+	if (!err)
+		err = install_cells(rw);
 	if (!err)
 		err = install_threads(rw);
 	for (size_t i = 0; !err && i < rw->new_maps.n; i++) {
@@ -497,7 +562,7 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 {
 	struct target *t = rw->t;
 	struct site *site = target_site(t, c->site);
-	const struct mapping *claims = target_mapping(t, p->owner->id, true);
+	const struct mapping *claims = p ? target_mapping(t, p->owner->id, true) : NULL;
 	struct site_data sd = {
 		.env = a->env,
 		.claims = claims ? claims->addr : 0,
@@ -521,14 +586,23 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 static struct uerr *make_call(struct rewrite *rw, struct arena *a, void *local, const struct call *c,
 			      struct hook_call *ret)
 {
-	const struct program *p = state_program(rw->s, c->program);
+	const struct program *p = is_guard(c) ? NULL : state_program(rw->s, c->program);
 	struct arena_prog ap;
-	struct uerr *err = arena_program(a, local, rw->t, p, &ap);
+	struct uerr *err = p ? arena_program(a, local, rw->t, p, &ap) : NULL;
 
 	if (!err)
 		err = put_site_data(rw, a, local, p, c);
 	if (err)
 		return err;
+	if (!p) {
+		*ret = (struct hook_call){
+			.fn = a->addr + runtime_guard_off((enum runtime_guard)GUARD_PROGRAM(c->program)),
+			.site = target_site(rw->t, c->site)->site_data,
+			.reads = TARGET_REG_BIT(sp),
+			.clobbers = TARGET_REGS_ALL,
+		};
+		return NULL;
+	}
 	*ret = (struct hook_call){
 		.fn = ap.entry,
 		.site = target_site(rw->t, c->site)->site_data,
@@ -646,6 +720,8 @@ static struct uerr *emit(struct rewrite *rw, const struct change *c, struct patc
 		.threads = rw->t->threads_addr,
 		.nrecs = THREAD_RECS_DEFAULT,
 		.rec_slow = a->addr + runtime_thread_rec_off(),
+		.cells = a->cells,
+		.cell_take = a->addr + runtime_cell_take_off(),
 	};
 	struct hooks hooks = {};
 	struct trampoline code = {};
@@ -787,6 +863,8 @@ static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 			return err;
 	}
 	err = unmap_empty_stubs(rw);
+	if (!err)
+		err = unmap_cells(rw);
 	if (err || !all_arenas_empty(rw->t))
 		return err;
 	vec_foreach(m, &rw->t->mappings)
@@ -845,6 +923,10 @@ static void forget_unmapped(struct target *t, const char *journal)
 		if (!m->retired || journal_has(&j, m->addr))
 			t->mappings.data[n++] = *m;
 	t->mappings.n = n;
+	if (t->cells_retired && !journal_has(&j, t->cells_addr) && !journal_has(&j, t->cells_addr - CELL_STUBS_SIZE)) {
+		t->cells_addr = 0;
+		t->cells_retired = false;
+	}
 	if (t->installed && !journal_has(&j, t->threads_addr) && !journal_has(&j, t->private_addr))
 		t->installed = false;
 }
@@ -894,6 +976,8 @@ static struct uerr *commit(struct rewrite *rw, struct stop *stop)
 	rw->t->nthreads = stats.nthreads;
 	rw->t->stops += stats.stops;
 	rw->t->stopped_ns += stats.stopped_ns;
+	if (rw->cells_leave)
+		__atomic_fetch_add(&rw->t->threads->table->missed, stats.lost, __ATOMIC_RELAXED);
 	return NULL;
 }
 
@@ -936,6 +1020,8 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 	if (!err)
 		err = want_base(rw);
 	if (!err)
+		err = want_cells(rw);
+	if (!err)
 		err = choose_stubs(rw);
 	if (!err)
 		err = begin(rw);
@@ -973,6 +1059,8 @@ static void rewrite_deinit(struct rewrite *rw)
 
 static bool has_empty_code(const struct target *t)
 {
+	if (t->cells_retired)
+		return true;
 	vec_foreach(p, &t->stub_pages)
 		if (!stub_page_live(t, p))
 			return true;

@@ -164,7 +164,7 @@ void target_destroy(struct target *t)
 
 bool target_is_clean(const struct target *t)
 {
-	return !t->installed && !t->windows.n && !t->arenas.n && !t->stub_pages.n && !t->mappings.n && !t->leftover;
+	return !t->installed && !t->cells_addr && !t->windows.n && !t->arenas.n && !t->stub_pages.n && !t->mappings.n && !t->leftover;
 }
 
 u32 target_count_sites(const struct target *t, u32 link)
@@ -191,7 +191,28 @@ u32 target_retired(const struct target *t)
 		n += p->retired;
 	vec_foreach(m, &t->mappings)
 		n += m->retired;
-	return n;
+	return n + t->cells_retired;
+}
+
+bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks)
+{
+	vec_foreach(s, &t->sites) {
+		bool other = s->link && s->exit && (s->tactic == SITE_TAIL || s->tactic == SITE_ENTRY_TAKEOVER);
+
+		for (size_t i = 0; i < nlinks; i++)
+			other = other && s->link != links[i];
+		if (other)
+			return true;
+	}
+	return false;
+}
+
+bool target_has_guards(const struct target *t)
+{
+	vec_foreach(c, &t->calls)
+		if (is_guard(c))
+			return true;
+	return false;
 }
 
 u64 target_mapped_bytes(const struct target *t)
@@ -406,6 +427,7 @@ static void pack_arena(const struct arena *a, struct packer *p)
 	pack_u8(p, a->retired);
 	pack_u8(p, a->full);
 	pack_u64(p, a->env);
+	pack_u64(p, a->cells);
 	pack_u64(p, a->batch);
 	pack_u32(p, a->maps.n);
 	pack_bytes(p, a->maps.data, a->maps.n * sizeof(*a->maps.data));
@@ -442,6 +464,8 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u64(p, t->main_stack_hi);
 	pack_u64(p, t->threads_addr);
 	pack_u64(p, t->private_addr);
+	pack_u64(p, t->cells_addr);
+	pack_u8(p, t->cells_retired);
 	pack_u32(p, t->last_site);
 	pack_u32(p, t->nthreads);
 	pack_u32(p, t->stops);
@@ -499,6 +523,7 @@ static void unpack_arena(struct unpacker *u, struct target *t)
 	a.retired = unpack_u8(u);
 	a.full = unpack_u8(u);
 	a.env = unpack_u64(u);
+	a.cells = unpack_u64(u);
 	a.batch = unpack_u64(u);
 	unpack_vec(u, &a.maps);
 	unpack_vec(u, &a.progs);
@@ -598,6 +623,8 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	t->main_stack_hi = unpack_u64(u);
 	t->threads_addr = unpack_u64(u);
 	t->private_addr = unpack_u64(u);
+	t->cells_addr = unpack_u64(u);
+	t->cells_retired = unpack_u8(u);
 	t->last_site = unpack_u32(u);
 	t->nthreads = unpack_u32(u);
 	t->stops = unpack_u32(u);

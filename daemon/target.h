@@ -76,6 +76,7 @@ struct arena {
 	bool retired;  /* nothing in it is used; unmapped as soon as nobody is inside */
 	bool full;     /* nothing may be added: shared with a fork parent */
 	addr_t env;
+	addr_t cells;  /* as its env says */
 	addr_t batch;  /* the injector's routine (inject_use_batch) */
 	VEC(struct arena_map) maps;
 	VEC(struct arena_prog) progs;
@@ -119,9 +120,16 @@ struct call {
 	addr_t point;      /* link address of the instruction */
 	u32 module;
 	bool exit;
-	u32 link, program;
+	u32 link, program; /* of a guard: 0, GUARD_PROGRAM */
 	u32 site;          /* its key */
 };
+
+/* What guards (daemon/guards.h) have in the place of a program's id. */
+#define GUARD_PROGRAM(guard) (UINT32_MAX - (u32)(guard))
+static inline bool is_guard(const struct call *c)
+{
+	return !c->link;
+}
 
 /* A place of a link: one function in this process. */
 struct site {
@@ -153,6 +161,8 @@ struct target {
 	addr_t clock;      /* __vdso_clock_gettime */
 	addr_t main_stack_lo, main_stack_hi;
 	addr_t threads_addr, private_addr;
+	addr_t cells_addr; /* of struct cell_area, behind its stubs; 0: no return is taken over */
+	bool cells_retired; /* nor is any from now on; they go with the code that leads there */
 	u32 last_site;
 	u32 nthreads;      /* at the last stop */
 	u32 stops;
@@ -185,6 +195,9 @@ bool target_is_clean(const struct target *t);
 u32 target_count_sites(const struct target *t, u32 link);
 bool target_has_link(const struct target *t, u32 link);
 u32 target_retired(const struct target *t);
+/* Does a site take returns over, other than those of LINKS? */
+bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks);
+bool target_has_guards(const struct target *t);
 u64 target_mapped_bytes(const struct target *t);
 u64 target_map_bytes(const struct target *t);
 struct arena *target_arena(const struct target *t, addr_t addr);

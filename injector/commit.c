@@ -25,6 +25,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "base/cells.h"
 #include "base/cleanup.h"
 #include "injector/remote_mem.h"
 
@@ -229,19 +230,35 @@ static bool mark_stubs(struct injection *in, bool *empty)
 	return left;
 }
 
+static bool is_cell_stubs(const struct injection *in, const struct unmap_req *u)
+{
+	return in->cells && u->addr == in->cells - CELL_STUBS_SIZE;
+}
+
 /* Is everything that is still mapped free of threads? Decided for all ranges
  * before the first is unmapped. Data goes only when all code has gone, and code
  * when nobody is on his way into it. */
 static void mark_empty(struct injection *in, bool *empty)
 {
-	bool on_stub = mark_stubs(in, empty), code_left = on_stub;
+	bool on_stub = !in->cells_ready, code_left;
 
+	on_stub = mark_stubs(in, empty) || on_stub;
+	code_left = on_stub;
 	for (size_t i = 0; i < in->unmaps.n; i++) {
 		struct unmap_req *u = &in->unmaps.data[i];
 
-		if (u->done || !u->is_code || u->is_stubs)
+		if (u->done || !u->is_code || u->is_stubs || is_cell_stubs(in, u))
 			continue;
 		empty[i] = !on_stub && !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u);
+		code_left |= !empty[i];
+	}
+	/* Other code leads to the stubs of cells. */
+	for (size_t i = 0; i < in->unmaps.n; i++) {
+		struct unmap_req *u = &in->unmaps.data[i];
+
+		if (u->done || !is_cell_stubs(in, u))
+			continue;
+		empty[i] = !code_left && quiesce_is_empty(in, u);
 		code_left |= !empty[i];
 	}
 	for (size_t i = 0; i < in->unmaps.n; i++) {
@@ -426,6 +443,8 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 		err = change_text(in, w, again);
 		w->patched = !err;
 	}
+	if (!err && unmaps_left(in))
+		in->cells_ready = cells_settle(in); /* before a thread makes calls: it may move it */
 	if (!err && (unmaps_left(in) || patch_wants_give_back(in)) && quiesce_routine_empty(in))
 		ignored = with_calls(in, clean_up, &later);
 	return err;
@@ -541,6 +560,7 @@ static struct uerr *commit(struct injection *in, struct window_state *w)
 	late = journal_flush(&in->journal);
 	run_unmaps(in, w);
 	journal_unmaps(in, w);
+	w->stats.lost = in->cells_lost;
 	if (!late)
 		late = journal_flush(&in->journal);
 	if (late)

@@ -138,6 +138,7 @@ void inject_clear_work(struct injection *in)
 	vec_foreach(p, &in->pokes)
 		free(p->bytes);
 	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->stub_pages.n = in->gates.n = 0;
+	in->cells = 0;
 	patch_set_deinit(&in->set);
 }
 
@@ -325,7 +326,7 @@ struct uerr *inject_poke(struct injection *in, addr_t addr, const void *bytes, s
 	bool known = false;
 
 	vec_foreach(r, &in->placed)
-		known |= r->kind == RANGE_PRIVATE && addr >= r->addr && addr - r->addr <= r->size &&
+		known |= (r->kind == RANGE_PRIVATE || r->kind == RANGE_CELLS) && addr >= r->addr && addr - r->addr <= r->size &&
 			 len <= r->size - (addr - r->addr);
 	if (!known)
 		return uerr_new(UERR_USAGE, "0x%lx is in no private range of ours", addr);

@@ -69,6 +69,7 @@ enum range_kind {
 	RANGE_MEMFD = 4,   /* reserved (PROT_NONE); inject_share() maps a memfd over it in the window */
 	RANGE_STUBS = 5,   /* anonymous private, R-X there, not mapped here: written by inject_stub() in the window;
 			    * each process has its own, a fork child too */
+	RANGE_CELLS = 6,   /* anonymous private, RW there, not mapped here; a fork child has a copy */
 };
 
 struct inject_range {
@@ -78,6 +79,7 @@ struct inject_range {
 	addr_t near;           /* must be within ±2 GiB of [near, near_end), or 0: anywhere */
 	addr_t near_end;
 	addr_t exact;          /* exactly here, or not at all; 0: where there is room */
+	bool behind;           /* directly behind the range before it */
 	/* out */
 	addr_t addr;           /* in the target */
 	void *local;           /* CODE, SHARED: here; owned by the caller (munmap) */
@@ -91,8 +93,8 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 /* In a stop ahead of the change of text: maps FD (borrowed) over the RANGE_MEMFD range at ADDR. */
 struct uerr *inject_share(struct injection *in, addr_t addr, u64 size, int fd, bool readonly) UERR_MUST_CHECK;
 
-/* Before any text is changed: LEN bytes of LOCAL buffer to a RANGE_PRIVATE
- * address of this injection. */
+/* Before any text is changed: LEN bytes of LOCAL buffer to a RANGE_PRIVATE or
+ * RANGE_CELLS address of this injection. */
 struct uerr *inject_poke(struct injection *in, addr_t addr, const void *bytes, size_t len) UERR_MUST_CHECK;
 
 /* In the window, before any text is changed: LEN bytes (up to 16, within a page)
@@ -145,6 +147,12 @@ struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, a
  * who stands on one is about to enter it. */
 struct uerr *inject_unmap_stubs(struct injection *in, addr_t addr, u64 size) UERR_MUST_CHECK;
 
+/* The process has cells at AREA (base/cells.h). Whenever code is unmapped, those
+ * whose code that is run nothing any more; when they LEAVE, because no text takes
+ * returns over from now on, the return addresses that they hold go back to where
+ * they stood. The caller unmaps them, and their stubs, as ranges like others. */
+void inject_cells(struct injection *in, addr_t area, bool leave);
+
 /* In the window, system calls that have to be made there are made in one go by
  * the routine that inject_batch_code() gives, of which the caller has put a copy
  * at ADDR in a CODE range. Without, each costs two more stops of one thread. */
@@ -157,6 +165,7 @@ struct inject_stats {
 	u32 moved;           /* threads taken out of patched bytes */
 	u32 stops;
 	u32 retired;         /* ranges that could not be unmapped yet */
+	u32 lost;            /* returns that were taken over, and went another way */
 };
 
 /* Does it, and lets the process go. On an error nothing remains but what was

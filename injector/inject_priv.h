@@ -102,6 +102,10 @@ struct injection {
 	VEC(struct stub_page_write) stub_pages; /* made of these before the window */
 	VEC(struct gate) gates;
 	VEC(struct unmap_req) unmaps;
+	addr_t cells;        /* as inject_cells() says */
+	bool cells_leave;
+	bool cells_ready;    /* as the stop now going on has found: code may go */
+	u32 cells_lost;
 	struct patch_set set;
 };
 
@@ -144,6 +148,10 @@ bool patch_wants_give_back(const struct injection *in);
 /* Into OPS, which has room for one a page: what drops our copies; how many. */
 size_t patch_give_back(struct injection *in, struct remote_op *ops);
 void patch_set_deinit(struct patch_set *set);
+
+/* cells.c: all threads stopped, maps fresh; false: somebody is about to use what
+ * would be unmapped. */
+bool cells_settle(struct injection *in);
 
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);

@@ -84,7 +84,7 @@ static u64 run_size(const struct inject_range *ranges, size_t n)
 
 /* Finds addresses for the run of N at I in RANGES; the earlier ones are taken. A
  * range that wants exactly one address is a run of its own. */
-static struct uerr *choose(struct injection *in, struct inject_range *ranges, size_t i, size_t n)
+static struct uerr *choose(struct injection *in, struct inject_range *ranges, size_t nranges, size_t i, size_t n)
 {
 	cleanup_free struct near_zone *taken = calloc(in->placed.n + in->exact.n + i + 1, sizeof(*taken));
 	struct near_request rq = { .maps = &in->maps, .taken = taken, .brk = start_of_heap(in->t.pid),
@@ -98,6 +98,8 @@ static struct uerr *choose(struct injection *in, struct inject_range *ranges, si
 		ranges[i].addr = ranges[i].exact;
 		return NULL;
 	}
+	for (size_t k = i + n; k < nranges && ranges[k].behind; k++)
+		rq.size += ranges[k].size;
 	vec_foreach(p, &in->placed)
 		taken[rq.ntaken++] = (struct near_zone){ p->addr, p->addr + p->size };
 	vec_foreach(e, &in->exact)
@@ -111,6 +113,8 @@ static struct uerr *choose(struct injection *in, struct inject_range *ranges, si
 				in->t.pid, in->t.comm, rq.size / 1024, ranges[i].near);
 	for (size_t k = i; k < i + n; at += ranges[k++].size)
 		ranges[k].addr = at;
+	for (size_t k = i + n; k < nranges && ranges[k].behind; at += ranges[k++].size)
+		ranges[k].exact = at;
 	return NULL;
 }
 
@@ -121,9 +125,10 @@ static void journal_plan(struct injection *in, const struct inject_range *r, u64
 	journal_range(&in->journal, &jr);
 }
 
-static struct uerr *choose_and_plan(struct injection *in, struct inject_range *ranges, size_t i, size_t n)
+static struct uerr *choose_and_plan(struct injection *in, struct inject_range *ranges, size_t nranges, size_t i,
+				    size_t n)
 {
-	struct uerr *err = choose(in, ranges, i, n);
+	struct uerr *err = choose(in, ranges, nranges, i, n);
 
 	for (size_t k = i; k < i + n && !err; k++)
 		journal_plan(in, &ranges[k], 0);
@@ -133,12 +138,13 @@ static struct uerr *choose_and_plan(struct injection *in, struct inject_range *r
 static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (ranges[i].exact % PAGE || (ranges[i].exact && is_reserved(ranges[i].kind)))
+		if (ranges[i].exact % PAGE || ((ranges[i].exact || ranges[i].behind) && is_reserved(ranges[i].kind)) ||
+		    (ranges[i].behind && !i))
 			return uerr_new(UERR_USAGE, "no range can be at 0x%lx", ranges[i].exact);
 	for (size_t i = 0; i < n; i++)
 		if (!ranges[i].size || ranges[i].size % PAGE || ranges[i].size > (1ull << 40) ||
 		    ranges[i].near_end < ranges[i].near || ranges[i].kind < RANGE_CODE ||
-		    ranges[i].kind > RANGE_STUBS)
+		    ranges[i].kind > RANGE_CELLS)
 			return uerr_new(UERR_USAGE, "bad range of %lu bytes", ranges[i].size);
 	return NULL;
 }
@@ -156,7 +162,7 @@ static struct uerr *map_at(struct remote *r, const struct inject_range *run, siz
 {
 	u64 flags = MAP_FIXED_NOREPLACE | (is_reserved(run->kind) ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
 
-	if (run->kind == RANGE_STUBS)
+	if (run->kind == RANGE_STUBS || run->kind == RANGE_CELLS)
 		flags = MAP_FIXED_NOREPLACE | MAP_PRIVATE;
 	if (fd < 0)
 		flags |= MAP_ANONYMOUS;
@@ -202,11 +208,11 @@ static struct uerr *map_run(struct injection *in, struct remote *r, struct injec
 			journal_range_gone(&in->journal, ranges[k].addr);
 		if (ranges[i].exact)
 			return uerr_new(UERR_CANNOT_PROBE,
-					"process %d (%s): the page at 0x%lx, which a jump there can only lead to, was "
-					"taken just now", in->t.pid, in->t.comm, ranges[i].exact);
+					"process %d (%s): the page at 0x%lx, which alone would do, was taken just now: "
+					"try again", in->t.pid, in->t.comm, ranges[i].exact);
 		err = inject_refresh_maps(in);
 		if (!err)
-			err = choose_and_plan(in, ranges, i, n);
+			err = choose_and_plan(in, ranges, i + n, i, n);
 		if (!err)
 			err = journal_flush(&in->journal);
 		if (err)
@@ -360,6 +366,8 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 		fds[i] = -1;
 		ranges[i].local = NULL;
 		ranges[i].addr = ranges[i].inode = 0;
+		if (ranges[i].behind)
+			ranges[i].exact = 0;
 	}
 	err = check_ranges(ranges, n);
 	if (!err)
@@ -369,7 +377,7 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 	if (!err)
 		err = inject_refresh_maps(in);
 	for (size_t i = 0; i < n && !err; i += run_length(ranges, n, i))
-		err = choose_and_plan(in, ranges, i, run_length(ranges, n, i));
+		err = choose_and_plan(in, ranges, n, i, run_length(ranges, n, i));
 	if (!err)
 		err = journal_flush(&in->journal);
 	tracee_hurry(&in->t);

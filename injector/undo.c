@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "base/cells.h"
 #include "base/cleanup.h"
 #include "injector/remote_mem.h"
 
@@ -93,6 +94,8 @@ static bool map_is_kind(const struct target_map *m, const struct journal_range *
 		return m->shared && m->w && !m->x && (r->inode ? m->ino == r->inode : m->dead || m->ours);
 	case RANGE_STUBS:
 		return !m->shared && !m->ino && m->r && m->x && !m->w && !m->vdso && !m->special;
+	case RANGE_CELLS:
+		return !m->shared && !m->ino && m->r && m->w && !m->x && !m->heap && !m->stack;
 	case RANGE_PRIVATE:
 		if (!m->r && !m->w) /* reserved */
 			return !m->shared && !m->ino && !m->x;
@@ -134,6 +137,8 @@ static struct uerr *undo_ranges(struct injection *in, const struct journal *j, c
 			journal_range_gone(&in->journal, r->addr);
 			continue;
 		}
+		if (r->kind == RANGE_CELLS && r->size == CELL_AREA_SIZE && !left->n)
+			inject_cells(in, r->addr, true);
 		/* A jump that could not be taken away may lead anywhere here. */
 		if (left->n)
 			journal_range_retired(&in->journal, r->addr);
