@@ -33,7 +33,7 @@
 struct cell {
 	u64 ra;     /* 0: free; else where the call came from */
 	u64 slot;   /* where its way back stands; CELL_RESTORED: where it stood */
-	u64 target; /* where the stub's call leads */
+	u64 target; /* where the stub's call leads; with CELL_RESTORED: rsp where that was done */
 	u64 hook;   /* code that runs at the return */
 };
 _Static_assert(sizeof(struct cell) == 32, "a stub has the size of its cell");

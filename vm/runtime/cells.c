@@ -300,8 +300,10 @@ static void restore(const struct stack *s, struct cell *c)
 	if (is_free(c) || slot & CELL_RESTORED || !concerns(s, c, slot) || !read_slot(s, slot, &word) ||
 	    word != back_of(c))
 		return;
-	c->slot = slot | CELL_RESTORED;
 	write_slot(s, slot, word, real_address(s->area, word));
+	/* The target has served: the cell keeps who restored it. */
+	__atomic_store_n(&c->target, s->sp, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->slot, slot | CELL_RESTORED, __ATOMIC_RELEASE);
 }
 
 typedef void cell_fn(const struct stack *s, struct cell *c);
@@ -325,12 +327,14 @@ u64 rt_guard_unwind(u64 *ctx, u64 zero, struct hook_frame *frame)
 }
 
 /* The unwinding went over what lies below the stack pointer; what lies above goes
- * on. */
+ * on. An unwinder runs below the frame that it leads to, so what was restored from
+ * above is the business of another one, which a signal handler interrupted that has
+ * now caught something itself. */
 static void rearm(const struct stack *s, struct cell *c)
 {
 	u64 slot = c->slot & ~CELL_RESTORED, word;
 
-	if (is_free(c) || !(c->slot & CELL_RESTORED) || !s->known)
+	if (is_free(c) || !(c->slot & CELL_RESTORED) || !s->known || c->target > s->sp)
 		return;
 	if (slot > s->sp && slot < s->hi) {
 		if (!read_slot(s, slot, &word))
