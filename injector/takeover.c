@@ -22,27 +22,23 @@
 
 #define SAVED 48
 
-static void put_save(struct emit *e, bool flags)
+static void put_save(struct emit *e)
 {
 	put_lea(e, SP, SP, -SAVED);
 	put_store(e, SP, 0, DI);
 	put_store(e, SP, 8, SI);
 	put_store(e, SP, 16, DX);
 	put_store(e, SP, 24, AX);
-	if (!flags)
-		return;
 	put_lit(e, 0x9f);             /* lahf */
 	put_lit(e, 0x0f, 0x90, 0xc0); /* seto %al */
 	put_store(e, SP, 32, AX);
 }
 
-static void put_restore(struct emit *e, bool flags, s32 add)
+static void put_restore(struct emit *e, s32 add)
 {
-	if (flags) {
-		put_load(e, AX, SP, 32);
-		put_lit(e, 0x04, 0x7f); /* add $127, %al */
-		put_lit(e, 0x9e);       /* sahf */
-	}
+	put_load(e, AX, SP, 32);
+	put_lit(e, 0x04, 0x7f); /* add $127, %al */
+	put_lit(e, 0x9e);       /* sahf */
 	put_load(e, DI, SP, 0);
 	put_load(e, SI, SP, 8);
 	put_load(e, DX, SP, 16);
@@ -94,12 +90,12 @@ static size_t put_lea_fwd(struct emit *e)
 	return e->n;
 }
 
-void takeover_emit(struct emit *e, const struct tramp_env *env, addr_t target, bool flags, struct takeover_code *ret)
+void takeover_emit(struct emit *e, const struct tramp_env *env, addr_t target, struct takeover_code *ret)
 {
-	struct takeover_code t = { .flags = flags };
+	struct takeover_code t = {};
 	size_t next = 0;
 
-	put_save(e, flags);
+	put_save(e);
 	if (env->tid_off) {
 		put_find_cell(e, env, &t);
 	} else {
@@ -117,10 +113,10 @@ void takeover_emit(struct emit *e, const struct tramp_env *env, addr_t target, b
 	put_store(e, DX, offsetof(struct cell, hook), DI);
 	put_lea(e, DX, DX, -(s32)CELL_STUBS_SIZE);
 	put_store(e, SP, 40, DX);
-	put_restore(e, flags, SAVED + 8);
+	put_restore(e, SAVED + 8);
 	put_lit(e, 0xff, 0x64, 0x24, 0xf0); /* jmp *-16(%rsp) */
 	t.without = e->n;
-	put_restore(e, flags, SAVED);
+	put_restore(e, SAVED);
 	if (target)
 		put_jmp(e, target);
 	else

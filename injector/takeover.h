@@ -15,12 +15,11 @@ struct takeover_code {
 	size_t go;      /* where it comes back to with a cell … */
 	size_t without; /* … and without */
 	size_t hook;    /* fix-up: the code that runs at the return */
-	bool flags;     /* are kept */
 };
 
 /* Emits what takes over the return whose address rsp points at, with every
- * register as it was, and goes on at TARGET; TARGET 0: at what is emitted next. */
-void takeover_emit(struct emit *e, const struct tramp_env *env, addr_t target, bool flags, struct takeover_code *ret);
+ * register and the flags as they were, and goes on at TARGET; TARGET 0: at what is emitted next. */
+void takeover_emit(struct emit *e, const struct tramp_env *env, addr_t target, struct takeover_code *ret);
 
 /* The slow path, somewhere else. */
 void takeover_emit_slow(struct emit *e, const struct tramp_env *env, const struct takeover_code *t);

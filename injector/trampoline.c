@@ -399,13 +399,13 @@ static void emit_takeover(struct tramp_build *b, struct hook_code *h, const u8 *
 	size_t stays;
 
 	if (h->hook->point.kind == HOOK_TAIL && in->kind == INSN_JMP) {
-		takeover_emit(&b->e, b->env, in->target, true, t);
+		takeover_emit(&b->e, b->env, in->target, t);
 	} else if (h->hook->point.kind == HOOK_TAIL && in->kind == INSN_JCC) {
 		stays = put_jcc_fwd(&b->e, (bytes[in->at.imm - 1] & 15) ^ 1);
-		takeover_emit(&b->e, b->env, in->target, true, t);
+		takeover_emit(&b->e, b->env, in->target, t);
 		emit_fix_here(&b->e, stays);
 	} else {
-		takeover_emit(&b->e, b->env, 0, h->hook->point.kind == HOOK_TAIL, t);
+		takeover_emit(&b->e, b->env, 0, t);
 		relocate_insn(&b->e, bytes, in);
 	}
 }

@@ -43,6 +43,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
     BEGIN(v_tail) "add $5, %rdi\n jmp v_plain\n" END(v_tail)
     BEGIN(v_tail_jcc) "test %rdi, %rdi\n jne v_plain\n mov $7, %eax\n ret\n" END(v_tail_jcc)
     BEGIN(v_tail_ptr) "lea 1(%rdi), %rdi\n jmp *%rcx\n" END(v_tail_ptr)
+    BEGIN(v_asks) "mov (%rsp), %rdx\n lea 1(%rdi), %rdi\n jmp *%rcx\n" END(v_asks)
     BEGIN(v_jumped) "xor %eax, %eax\nv_jumped_in: add $1, %rax\n cmp $10, %rax\n jb v_jumped_in\n ret\n"
 		    " nop\n nop\n nop\n nop\n" END(v_jumped)
     BEGIN(v_pun3) "mov %rdi, %rax\nv_pun3_in: add $1, %rax\n cmp $16, %rax\n jl v_pun3_in\n ret\n nop\n nop\n nop\n nop\n"
@@ -104,7 +105,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
 #define ALL(X)                                                                                         \
 	X(v_plain) X(v_leaf) X(v_where) X(v_short) X(v_ret) X(v_repret) X(v_retn) X(v_jcc) X(v_call)   \
 	X(v_call_reg) X(v_call_mem) X(v_call_far_mem) X(v_riprel) X(v_selfloop) X(v_jrcxz)             \
-	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_jumped) X(v_pun3) X(v_pun_two) X(v_pun_endbr) X(v_inside) X(v_keeps_ret) X(v_badtable) X(v_switch) X(v_strays) \
+	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_asks) X(v_jumped) X(v_pun3) X(v_pun_two) X(v_pun_endbr) X(v_inside) X(v_keeps_ret) X(v_badtable) X(v_switch) X(v_strays) \
 	X(v_computed) X(v_redzone) X(v_syscall) X(v_behind) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
 	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_redzone_deep) X(v_carry) X(v_backward) X(v_unaligned) \
 	X(v_data) X(v_prefix) X(v_pushed) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
@@ -122,6 +123,8 @@ extern const u8 ro_stop[] asm("__stop_victims_ro") __attribute__((visibility("hi
 #define OK_ENTRY .entry = SITE_JUMP
 #define PUNNED(n) .entry = SITE_PUN, .punned = (n)
 #define OK_EXIT(n) .exit = SITE_RET, .nrets = (n)
+#define TAIL(why) .exit = SITE_TAIL, .exit_note = (why)
+#define TAKEOVER(why) .exit = SITE_ENTRY_TAKEOVER, .exit_note = (why)
 #define HITS(e, x) .entries = (e), .exits = (x)
 
 /* By address, as they stand above. */
@@ -142,19 +145,21 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_selfloop), OK_ENTRY, OK_EXIT(1), HITS(4, 1) },
 	{ V(v_jrcxz), OK_ENTRY, OK_EXIT(2), HITS(1, 1) },
 	{ V(v_recurse), OK_ENTRY, OK_EXIT(2), HITS(4, 4) },
-	{ V(v_tail), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "ends by jumping to v_plain", HITS(1, 0) },
-	{ V(v_tail_jcc), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "ends by jumping to v_plain", .nrets = 1, HITS(1, 0) },
-	{ V(v_tail_ptr), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "may end by jumping to an address that it computes", HITS(1, 0) },
+	{ V(v_tail), OK_ENTRY, TAIL("ends by jumping to v_plain"), HITS(1, 1) },
+	{ V(v_tail_jcc), OK_ENTRY, TAIL("ends by jumping to v_plain"), .nrets = 1, HITS(1, 1) },
+	{ V(v_tail_ptr), OK_ENTRY, TAKEOVER("may end by jumping to an address that it computes"), HITS(1, 1) },
+	{ V(v_asks), OK_ENTRY, HITS(1, 0),
+	  .exit_reason = "may end by jumping to an address that it computes, and looks at its return address" },
 	{ V(v_jumped), PUNNED(2), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_pun3), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_pun_two), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_pun_endbr), PUNNED(4), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_inside), .entry_reason = "a jump lands inside its first 5 bytes", .exit_reason = "never returns" },
-	{ V(v_keeps_ret), PUNNED(2), .exit_reason = "its return at +0x4 is too near to a jump target", .nrets = 1, HITS(1, 0) },
+	{ V(v_keeps_ret), PUNNED(2), TAKEOVER("its return at +0x4 is too near to a jump target"), .nrets = 1, HITS(1, 1) },
 	{ V(v_badtable), PUNNED(1), OK_EXIT(1) },
 	{ V(v_switch), OK_ENTRY, OK_EXIT(3), HITS(1, 1) },
 	{ V(v_strays), PUNNED(1), OK_EXIT(1) },
-	{ V(v_computed), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "may end by jumping to an address that it computes", .nrets = 1 },
+	{ V(v_computed), OK_ENTRY, TAKEOVER("may end by jumping to an address that it computes"), .nrets = 1 },
 	{ V(v_redzone), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_syscall), OK_ENTRY, OK_EXIT(1), HITS(1, 1), .syscalls = true },
 	{ V(v_behind), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
@@ -176,16 +181,16 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_pushed), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_never), OK_ENTRY, .exit_reason = "never returns" },
 	{ V(v_trap), .entry_reason = "begins with a breakpoint instruction", OK_EXIT(1) },
-	{ V(v_tight), OK_ENTRY, .exit_reason = "its return at +0x8 is too near to a jump target", .nrets = 2, HITS(1, 0) },
+	{ V(v_tight), OK_ENTRY, TAKEOVER("its return at +0x8 is too near to a jump target"), .nrets = 2, HITS(1, 1) },
 	{ V(v_after), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_crammed), .entry_reason = "too short (1 bytes): no room for a jump",
-	  .exit_reason = "its return at +0x0 is too near to a jump target", .nrets = 1 },
+	  .exit_reason = "its return at +0x0 is too near to a jump target, and cannot be probed at its entry", .nrets = 1 },
 	{ V(v_crammed_next), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
-	{ V(v_fallthrough), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "runs on into v_fallen", HITS(1, 0) },
+	{ V(v_fallthrough), OK_ENTRY, TAKEOVER("runs on into v_fallen"), HITS(1, 1) },
 	{ V(v_fallen), OK_ENTRY, OK_EXIT(1), HITS(1, 1) },
 	{ V(v_sigreturn), .entry_reason = "is the return from signal handlers, which unwinders know by its bytes",
 	  .exit_reason = "is the return from signal handlers, which unwinders know by its bytes" },
-	{ V(v_plt_user), OK_ENTRY, .exit = SITE_TAIL, .exit_reason = "ends by jumping to a function of another module" },
+	{ V(v_plt_user), OK_ENTRY, TAIL("ends by jumping to a function of another module") },
 	{ .name = "setjmp", .code = v_setjmp, .end = v_setjmp_end, OK_ENTRY,
 	  .exit_reason = "returns twice: entry only", .nrets = 1, HITS(1, 0) },
 };
@@ -197,6 +202,22 @@ const struct asm_victim *asm_victim_find(const char *name)
 		if (!strcmp(asm_victims[i].name, name))
 			return &asm_victims[i];
 	return NULL;
+}
+
+/* All begin with rsp at the return address, and those that end by a jump have it
+ * there all the time. */
+static bool victims_cfa(const struct code_image *code, addr_t addr, struct code_cfa *ret)
+{
+	for (size_t i = 0; i < nasm_victims; i++) {
+		const struct asm_victim *v = &asm_victims[i];
+		addr_t lo = (addr_t)v->code, hi = (addr_t)v->end;
+
+		if (addr < lo || addr >= hi || (addr > lo && v->exit != SITE_TAIL))
+			continue;
+		*ret = (struct code_cfa){ .lo = lo, .hi = v->exit == SITE_TAIL ? hi : lo + 1, .reg = CODE_CFA_RSP, .off = 8 };
+		return true;
+	}
+	return false;
 }
 
 const struct code_image *asm_victims_image(void)
@@ -218,6 +239,6 @@ const struct code_image *asm_victims_image(void)
 					       .size = asm_victims[i].end - asm_victims[i].code,
 					       .flags = asm_victims[i].flags };
 	image = (struct code_image){ .text = &text, .ntext = 1, .rodata = &rodata, .nrodata = 1,
-				     .funcs = funcs, .nfuncs = nasm_victims };
+				     .funcs = funcs, .nfuncs = nasm_victims, .cfa = victims_cfa };
 	return &image;
 }

@@ -13,6 +13,7 @@ struct asm_victim {
 	const char *entry_reason;
 	enum site_tactic exit;
 	const char *exit_reason;
+	const char *exit_note;
 	u32 nrets;
 	u8 punned;                 /* bytes of its first instructions that a punned jump replaces */
 	u32 entries;               /* hits of the entry for one call; 0: is not called by tests */

@@ -41,6 +41,7 @@ START_TEST(shapes)
 	ck_assert_msg(!err, "%s: %s", v->name, err ? err->message : "");
 	assert_reason(v->name, p.entry_reason, v->entry_reason);
 	assert_reason(v->name, p.exit_reason, v->exit_reason);
+	assert_reason(v->name, p.exit_note, v->exit_note);
 	ck_assert_msg(p.entry == v->entry && p.exit == v->exit, "%s: %s %s", v->name, site_tactic_name(p.entry),
 		      site_tactic_name(p.exit));
 	ck_assert_uint_eq(p.nrets, v->nrets);

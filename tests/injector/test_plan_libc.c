@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "elfsym/image.h"
+#include "cells_here.h"
 #include "injector/pun.h"
 #include "injector/trampoline.h"
 #include "tests/support/suite.h"
@@ -127,7 +128,8 @@ static void teardown(void)
 
 static void check_window(const struct window *w, const char *name)
 {
-	struct tramp_env env = { .env = 0x1000, .tid_off = 0x2d0, .threads = 0x2000, .nrecs = 1024, .rec_slow = 0x3000 };
+	struct tramp_env env = { .env = 0x1000, .tid_off = 0x2d0, .threads = 0x2000, .nrecs = 1024, .rec_slow = 0x3000,
+				 .cells = 0x100000, .cell_take = 0x6000 };
 	struct hook_call call = { .fn = 0x4000, .site = 0x5000, .reads = TARGET_REGS_ALL, .clobbers = TARGET_REGS_ALL };
 	const addr_t there = 0x7f1234560000;
 	struct hook hooks[ARRAY_SIZE(w->points)];
@@ -147,7 +149,7 @@ static void check_window(const struct window *w, const char *name)
 
 START_TEST(whole_libc)
 {
-	size_t n = 0, entries = 0, punned = 0, exits = 0;
+	size_t n = 0, entries = 0, punned = 0, exits = 0, taken_over = 0;
 
 	for (size_t i = 0; i < code->nfuncs; i++) {
 		const struct code_func *f = &code->funcs[i];
@@ -160,19 +162,22 @@ START_TEST(whole_libc)
 		entries += p.entry == SITE_JUMP;
 		punned += p.entry == SITE_PUN;
 		exits += p.exit == SITE_RET;
+		taken_over += p.exit == SITE_TAIL || p.exit == SITE_ENTRY_TAKEOVER;
 		ck_assert((p.entry != SITE_NONE) == !p.entry_reason);
-		ck_assert((p.exit == SITE_RET) == !p.exit_reason);
+		ck_assert((p.exit != SITE_NONE) == !p.exit_reason);
+		ck_assert((p.exit == SITE_TAIL || p.exit == SITE_ENTRY_TAKEOVER) == !!p.exit_note);
 		for (size_t k = 0; k < p.nwindows; k++)
 			check_window(&p.windows[k], f->name ? f->name : "?");
 		func_plan_deinit(&p);
 	}
-	printf("# libc: %zu functions, entry of %zu by a jump, of %zu more by a punned one, exit of %zu\n", n, entries,
-	       punned, exits);
+	printf("# libc: %zu functions, entry of %zu by a jump, of %zu more by a punned one, exit of %zu, of %zu more by "
+	       "taking it over\n", n, entries, punned, exits, taken_over);
 	ck_assert_uint_gt(n, 1000);
 	ck_assert_uint_gt(punned, 0);
 	ck_assert_msg(n - entries - punned <= 2, "%zu refused", n - entries - punned);
 	ck_assert_msg(entries * 100 >= n * 99, "%zu of %zu entries", entries, n);
 	ck_assert_msg(exits * 100 >= n * 65, "%zu of %zu exits", exits, n);
+	ck_assert_msg((exits + taken_over) * 100 >= n * 93, "%zu of %zu exits", exits + taken_over, n);
 }
 END_TEST
 
@@ -212,6 +217,7 @@ static struct {
 	u8 pad[THREAD_RECS_OFF - sizeof(struct thread_table)];
 	struct thread_rec recs[NRECS + 1];
 } table __attribute__((aligned(4096)));
+static struct target_env target_env;
 
 /* Destroys what a program may destroy. */
 void busy_hook(void);
@@ -292,8 +298,9 @@ static void put_stub(addr_t stub, addr_t tramp)
 
 static void prepare_changes(void)
 {
-	struct tramp_env env = { .env = 1, .tid_off = 0x2d0, .threads = (addr_t)&table, .nrecs = NRECS,
-				 .rec_slow = (addr_t)claim_rec };
+	struct tramp_env env = { .env = (addr_t)&target_env, .tid_off = 0x2d0, .threads = (addr_t)&table, .nrecs = NRECS,
+				 .rec_slow = (addr_t)claim_rec, .cells = (addr_t)cells_here(),
+				 .cell_take = cell_take_here() };
 	struct hook_call call = { .fn = (addr_t)busy_hook, .reads = TARGET_REGS_ALL, .clobbers = TARGET_REGS_ALL };
 	struct func_plan *plans = calloc(code->nfuncs, sizeof(*plans));
 	const struct window **windows = NULL;
@@ -304,6 +311,7 @@ static void prepare_changes(void)
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ck_assert(arena != MAP_FAILED);
+	target_env = (struct target_env){ .tid_off = env.tid_off, .threads = env.threads, .nrecs = NRECS, .cells = env.cells };
 	for (size_t i = 0; i < code->nfuncs; i++) {
 		const struct code_func *f = &code->funcs[i];
 
@@ -444,7 +452,9 @@ static void work_threads_and_signals(void)
 START_TEST(patched_libc_works)
 {
 	addr_t text = ALIGN_DOWN(code->text[0].addr, PAGE);
+	const struct cell_area *cells;
 	u64 entries = 0, leaves = 0;
+	unsigned taken_over = 0;
 
 	prepare_changes();
 	swap_changes(bias + text, ALIGN_UP(hi, PAGE) - text);
@@ -459,6 +469,10 @@ START_TEST(patched_libc_works)
 	free(changes);
 	ck_assert_uint_gt(entries, 10000);
 	ck_assert_uint_eq(entries, leaves);
+	cells = (const struct cell_area *)target_env.cells;
+	for (u32 i = 0; i < CELLS; i++)
+		taken_over += cells->cell[i].hook != 0;
+	ck_assert_uint_gt(taken_over, 20);
 }
 END_TEST
 

@@ -17,6 +17,7 @@
 #include <ucontext.h>
 
 #include "asm_victims.h"
+#include "cells_here.h"
 #include "injector/pun.h"
 #include "injector/relocate.h"
 #include "injector/trampoline.h"
@@ -225,6 +226,15 @@ static addr_t far_stub(void *fn)
 	return (addr_t)p;
 }
 
+static addr_t cell_take;
+
+static void install_cells(void)
+{
+	target_env = (struct target_env){ .tid_off = tid_offset(), .threads = (addr_t)&table, .nrecs = NRECS,
+					  .cells = (addr_t)cells_here() };
+	cell_take = cell_take_here();
+}
+
 static const struct config *config;
 static const struct asm_victim *victim; /* the one that is run */
 static struct func_plan plan;
@@ -239,6 +249,7 @@ static void emit_window(size_t i, struct textscan *scan, size_t *used)
 	struct tramp_env env = {
 		.env = (addr_t)&target_env, .tid_off = config->slow ? 0 : tid_offset(), .threads = (addr_t)&table,
 		.nrecs = NRECS, .rec_slow = config->far ? far_stub(slow_stub) : (addr_t)slow_stub,
+		.cells = target_env.cells, .cell_take = cell_take,
 	};
 	struct uerr *err;
 
@@ -294,6 +305,7 @@ static bool install_plan(const struct asm_victim *v, struct textscan *scan)
 	size_t used = 0;
 	bool placed = true;
 
+	install_cells();
 	code_page = map_near((addr_t)v->code);
 	make_writable(true);
 	for (size_t i = 0; i < plan.nwindows; i++) {
@@ -392,7 +404,7 @@ static bool is_ret(addr_t ip)
 static void assert_hits(const struct asm_victim *v, const struct cpu *in, const struct cpu *out)
 {
 	unsigned entries = plan.entry == SITE_JUMP || plan.entry == SITE_PUN ? v->entries : 0;
-	unsigned exits = plan.exit == SITE_RET ? v->exits : 0;
+	unsigned exits = plan.exit != SITE_NONE ? v->exits : 0;
 
 	ck_assert_msg(nhits == (entries + exits) * config->ncalls, "%s: %u hits", v->name, nhits);
 	ck_assert_uint_eq(bad_args, 0);
@@ -407,7 +419,10 @@ static void assert_hits(const struct asm_victim *v, const struct cpu *in, const 
 
 		if (!v->syscalls)
 			assert_regs(last, out, last->regs.ip);
-		ck_assert_msg(is_ret(last->regs.ip), "%s: ip %#lx is no ret", v->name, (long)last->regs.ip);
+		if (plan.exit == SITE_RET)
+			ck_assert_msg(is_ret(last->regs.ip), "%s: ip %#lx is no ret", v->name, (long)last->regs.ip);
+		else
+			ck_assert_uint_eq(last->regs.ip, last->top);
 		ck_assert_uint_lt(last->regs.sp, out->r[4]);
 		ck_assert_uint_ne(last->top, 0);
 	}
@@ -502,6 +517,7 @@ static void check_victim(const struct asm_victim *v)
 		if (installed)
 			assert_hits(v, &in[i], &out);
 		assert_counters(v);
+		ck_assert(!installed || !cells_used((const struct cell_area *)target_env.cells));
 	}
 	check_moves(v);
 }
