@@ -18,6 +18,7 @@
 
 #include "base/cells.h"
 #include "base/cleanup.h"
+#include "injector/arch_x86_64.h"
 #include "injector/remote_mem.h"
 
 /* What was read of the area. */
@@ -175,30 +176,27 @@ static bool settle_threads(struct cells_view *v)
 }
 
 /* A signal came where a stub was about to call: its frame holds the stub's address as
- * rip, behind rsp, which is one word above the slot. */
-static bool frame_enters(const struct cells_view *v, u64 before, u64 word)
+ * rip. */
+static bool frame_enters(const struct cells_view *v, const u64 *words, size_t n, size_t i)
 {
-	u64 at = word - (v->area - CELL_STUBS_SIZE), i = at / sizeof(struct cell);
+	u64 at = words[i] - (v->area - CELL_STUBS_SIZE);
 
-	return at < v->n * sizeof(struct cell) && at % sizeof(struct cell) == 0 && v->cell[i].ra &&
-	       before == v->cell[i].slot + 8;
+	return at < v->n * sizeof(struct cell) && at % sizeof(struct cell) == 0 && arch_is_saved_rip(words, n, i);
 }
 
 static bool stack_enters(const struct cells_view *v, const struct thread *th)
 {
 	const struct target_map *m = target_maps_find(&v->in->maps, th->regs.rsp);
 	addr_t at = ALIGN_DOWN(th->regs.rsp, sizeof(u64));
-	u64 buf[512], last = 0;
+	u64 buf[512];
 
 	while (m && at < m->hi) {
 		size_t want = m->hi - at < sizeof(buf) ? m->hi - at : sizeof(buf);
 		size_t got = remote_read_some(&v->in->t, at, buf, want) / sizeof(*buf);
 
-		for (size_t i = 0; i < got; i++) {
-			if (frame_enters(v, last, buf[i]))
+		for (size_t i = 0; i < got; i++)
+			if (frame_enters(v, buf, got, i))
 				return true;
-			last = buf[i];
-		}
 		if (got * sizeof(*buf) < want)
 			return true;
 		at += want;

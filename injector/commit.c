@@ -258,7 +258,7 @@ static void mark_empty(struct injection *in, bool *empty)
 
 		if (u->done || !is_cell_stubs(in, u))
 			continue;
-		empty[i] = !code_left && quiesce_is_empty(in, u);
+		empty[i] = !code_left && quiesce_cell_stubs_empty(in, u);
 		code_left |= !empty[i];
 	}
 	for (size_t i = 0; i < in->unmaps.n; i++) {

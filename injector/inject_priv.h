@@ -155,5 +155,6 @@ bool cells_settle(struct injection *in);
 
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);
+bool quiesce_cell_stubs_empty(struct injection *in, const struct unmap_req *u);
 bool quiesce_gate_empty(struct injection *in, const struct gate *g);
 bool quiesce_routine_empty(struct injection *in); /* of a stray */

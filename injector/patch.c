@@ -14,8 +14,8 @@
  *	            │ syscall      │ ◀─ rip *behind* it, call to be restarted: the
  *	addr + len  └──────────────┘    kernel will step back by 2 bytes
  *
- * A rip saved in a signal frame cannot be told from other words of a stack, so
- * any word equal to an inner boundary makes us wait and, if it stays, refuse.
+ * A rip saved in a signal frame that equals an inner boundary makes us wait and, if
+ * it stays, refuse.
  *
  * Then pages are written whole, one write for a run of neighbouring pages:
  * 78,153 sites took 281 ms one by one and 20.7 ms by page.
@@ -308,7 +308,7 @@ static bool stack_holds_boundary(struct injection *in, const struct thread *th, 
 		len = m->hi - at;
 	got = remote_read_some(&in->t, at, buf, len);
 	for (size_t i = 0; i < got / sizeof(*buf); i++)
-		if (buf[i] >= lo && buf[i] <= hi &&
+		if (buf[i] >= lo && buf[i] <= hi && arch_is_saved_rip(buf, got / sizeof(*buf), i) &&
 		    bsearch(&buf[i], set->interior.data, set->interior.n, sizeof(addr_t), by_value))
 			return true;
 	return false;

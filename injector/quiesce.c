@@ -17,6 +17,7 @@
 #include <sys/ptrace.h>
 
 #include "base/cleanup.h"
+#include "injector/arch_x86_64.h"
 #include "injector/remote_mem.h"
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
@@ -35,7 +36,8 @@ static bool in_range(const struct range *r, u64 word)
 	return word >= r->lo && word < r->hi;
 }
 
-static bool stack_has(struct injection *in, const struct thread *th, const struct range *r, u64 *buf)
+/* SIGNALS: only as the rip of a signal frame. */
+static bool stack_has(struct injection *in, const struct thread *th, const struct range *r, bool signals, u64 *buf)
 {
 	const struct target_map *m = target_maps_find(&in->maps, th->regs.rsp);
 	addr_t at = ALIGN_DOWN(th->regs.rsp - RED_ZONE, sizeof(u64));
@@ -51,7 +53,7 @@ static bool stack_has(struct injection *in, const struct thread *th, const struc
 		size_t got = remote_read_some(&in->t, at, buf, want);
 
 		for (size_t i = 0; i < got / sizeof(*buf); i++)
-			if (in_range(r, buf[i]))
+			if (in_range(r, buf[i]) && (!signals || arch_is_saved_rip(buf, got / sizeof(*buf), i)))
 				return true;
 		if (got < want)
 			return true;
@@ -78,7 +80,7 @@ static bool rseq_in(struct injection *in, const struct thread *th, const struct 
 	return !remote_read(&in->t, cs, desc, sizeof(desc)) && (in_range(r, desc[1]) || in_range(r, desc[3]));
 }
 
-static bool nobody_in(struct injection *in, struct range r, struct range words)
+static bool nobody_in(struct injection *in, struct range r, struct range words, bool signals)
 {
 	cleanup_free u64 *buf = malloc(CHUNK);
 
@@ -88,7 +90,7 @@ static bool nobody_in(struct injection *in, struct range r, struct range words)
 		if (th->gone || !th->stopped)
 			continue;
 		if (in_range(&r, th->regs.rip) || in_range(&r, th->regs.rsp) || rseq_in(in, th, &r) ||
-		    stack_has(in, th, &words, buf))
+		    stack_has(in, th, &words, signals, buf))
 			return false;
 	}
 	return true;
@@ -96,18 +98,27 @@ static bool nobody_in(struct injection *in, struct range r, struct range words)
 
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
 {
-	return nobody_in(in, (struct range){ u->addr, u->addr + u->size }, (struct range){ u->lo, u->hi });
+	return nobody_in(in, (struct range){ u->addr, u->addr + u->size }, (struct range){ u->lo, u->hi }, false);
 }
 
 bool quiesce_routine_empty(struct injection *in)
 {
 	struct range r = { in->batch_code, in->batch_code + remote_batch_code_size() };
 
-	return !in->stray || nobody_in(in, r, r);
+	return !in->stray || nobody_in(in, r, r, false);
 }
 
 /* A stub pushes nothing: a stack can only hold its address where a signal came. */
 bool quiesce_gate_empty(struct injection *in, const struct gate *g)
 {
-	return nobody_in(in, (struct range){ g->lo, g->hi }, (struct range){ g->lo, g->hi });
+	return nobody_in(in, (struct range){ g->lo, g->hi }, (struct range){ g->lo, g->hi }, false);
+}
+
+/* Slots have got their real addresses back (cells.c), so what else lies on a stack and
+ * looks like one of these is stale. */
+bool quiesce_cell_stubs_empty(struct injection *in, const struct unmap_req *u)
+{
+	struct range r = { u->addr, u->addr + u->size };
+
+	return nobody_in(in, r, r, true);
 }

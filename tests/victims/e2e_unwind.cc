@@ -378,6 +378,49 @@ static const char *run_case(const char *name, long n)
 	return "no such case";
 }
 
+/* Threads, and a child, that stay inside until they are let go. */
+static std::vector<pthread_t> held;
+static pid_t held_child;
+static int child_fds[2];
+static void *hold(void *)
+{
+	return (void *)(p_waits(5, pipe_fds[0]) != 16);
+}
+static const char *hold_all(long n)
+{
+	if (pipe(pipe_fds) || pipe(child_fds))
+		return "wrong";
+	p_around_fork(1, &held_child);
+	if (!held_child) {
+		signal(SIGTERM, SIG_DFL);
+		_exit(p_waits(7, child_fds[0]) != 29);
+	}
+	held.resize(n);
+	for (auto &t : held)
+		pthread_create(&t, nullptr, hold, nullptr);
+	return "ok";
+}
+static const char *let_go(void)
+{
+	const char *answer = "ok";
+	void *bad;
+	int st;
+
+	for (size_t i = 0; i < held.size(); i++)
+		if (write(pipe_fds[1], "x", 1) != 1)
+			answer = "wrong";
+	for (auto &t : held) {
+		pthread_join(t, &bad);
+		answer = bad ? "wrong" : answer;
+	}
+	held.clear();
+	if (write(child_fds[1], "x", 1) != 1 || waitpid(held_child, &st, 0) != held_child || st)
+		answer = "wrong in the child";
+	for (int fd : { pipe_fds[0], pipe_fds[1], child_fds[0], child_fds[1] })
+		close(fd);
+	return answer;
+}
+
 static volatile bool hammering;
 static void *hammer(void *)
 {
@@ -417,6 +460,10 @@ int main()
 			}
 			threads.clear();
 			say(any ? "wrong" : "ok");
+		} else if (!strcmp(name, "hold")) {
+			say(hold_all(n));
+		} else if (!strcmp(name, "let_go")) {
+			say(let_go());
 		} else {
 			say(run_case(name, n));
 		}
