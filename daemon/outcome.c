@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "daemon/job.h"
 
 bool outcome_add(struct outcome *o, struct target *t)
 {
@@ -177,7 +178,8 @@ void outcome_apply(struct daemon *d, struct outcome *o)
 		if (!t)
 			continue;
 		sync_links(d->state, t);
-		if (target_is_clean(t)) {
+		/* Whoever waits for its turn with this process has counted on it. */
+		if (target_is_clean(t) && !job_busy(d, t->pid)) {
 			if (t->source)
 				source_remove(d, t->source);
 			state_remove_target(d->state, t);
