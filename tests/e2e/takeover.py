@@ -149,8 +149,8 @@ def test_attached_and_detached_under_load():
             v = Victim(box, name)
             box.ctl("load", bpf("calls"))
             with Untouched(v.pid):
-                assert v.ask("hammer 16") == "ok"
-                for _ in range(12):
+                assert v.ask("hammer 8") == "ok"
+                for _ in range(4):
                     at = Attached(box, v)
                     before = counters(box)[1]
                     wait_for(lambda: counters(box)[1] > before + 1000, "returns are seen")
