@@ -33,9 +33,11 @@ PROBED uint64_t tail_target(uint64_t n)
 uint64_t tail_caller(uint64_t n);
 __asm__(".text\n.p2align 4\n.globl tail_caller\n.type tail_caller, @function\n"
 	"tail_caller:\n"
+	"	.cfi_startproc\n"
 	"	lea 1(%rdi), %rdi\n"
 	"	nopl 0(%rax)\n"
 	"	jmp tail_target\n"
+	"	.cfi_endproc\n"
 	".size tail_caller, . - tail_caller\n");
 
 PROBED uint64_t two_returns(uint64_t n);
