@@ -307,8 +307,10 @@ static struct uerr *plan_group(struct planning *pn)
 
 static const struct window *punned_window(const struct place *pl)
 {
-	for (size_t i = 0; pl->plan.entry == SITE_PUN && pl->sides & PLAN_ENTRY && i < pl->plan.nwindows; i++)
-		if (pl->plan.windows[i].addr == pl->at)
+	bool wanted = pl->sides & PLAN_ENTRY || (pl->sides & PLAN_EXIT && pl->plan.exit == SITE_ENTRY_TAKEOVER);
+
+	for (size_t i = 0; wanted && i < pl->plan.nwindows; i++)
+		if (pl->plan.windows[i].addr == pl->at && pl->plan.windows[i].keep)
 			return &pl->plan.windows[i];
 	return NULL;
 }
