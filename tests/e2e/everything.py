@@ -1,0 +1,442 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""The proof that probes do no harm: every function of a program and of its
+libraries is probed, entry and exit at once, while the program does work whose
+result can be checked. The result must be what it is without probes, the counts
+plausible, and after the detach every byte of text as in its file.
+
+    everything.py [--seconds N] [test…]    each test goes on for N seconds; without, one round
+"""
+
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from harness import VICTIMS, Sandbox, Skip, Untouched, maps, need, need_root, run, total, wait_for
+from nginx import Nginx
+from redis import Redis
+
+PYTHON = "/usr/bin/python3"
+SECONDS = 0
+
+LIBRARIES = ("libc", "libstdc++", "libgcc_s", "libm")
+
+
+def mapped(pid):
+    return {os.path.basename(m[5].strip()).split(".so")[0] for m in maps(pid) if len(m) > 5 and "x" in m[1]}
+
+
+def both_sides(names):
+    return [side + name + ":*" for name in names for side in ("uprobe:", "uretprobe:")]
+
+
+def everything(pids, extra):
+    """SPECs of all functions, both sides, of the main program and of the libraries that all processes have."""
+    return both_sides([""] + [lib for lib in LIBRARIES + extra if all(lib in mapped(pid) for pid in pids)])
+
+
+class Probed:
+    """with Probed(box, pids) as p: …; then p.doc has the counts, and the processes are as before."""
+
+    def __init__(self, box, pids, extra=()):
+        self.box, self.pids = box, pids
+        self.specs = everything(pids, extra)
+
+    def __enter__(self):
+        self.untouched = [Untouched(pid) for pid in self.pids]
+        for u in self.untouched:
+            u.__enter__()
+        self.attach()
+        if "is stripped" in self.count.err():
+            self.specs = [s for s in self.specs if "::" not in s]
+            self.attach()
+        assert self.count.p.poll() is None, self.count.err()[-2000:] + self.box.daemon_log()
+        return self
+
+    def attach(self):
+        targets = [word for pid in self.pids for word in ("-p", pid)]
+        self.count = self.box.ctl_start("count", *self.specs, *targets, "--json")
+        wait_for(lambda: self.count.p.poll() is not None or "stood still" in self.count.err(), "attached", 300)
+
+    def __exit__(self, kind, *exc):
+        if kind:
+            return
+        self.count.p.send_signal(2)
+        self.count.p.wait(300)
+        assert self.count.p.returncode == 0, self.count.err()[-2000:] + self.box.daemon_log()
+        with open(self.count.out_path) as f:
+            self.doc = json.load(f)
+        assert self.doc["missed"] == 0, self.doc["missed"]
+        assert total(self.doc) > 0
+        for u in self.untouched:
+            u.__exit__(None)
+
+    def calls(self, symbol, probe="uprobe"):
+        return sum(c["count"] for c in self.doc["counts"] if c["symbol"] == symbol and
+                   c["probe"].startswith("uretprobe:") == (probe == "uretprobe"))
+
+
+def rounds():
+    """One round, or as many as the time allows."""
+    end = time.monotonic() + SECONDS
+    while True:
+        yield
+        if time.monotonic() >= end:
+            return
+
+
+class Asked:
+    """A program that answers each line with a line."""
+
+    def __init__(self, box, *argv, **kw):
+        need_root()
+        self.p = box.start(*argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kw)
+        self.pid = self.p.pid
+        assert self.p.stdout.readline() == "ready\n", argv
+
+    def ask(self, line):
+        self.p.stdin.write("%s\n" % line)
+        self.p.stdin.flush()
+        answer = self.p.stdout.readline().strip()
+        assert answer, "it died: %s" % self.p.poll()
+        return answer
+
+
+def asked_with_and_without(box, victim, question, check=None, extra=()):
+    plain = victim.ask(question)
+    for _ in rounds():
+        with Probed(box, [victim.pid], extra) as p:
+            for _ in range(3):
+                answer = victim.ask(question)
+                assert answer == plain, (answer, plain)
+        if check:
+            check(p)
+        assert victim.ask(question) == plain
+
+
+def run_plain(box, *argv, **kw):
+    return subprocess.run(argv, cwd=box.dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=600, **kw)
+
+
+def run_probed(box, specs, *argv):
+    """Under probes from its first instruction; its output, and the counts."""
+    out = os.path.join(box.dir, "counts.json")
+    r = subprocess.run([os.environ.get("BPFCTL") or os.path.join(os.path.dirname(VICTIMS), "../cli/bpfctl"),
+                        "--socket", box.socket, "count", *specs, "--json", "-q", "-o", out, "--", *argv],
+                       cwd=box.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=900)
+    with open(out) as f:
+        text = f.read()
+    assert text, "no counts: exit %d, %s %s" % (r.returncode, r.stderr[-2000:], box.daemon_log())
+    return r, json.loads(text)
+
+
+def test_redis():
+    with Sandbox() as box:
+        r = Redis(box)
+        want = {"key:%d" % i: hashlib.sha256(b"%d" % i).hexdigest() * 20 for i in range(300)}
+        for _ in rounds():
+            r.cli("flushall")
+            with Probed(box, [r.pid]) as p:
+                before = r.calls("set")
+                r.benchmark("set,get,incr,lpush,lpop,sadd,hset,spop,zadd,zpopmin,lrange_100,mset", 4000)
+                commands = "".join("SET %s %s\r\n" % item for item in want.items())
+                subprocess.run(["redis-cli", "-s", r.sock, "--pipe"], input=commands, text=True, check=True,
+                               capture_output=True)
+                got = r.cli("mget", *want).split("\n")
+                assert got == list(want.values()), "values were spoilt"
+                sets = r.calls("set") - before
+            assert sets >= 4300 and p.calls("setCommand") == sets, (p.calls("setCommand"), sets)
+            assert r.cli("ping") == "PONG"
+            assert r.cli("mget", *want).split("\n") == list(want.values())
+
+
+class Postgres:
+    def __init__(self, box):
+        need_root()
+        base = "/usr/lib/postgresql"
+        versions = sorted(os.listdir(base), key=int) if os.path.isdir(base) else []
+        if not versions:
+            raise Skip("postgresql is not installed")
+        self.bin = os.path.join(base, versions[-1], "bin/")
+        self.dir = box.dir + "/pg"
+        user = pwd.getpwnam("postgres")
+        os.chmod(box.dir, 0o755)
+        os.mkdir(self.dir)
+        os.chown(self.dir, user.pw_uid, user.pw_gid)
+        self.user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self.tool("initdb", "-D", self.dir + "/data", "-A", "trust", "--no-sync")
+        self.p = box.start(self.bin + "postgres", "-D", self.dir + "/data", "-k", self.dir, "-c",
+                           "listen_addresses=", "-c", "fsync=off", **self.user)
+        wait_for(lambda: subprocess.run([self.bin + "pg_isready", "-h", self.dir], capture_output=True,
+                                        **self.user).returncode == 0, "postgres answers", 60)
+        self.tool("pgbench", "-h", self.dir, "-i", "-q", "-s", "1", "postgres")
+
+    def tool(self, name, *args):
+        r = subprocess.run([self.bin + name, *args], capture_output=True, text=True, cwd=self.dir, timeout=300,
+                           **self.user)
+        assert r.returncode == 0, name + ": " + r.stdout + r.stderr
+        return r.stdout
+
+    def sql(self, text):
+        return self.tool("psql", "-h", self.dir, "-At", "-c", text, "postgres").strip()
+
+
+def test_postgres():
+    """The balances add up whatever happened in between."""
+    with Sandbox() as box:
+        pg = Postgres(box)
+        for _ in rounds():
+            with Probed(box, [pg.p.pid]) as p:
+                pg.tool("pgbench", "-h", pg.dir, "-c", "4", "-j", "2", "-t", "150", "-n", "postgres")
+                sums = pg.sql("select (select sum(abalance) from pgbench_accounts), "
+                              "(select sum(bbalance) from pgbench_branches), "
+                              "(select sum(tbalance) from pgbench_tellers), "
+                              "(select sum(delta) from pgbench_history)").split("|")
+                assert len(set(sums)) == 1, sums
+            # seven statements a transaction, and what psql and pgbench ask beside
+            assert 4200 <= p.calls("PortalRun") <= 4230, p.calls("PortalRun")
+            assert pg.p.poll() is None
+            assert pg.sql("select count(*) from pgbench_accounts") == "100000"
+        pg.tool("pg_amcheck", "-h", pg.dir, "--install-missing", "postgres")
+
+
+def test_nginx():
+    with Sandbox() as box:
+        n = Nginx(box)
+        workers = n.workers()
+        for _ in rounds():
+            with Probed(box, workers + [n.p.pid]) as p:
+                n.requests(400)
+            assert p.calls("ngx_http_process_request") == 400, p.calls("ngx_http_process_request")
+            assert n.workers() == workers, "a worker died"
+        assert n.serves()
+
+
+def summary(text):
+    """What a run of Python's own tests says in the end, without its times."""
+    return re.findall(r"^(?:== )?(Tests result: \w+|\d+ tests? (?:OK|failed).*)$", text, re.M)
+
+
+def test_python_modules():
+    """The standard library's own tests, from the interpreter's first instruction."""
+    need_root()
+    modules = ["test_json", "test_re", "test_struct", "test_pickle"]
+    if SECONDS:
+        modules += ["test_threading", "test_decimal", "test_sqlite3", "test_ctypes", "test_exceptions", "test_gc",
+                    "test_asyncio", "test_multiprocessing_fork", "test_subprocess", "test_signal"]
+    if not os.path.isdir("/usr/lib/python3.11/test/test_json"):
+        raise Skip("libpython3.11-testsuite is not installed")
+    with Sandbox() as box:
+        command = [PYTHON, "-m", "test", "-q"]
+        good = [m for m in modules if run_plain(box, *command, m).returncode == 0]
+        assert good, "no test passes without probes"
+        r, doc = run_probed(box, both_sides(["", "libc", "libm"]), *command, *good)
+        assert r.returncode == 0, (r.returncode, r.stdout[-3000:], r.stderr[-1000:])
+        assert total(doc) > 1000000 and doc["missed"] == 0
+
+
+PYTHON_SERVER = """
+import sys, json, re, threading, pickle, decimal, sqlite3, hashlib, zlib
+def work(n):
+    h = hashlib.sha256()
+    db = sqlite3.connect(":memory:")
+    db.execute("create table t(a integer primary key, b text)")
+    for i in range(n):
+        h.update(json.dumps({"i": i, "s": re.sub("[0-9]", "x", str(i))}).encode())
+        h.update(pickle.dumps([i, str(i), {"k": i}]))
+        h.update(str(decimal.Decimal(i).sqrt()).encode())
+        db.execute("insert into t values(?, ?)", (i, "v%d" % i))
+        try:
+            raise ValueError(i)
+        except ValueError as e:
+            h.update(str(e).encode())
+    h.update(str(db.execute("select sum(a), max(b) from t").fetchall()).encode())
+    h.update(zlib.compress(b"uprobed" * 1000))
+    return h.hexdigest()
+print("ready", flush=True)
+for line in sys.stdin:
+    n = int(line)
+    out = [None] * 3
+    def one(k): out[k] = work(n)
+    ts = [threading.Thread(target=one, args=(k,)) for k in range(3)]
+    [t.start() for t in ts]
+    [t.join() for t in ts]
+    print(hashlib.sha256("".join(out).encode()).hexdigest(), flush=True)
+"""
+
+
+def test_python_alive():
+    with Sandbox() as box:
+        asked_with_and_without(box, Asked(box, PYTHON, "-c", PYTHON_SERVER), 300)
+
+
+NODE_SERVER = """
+const crypto = require('crypto'), zlib = require('zlib'), rl = require('readline').createInterface({input: process.stdin});
+function work(n) {
+  const h = crypto.createHash('sha256'), m = new Map();
+  for (let i = 0; i < n; i++) {
+    h.update(JSON.stringify({i, s: String(i).replace(/[0-9]/g, 'x'), a: [i, i * 0.5]}));
+    m.set('k' + i, {v: i});
+    try { if (i % 3 == 0) throw new Error('e' + i); } catch (e) { h.update(e.message); }
+  }
+  if (global.gc) gc();
+  for (const [k, v] of m) h.update(k + v.v);
+  h.update(zlib.deflateSync(Buffer.alloc(10000, 'uprobed')));
+  return h.digest('hex');
+}
+console.log('ready');
+rl.on('line', l => zlib.gzip(Buffer.alloc(200000, l), (e, z) => console.log(work(+l) + zlib.gunzipSync(z).length)));
+"""
+
+
+def test_node():
+    node = need("node")
+    with Sandbox() as box:
+        v = Asked(box, node, "--expose-gc", "-e", NODE_SERVER)
+        asked_with_and_without(box, v, 3000, extra=("libz", "libuv"))
+
+
+JAVA_SERVER = """
+import java.io.*;
+import java.security.*;
+import java.util.*;
+import java.util.concurrent.*;
+import java.util.zip.*;
+
+public class Server {
+    static int deep(int n) {
+        if (n == 0) throw new IllegalStateException("bottom");
+        return deep(n - 1) + 1;
+    }
+    static long work(int n) throws Exception {
+        CRC32 c = new CRC32();
+        Map<String, byte[]> m = new HashMap<>();
+        MessageDigest d = MessageDigest.getInstance("SHA-256");
+        for (int i = 0; i < n; i++) {
+            m.put("k" + i, new byte[100 + i % 50]);
+            c.update(d.digest(("x" + i).getBytes()));
+            if (i % 10 == 0) try { deep(i % 100); } catch (IllegalStateException e) { c.update(e.getStackTrace().length > 0 ? 1 : 0); }
+            String s = null;
+            if (i % 100 == 0) try { s.length(); } catch (NullPointerException e) { c.update(7); }
+        }
+        System.gc();
+        for (String k : new TreeSet<>(m.keySet())) c.update(m.get(k).length);
+        return c.getValue();
+    }
+    public static void main(String[] a) throws Exception {
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
+        ExecutorService pool = Executors.newFixedThreadPool(3);
+        System.out.println("ready");
+        for (String l; (l = in.readLine()) != null;) {
+            final int n = Integer.parseInt(l);
+            List<Future<Long>> fs = new ArrayList<>();
+            for (int i = 0; i < 3; i++) { final int k = i; fs.add(pool.submit(() -> work(n + k))); }
+            long sum = 0;
+            for (Future<Long> f : fs) sum = sum * 31 + f.get();
+            System.out.println(sum);
+        }
+        pool.shutdown();
+    }
+}
+"""
+
+
+def test_jvm():
+    java = need("java")
+    with Sandbox() as box:
+        with open(box.dir + "/Server.java", "w") as f:
+            f.write(JAVA_SERVER)
+        v = Asked(box, java, "-Xmx256m", "Server.java")
+        asked_with_and_without(box, v, 2000, extra=("libjvm", "libjava", "libjli", "libzip"))
+
+
+def test_openssl_speed():
+    openssl = need("openssl")
+    with Sandbox() as box:
+        need_root()
+        specs = both_sides(["libc", "libcrypto", "libssl"])
+        for _ in rounds():
+            r, doc = run_probed(box, specs, openssl, "speed", "-seconds", "1", "-bytes", "1024", "-evp", "aes-128-gcm")
+            assert r.returncode == 0, (r.returncode, r.stdout[-500:], r.stderr[-2000:])
+            assert "AES-128-GCM" in r.stdout.upper(), r.stdout
+            assert total(doc) > 10000 and doc["missed"] == 0
+            r, doc = run_probed(box, specs, openssl, "dgst", "-sha512", sys.executable)
+            plain = run_plain(box, openssl, "dgst", "-sha512", sys.executable)
+            assert r.stdout == plain.stdout, (r.stdout, plain.stdout, r.stderr[-500:])
+
+
+def test_openssl_server():
+    openssl = need("openssl")
+    with Sandbox() as box:
+        need_root()
+        made = run_plain(box, openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out",
+                         "cert.pem", "-days", "2", "-subj", "/CN=localhost")
+        assert made.returncode == 0, made.stdout
+        body = os.urandom(300000)
+        with open(box.dir + "/file", "wb") as f:
+            f.write(body)
+        server = box.start(openssl, "s_server", "-unix", box.dir + "/tls", "-key", "key.pem", "-cert", "cert.pem",
+                           "-WWW", "-quiet")
+
+        def fetch():
+            r = subprocess.run([openssl, "s_client", "-unix", box.dir + "/tls", "-quiet", "-ign_eof"],
+                               input=b"GET /file HTTP/1.0\r\n\r\n", capture_output=True, timeout=60)
+            return r.stdout.endswith(body)
+        wait_for(fetch, "s_server serves")
+        for _ in rounds():
+            with Probed(box, [server.pid], ("libcrypto", "libssl")) as p:
+                for _ in range(10):
+                    assert fetch(), "what arrived is not what was sent"
+            assert p.calls("SSL_new") == p.calls("SSL_new", "uretprobe") == 10, p.calls("SSL_new")
+        assert fetch()
+
+
+SQLITE = """
+pragma journal_mode=wal;
+create table t(a integer primary key, b text, c blob);
+create index tb on t(b);
+with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000)
+  insert into t select i, printf('%d-%s', i * 7919 % 20000, hex(i)), zeroblob(i % 100) from n;
+begin; delete from t where a % 3 = 0; update t set b = b || 'x' where a % 5 = 0; commit;
+vacuum;
+pragma integrity_check;
+select count(*), sum(a), max(b), sum(length(c)) from t;
+select b, count(*) from t group by substr(b, 1, 2) order by 2 desc, 1 limit 5;
+"""
+
+
+def test_sqlite():
+    sqlite = need("sqlite3")
+    with Sandbox() as box:
+        need_root()
+        specs = both_sides(["libc", "libm", "libsqlite3"])
+        plain = run_plain(box, sqlite, "plain.db", SQLITE)
+        assert plain.returncode == 0 and "ok" in plain.stdout, plain.stdout
+        for _ in rounds():
+            if os.path.exists(box.dir + "/probed.db"):
+                os.unlink(box.dir + "/probed.db")
+            r, doc = run_probed(box, specs, sqlite, "probed.db", SQLITE)
+            assert r.returncode == 0 and r.stdout == plain.stdout, (r.returncode, r.stdout, r.stderr[-2000:])
+            assert total(doc, "sqlite3_step") > 0, "sqlite3_step was not seen"
+
+
+def test_exceptions():
+    """A C++ program that throws through many frames, with probes in the unwinder as well."""
+    with Sandbox() as box:
+        def check(p):
+            assert p.calls("__cxa_throw") > 3 * 2000, p.calls("__cxa_throw")
+        asked_with_and_without(box, Asked(box, os.path.join(VICTIMS, "e2e_throw")), 2000, check)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2 and sys.argv[1] == "--seconds":
+        SECONDS = float(sys.argv[2])
+        del sys.argv[1:3]
+    run()
