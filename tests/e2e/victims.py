@@ -158,6 +158,38 @@ def test_an_offset_beside_its_function():
             assert json.loads(second.interrupt())["counts"][0]["count"] == 20
 
 
+def test_programs_come_and_go_on_a_hot_site():
+    """Sixteen threads in a place with two programs, a third comes and goes: they run in the order
+    of their attaches, and the two miss no call."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_hammer", 16, 10000)
+        box.ctl("load", bpf("order"))
+
+        def records():
+            return [e["value"] for e in box.ctl_json("map", "dump", "threads")["elements"]]
+
+        def runs():
+            return [sum(int(r["runs"][i]) for r in records()) for i in range(3)]
+        with Untouched(v.pid):
+            v.ask("pause")
+            stay = [links(box.ctl_json("attach", p, ":hammered", "-p", v.pid))[0] for p in ("first", "second")]
+            before = int(v.ask("count"))
+            v.ask("go")
+            for _ in range(15):
+                third = links(box.ctl_json("attach", "third", ":hammered", "-p", v.pid))
+                a = runs()[2]
+                wait_for(lambda: runs()[2] > a + 50000, "the third runs, too")
+                box.ctl("detach", *third)
+            v.ask("pause")
+            after = int(v.ask("count"))
+            box.ctl("detach", stay[0])
+            box.ctl("detach", stay[1])
+            v.ask("go")
+        assert runs()[:2] == [after - before] * 2, (runs(), after - before)
+        assert sum(int(r["wrong"]) for r in records()) == 0, records()
+        assert v.alive()
+
+
 def test_parked_in_the_patched_bytes():
     with Sandbox() as box:
         v = Victim(box, "e2e_parked", 8)
