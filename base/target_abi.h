@@ -121,6 +121,21 @@ struct target_private {
 
 #define TARGET_SEGMENTS 32
 
+/* The system calls that the runtime makes where there is no other way. One that
+ * a seccomp filter of the target answers with more than an error (it kills, or
+ * asks somebody) is never made. */
+enum target_call {
+	TARGET_CALL_VM_READ = 1,   /* process_vm_readv */
+	TARGET_CALL_VM_WRITE = 2,  /* process_vm_writev */
+	TARGET_CALL_TID = 4,       /* gettid */
+	TARGET_CALL_PID = 8,       /* getpid */
+	TARGET_CALL_CPU = 16,      /* getcpu */
+	TARGET_CALL_CLOCK = 32,    /* clock_gettime */
+	TARGET_CALL_NAME = 64,     /* prctl(PR_GET_NAME) */
+	TARGET_CALL_IDS = 128,     /* getuid, getgid */
+	TARGET_CALLS_ALL = 255,
+};
+
 /* Constants of a target, in its code arena: it cannot write them. All
  * addresses are the target's. */
 struct target_env {
@@ -140,6 +155,8 @@ struct target_env {
 	 * program and of libraries that cannot be unloaded. prot is PROT_READ|PROT_WRITE. */
 	u32 nsegments;
 	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
+	u32 denied;    /* enum target_call: never to be made here */
+	u32 pad;
 	struct {
 		addr_t lo, hi;
 		u64 prot;

@@ -109,6 +109,7 @@ struct uerr *env_fill(const struct target *t, u32 ncpus, struct target_env *ret)
 		.main_stack_lo = t->main_stack_lo,
 		.main_stack_hi = t->main_stack_hi,
 		.tsc_clock = runtime_tsc_is_clock(),
+		.denied = t->denied,
 	};
 	return fill_segments(t, ret);
 }

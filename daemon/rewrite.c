@@ -479,14 +479,18 @@ static struct uerr *install_base(struct rewrite *rw)
 static struct uerr *install_threads(struct rewrite *rw)
 {
 	struct inject_thread *threads = NULL;
+	struct inject_facts facts;
 	size_t n = 0;
 	struct uerr *err;
 
 	if (!rw->groups.n)
 		return NULL;
 	err = inject_threads(rw->in, &threads, &n);
+	if (!err)
+		err = inject_facts(rw->in, &facts);
 	if (err)
 		return err;
+	rw->t->denied = facts.denied; /* filters come, and never go */
 	env_fill_threads(rw->t, threads, n);
 	free(threads);
 	return NULL;

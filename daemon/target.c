@@ -459,6 +459,7 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u8(p, t->installed);
 	pack_u64(p, t->tid_off);
 	pack_u64(p, t->rseq_off);
+	pack_u32(p, t->denied);
 	pack_u64(p, t->clock);
 	pack_u64(p, t->main_stack_lo);
 	pack_u64(p, t->main_stack_hi);
@@ -618,6 +619,7 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	t->installed = unpack_u8(u);
 	t->tid_off = unpack_u64(u);
 	t->rseq_off = unpack_u64(u);
+	t->denied = unpack_u32(u);
 	t->clock = unpack_u64(u);
 	t->main_stack_lo = unpack_u64(u);
 	t->main_stack_hi = unpack_u64(u);

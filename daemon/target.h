@@ -159,6 +159,7 @@ struct target {
 	bool installed;    /* threads, private page and environment are there */
 	s64 tid_off, rseq_off;
 	addr_t clock;      /* __vdso_clock_gettime */
+	u32 denied;        /* enum target_call: what its filters forbid the runtime */
 	addr_t main_stack_lo, main_stack_hi;
 	addr_t threads_addr, private_addr;
 	addr_t cells_addr; /* of struct cell_area, behind its stubs; 0: no return is taken over */

@@ -33,6 +33,7 @@ struct seen {
 
 struct survey {
 	VEC(struct seen) threads;
+	u32 denied; /* by a filter of any of them */
 };
 
 static void look_at(struct injection *in, struct thread *th, struct survey *s)
@@ -48,6 +49,8 @@ static void look_at(struct injection *in, struct thread *th, struct survey *s)
 		seen.rseq = conf.ptr;
 		seen.rseq_sig = conf.sig;
 	}
+	if (in->t.seccomp)
+		s->denied |= seccomp_denied(in, th);
 	tracee_detach(&in->t, th);
 	if (!task_status_read(in->t.pid, th->tid, &st))
 		return; /* it has ended meanwhile */
@@ -192,14 +195,15 @@ struct uerr *facts_collect(struct injection *in)
 	struct task_status st;
 	struct uerr *err;
 
+	f->ns_tgid = task_status_read(in->t.pid, in->t.pid, &st) ? st.ns_tgid : in->t.pid;
 	err = survey_threads(in, &s);
 	if (!err)
 		err = inject_refresh_maps(in);
 	if (!err) {
 		f->starttime = in->t.starttime;
 		f->seccomp = in->t.seccomp;
+		f->denied = s.denied;
 		f->nthreads = (u32)s.threads.n;
-		f->ns_tgid = task_status_read(in->t.pid, in->t.pid, &st) ? st.ns_tgid : in->t.pid;
 		f->tid_off = find_tid_off(in, &s);
 		f->rseq_off = find_rseq_off(&s);
 		find_main_stack(in, f);

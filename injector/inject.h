@@ -51,6 +51,7 @@ struct inject_facts {
 	u64 starttime;         /* field 22 of /proc/PID/stat */
 	pid_t ns_tgid;         /* its pid in its own namespace */
 	bool seccomp;          /* a filter is installed */
+	u32 denied;            /* enum target_call: what a filter of some thread would kill for, or more */
 };
 struct uerr *inject_facts(struct injection *in, struct inject_facts *ret) UERR_MUST_CHECK;
 

@@ -130,7 +130,9 @@ void place_undo(struct injection *in);
 /* facts.c */
 struct uerr *facts_collect(struct injection *in) UERR_MUST_CHECK;
 
-/* seccomp.c: TH is stopped. */
+/* seccomp.c: TH is stopped. What the target's filters forbid the runtime (enum
+ * target_call); everything when they cannot be seen. */
+u32 seccomp_denied(struct injection *in, const struct thread *th);
 struct uerr *seccomp_check(struct injection *in, struct thread *th) UERR_MUST_CHECK;
 
 /* share.c: all threads stopped. Reads back memfds made in the target. */

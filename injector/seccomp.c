@@ -14,9 +14,12 @@
 #include <linux/seccomp.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+
+#include "base/target_abi.h"
 
 #ifndef PTRACE_SECCOMP_GET_FILTER
 #define PTRACE_SECCOMP_GET_FILTER 0x420c
@@ -204,4 +207,61 @@ struct uerr *seccomp_check(struct injection *in, struct thread *th)
 		err = check_filter(in, prog, (u32)n);
 	}
 	return err;
+}
+
+/* What the runtime may call later, when nobody suspends the filters. */
+static const struct {
+	enum target_call call;
+	u32 nr;
+	u64 args[6];
+} runtime_calls[] = {
+	{ TARGET_CALL_VM_READ, SYS_process_vm_readv, { 0, 0x10000000, 1, 0x10000000, 1, 0 } },
+	{ TARGET_CALL_VM_WRITE, SYS_process_vm_writev, { 0, 0x10000000, 1, 0x10000000, 1, 0 } },
+	{ TARGET_CALL_TID, SYS_gettid, {} },
+	{ TARGET_CALL_PID, SYS_getpid, {} },
+	{ TARGET_CALL_CPU, SYS_getcpu, { 0x10000000, 0, 0 } },
+	{ TARGET_CALL_CLOCK, SYS_clock_gettime, { 1, 0x10000000 } },
+	{ TARGET_CALL_NAME, SYS_prctl, { PR_GET_NAME, 0x10000000 } },
+	{ TARGET_CALL_IDS, SYS_getuid, {} },
+	{ TARGET_CALL_IDS, SYS_getgid, {} },
+};
+
+/* An error is an answer like any other. */
+static bool harmless(u32 verdict)
+{
+	return passes(verdict) || (verdict & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ERRNO;
+}
+
+static u32 denied_by(struct injection *in, const struct sock_filter *prog, u32 n)
+{
+	u32 denied = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(runtime_calls); i++) {
+		struct seccomp_data d = { .nr = (int)runtime_calls[i].nr, .arch = AUDIT_ARCH_X86_64,
+					  .instruction_pointer = in->gadgets.syscall + 2 };
+
+		memcpy(d.args, runtime_calls[i].args, sizeof(d.args));
+		if (d.nr == SYS_process_vm_readv || d.nr == SYS_process_vm_writev)
+			d.args[0] = (u64)in->facts.ns_tgid;
+		if (!harmless(run_filter(prog, n, &d)))
+			denied |= runtime_calls[i].call;
+	}
+	return denied;
+}
+
+u32 seccomp_denied(struct injection *in, const struct thread *th)
+{
+	static struct sock_filter prog[BPF_MAXINSNS];
+	u32 denied = 0;
+
+	for (unsigned long i = 0; i < MAX_FILTERS; i++) {
+		long n = ptrace(PTRACE_SECCOMP_GET_FILTER, th->tid, i, prog);
+
+		if (n < 0 && errno == ENOENT)
+			return denied;
+		if (n <= 0 || n > BPF_MAXINSNS)
+			break;
+		denied |= denied_by(in, prog, (u32)n);
+	}
+	return TARGET_CALLS_ALL;
 }

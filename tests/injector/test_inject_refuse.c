@@ -139,6 +139,7 @@ START_TEST(filter_is_suspended)
 
 	ok(inject_facts(in, &f));
 	ck_assert(f.seccomp);
+	ck_assert_uint_eq(f.denied, 0);
 	inject_end(in);
 	victim_await(*p.counter > 10 || !victim_alive(&v));
 	ck_assert(victim_alive(&v));
@@ -146,6 +147,20 @@ START_TEST(filter_is_suspended)
 	ck_assert_uint_eq(s.retired, 0);
 	probe_unmap_here(&p);
 	ck_assert(victim_alive(&v));
+	victim_kill(&v);
+}
+END_TEST
+
+/* What would kill is told; what would fail only is not. */
+START_TEST(filter_that_forbids_the_runtime)
+{
+	struct victim v = victim_start("seccomp", 2);
+	struct injection *in = probe_begin(v.pid, NULL);
+	struct inject_facts f;
+
+	ok(inject_facts(in, &f));
+	ck_assert_uint_eq(f.denied, TARGET_CALL_VM_READ | TARGET_CALL_TID);
+	inject_end(in);
 	victim_kill(&v);
 }
 END_TEST
@@ -336,6 +351,7 @@ int main(void)
 	tcase_add_test(tc, somebody_elses);
 	tcase_add_test(tc, own_process_without_root);
 	tcase_add_test(tc, filter_is_suspended);
+	tcase_add_test(tc, filter_that_forbids_the_runtime);
 	tcase_add_test(tc, filter_that_forbids_the_way_back);
 	tcase_add_test(tc, no_descriptor_left);
 	tcase_add_loop_test(tc, no_private_memory_left, 0, 2);

@@ -420,15 +420,19 @@ static int mode_blocked(void)
 }
 
 /* A filter that kills whoever calls mmap, memfd_create or recvmsg; with N = 1
- * rt_sigreturn as well. */
+ * rt_sigreturn as well, with N = 2 process_vm_readv and gettid, and getuid fails. */
 static int mode_seccomp(void)
 {
 	struct sock_filter f[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 4, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 3, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_recvmsg, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number ? SYS_rt_sigreturn : 0xffffffff, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 8, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 7, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_recvmsg, 6, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number == 1 ? SYS_rt_sigreturn : 0xffffffff, 5, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number == 2 ? SYS_process_vm_readv : 0xffffffff, 4, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number == 2 ? SYS_gettid : 0xffffffff, 3, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number == 2 ? SYS_getuid : 0xffffffff, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 	};

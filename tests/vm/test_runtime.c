@@ -8,6 +8,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -682,6 +685,77 @@ START_TEST(writes)
 }
 END_TEST
 
+/* What the target's filters forbid. */
+
+static void kill_for(const u32 *nrs, size_t n)
+{
+	struct sock_filter f[32];
+	struct sock_fprog prog = { (unsigned short)(n + 3), f };
+
+	f[0] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+	for (size_t i = 0; i < n; i++)
+		f[i + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nrs[i], (u8)(n - i), 0);
+	f[n + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	f[n + 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+		_exit(99);
+}
+
+#define MUST(n, cond)             \
+	do {                      \
+		if (!(cond))      \
+			_exit(n); \
+	} while (0)
+
+/* Every helper that has a slow way, where each such way would be death. */
+static void run_confined(int way, u8 *elsewhere)
+{
+	static const u32 nrs[] = { SYS_process_vm_readv, SYS_process_vm_writev, SYS_gettid, SYS_getpid, SYS_getcpu,
+				   SYS_clock_gettime, SYS_getuid, SYS_getgid };
+	static struct thread_rec rec;
+	u64 v = 7, missed;
+
+	env.denied = TARGET_CALLS_ALL;
+	env.rseq_off = env.tid_off = 0;
+	env.vdso_clock_gettime = 0;
+	((struct target_private *)env.private_)->tgid = 0;
+	frame.rec = (addr_t)&rec;
+	kill_for(nrs, ARRAY_SIZE(nrs));
+	MUST(1, (s64)call(way, BPF_FUNC_probe_read_user, (u64)&v, 8, (u64)elsewhere, 0, 0) == -EFAULT && !v);
+	MUST(2, rec.missed == 1);
+	MUST(3, (s64)call(way, BPF_FUNC_probe_read_user_str, (u64)&v, 8, (u64)elsewhere, 0, 0) == -EFAULT);
+	MUST(4, (s64)call(way, BPF_FUNC_probe_write_user, (u64)elsewhere, (u64)&v, 8, 0, 0) == -EFAULT);
+	missed = rec.missed;
+	MUST(5, (s64)call(way, BPF_FUNC_probe_read_user, (u64)&v, 8, ~0ull - 100, 0, 0) == -EFAULT);
+	MUST(6, missed == 3 && rec.missed == 3); /* what needs no asking is not missed */
+	call(way, BPF_FUNC_get_current_pid_tgid, 0, 0, 0, 0, 0);
+	call(way, BPF_FUNC_get_current_uid_gid, 0, 0, 0, 0, 0);
+	call(way, BPF_FUNC_get_smp_processor_id, 0, 0, 0, 0, 0);
+	call(way, BPF_FUNC_ktime_get_boot_ns, 0, 0, 0, 0, 0);
+	frame.rec = 0; /* nobody knows who we are: the overflow record */
+	call(way, BPF_FUNC_get_prandom_u32, 0, 0, 0, 0, 0);
+	MUST(7, rec_at(env.nrecs)->random);
+	for (u32 i = 0; i < env.nrecs; i++)
+		MUST(8, !rec_at(i)->random);
+	_exit(0);
+}
+
+START_TEST(denied_calls_are_not_made)
+{
+	u8 *elsewhere = map_pages(PAGE, PROT_READ | PROT_WRITE);
+	int status;
+	pid_t pid = fork();
+
+	elsewhere[0] = 5;
+	if (!pid)
+		run_confined(_i, elsewhere);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_msg(WIFEXITED(status), "killed by signal %d", WTERMSIG(status));
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+	munmap(elsewhere, PAGE);
+}
+END_TEST
+
 /*
  * Thread records
  */
@@ -1057,6 +1131,7 @@ int main(void)
 	tcase_add_loop_test(tc, reads_of_nothing, 0, 2);
 	tcase_add_loop_test(tc, reads_that_fail, NATIVE, WAYS);
 	tcase_add_loop_test(tc, reads_of_nothing, NATIVE, WAYS);
+	tcase_add_loop_test(tc, denied_calls_are_not_made, NATIVE, WAYS);
 	tcase_add_loop_test(tc, own_stack_is_read_directly, NATIVE, WAYS);
 	tcase_add_loop_test(tc, segments_are_read_directly, NATIVE, WAYS);
 	tcase_add_loop_test(tc, strings, NATIVE, WAYS);

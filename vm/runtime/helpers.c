@@ -339,8 +339,9 @@ RT_HELPER(get_current_pid_tgid)
 
 RT_HELPER(get_current_uid_gid)
 {
-	u32 uid = (u32)rt_syscall(__NR_getuid, 0, 0, 0, 0, 0, 0);
-	u32 gid = (u32)rt_syscall(__NR_getgid, 0, 0, 0, 0, 0, 0);
+	const struct target_env *env = rt_env(frame);
+	u32 uid = (u32)rt_call(env, TARGET_CALL_IDS, __NR_getuid, 0, 0, 0, 0, 0, 0);
+	u32 gid = (u32)rt_call(env, TARGET_CALL_IDS, __NR_getgid, 0, 0, 0, 0, 0, 0);
 
 	return (u64)gid << 32 | uid;
 }
@@ -353,7 +354,7 @@ RT_HELPER(get_current_comm)
 
 	if (!r1 || !size)
 		return (u64)-EINVAL;
-	rt_comm(comm);
+	rt_comm(rt_env(frame), comm);
 	rt_zero((void *)r1, size);
 	rt_copy((void *)r1, comm, n);
 	((char *)r1)[n - 1] = 0;

@@ -13,7 +13,7 @@
  *
  * All else goes through process_vm_readv(2) on the process itself, which
  * answers EFAULT instead of faulting. Where a seccomp filter refuses that, the
- * answer is -EFAULT too.
+ * answer is -EFAULT too, and the thread's record counts it as missed.
  */
 #include <asm/unistd.h>
 
@@ -125,17 +125,25 @@ RT_NO_SANITIZE static inline void copy_fast(void *dst, const void *src, u64 size
 		((u8 *)dst)[i] = ((const u8 *)src)[i];
 }
 
-/* Whole or not at all, as far as the answer goes. */
-static bool by_kernel(long nr, u64 local, u64 remote, u64 size, const struct hook_frame *frame)
+/* Whole or not at all, as far as the answer goes. An answer that says nothing
+ * about the memory (the call is forbidden here) is something missed. */
+static bool by_kernel(enum target_call call, long nr, u64 local, u64 remote, u64 size, const struct hook_frame *frame)
 {
+	const struct target_env *env = rt_env(frame);
 	struct rt_iovec l = { local, size }, r = { remote, size };
+	long done;
 
-	return rt_syscall(nr, rt_tgid(rt_env(frame)), (u64)&l, 1, (u64)&r, 1, 0) == (long)size;
+	if (!in_user(remote, size))
+		return false;
+	done = rt_call(env, call, nr, rt_tgid(env), (u64)&l, 1, (u64)&r, 1, 0);
+	if (done < 0 && done != -EFAULT)
+		rt_rec(frame)->missed++;
+	return done == (long)size;
 }
 
 static __attribute__((noinline)) long read_slow(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
-	if (in_user(addr, size) && by_kernel(__NR_process_vm_readv, (u64)dst, addr, size, frame))
+	if (by_kernel(TARGET_CALL_VM_READ, __NR_process_vm_readv, (u64)dst, addr, size, frame))
 		return 0;
 	rt_zero(dst, size);
 	return -EFAULT;
@@ -167,7 +175,7 @@ long rt_write(u64 addr, const void *src, u64 size, const struct hook_frame *fram
 		copy_fast((void *)addr, src, size);
 		return 0;
 	}
-	if (in_user(addr, size) && by_kernel(__NR_process_vm_writev, (u64)src, addr, size, frame))
+	if (by_kernel(TARGET_CALL_VM_WRITE, __NR_process_vm_writev, (u64)src, addr, size, frame))
 		return 0;
 	return -EFAULT;
 }

@@ -220,7 +220,7 @@ RT_HELPER(trace_printk)
 	line.tid = rt_tid(env);
 	line.cpu = rt_cpu(env);
 	line.len = t.len;
-	rt_comm(line.comm);
+	rt_comm(rt_env(frame), line.comm);
 	publish((struct trace_ring *)env->trace_ring, &line);
 	return (u64)n;
 }

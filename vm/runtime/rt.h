@@ -77,6 +77,13 @@ static inline long rt_syscall(long nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 	return ret;
 }
 
+/* CALL where the target's filters let us, else -EPERM. */
+static inline long rt_call(const struct target_env *env, enum target_call call, long nr, u64 a, u64 b, u64 c, u64 d,
+			   u64 e, u64 f)
+{
+	return env->denied & call ? -EPERM : rt_syscall(nr, a, b, c, d, e, f);
+}
+
 static inline u32 rt_fs_u32(s64 off)
 {
 	u32 v;
@@ -95,13 +102,14 @@ static inline u64 rt_thread_pointer(void)
 	return v;
 }
 
+/* 0 where it cannot be found out. */
 u32 rt_tid(const struct target_env *env);
 u32 rt_tgid(const struct target_env *env);
 u32 rt_cpu(const struct target_env *env);
 u64 rt_clock_ns(const struct target_env *env, int clock);
 /* clock.c: CLOCK_MONOTONIC, by the TSC where that is as good. */
 u64 rt_monotonic_ns(const struct target_env *env);
-void rt_comm(char comm[16]);
+void rt_comm(const struct target_env *env, char comm[16]);
 
 static inline struct thread_rec *rt_rec(const struct hook_frame *frame)
 {

@@ -12,19 +12,25 @@
 u32 rt_tid(const struct target_env *env)
 {
 	u32 tid = env->tid_off ? rt_fs_u32(env->tid_off) : 0;
+	long asked;
 
-	/* 0: a thread that its libc has not yet (or no longer) numbered */
-	return tid ? tid : (u32)rt_syscall(__NR_gettid, 0, 0, 0, 0, 0, 0);
+	if (tid)
+		return tid;
+	/* a thread that its libc has not yet (or no longer) numbered */
+	asked = rt_call(env, TARGET_CALL_TID, __NR_gettid, 0, 0, 0, 0, 0, 0);
+	return asked > 0 ? (u32)asked : 0;
 }
 
 u32 rt_tgid(const struct target_env *env)
 {
 	struct target_private *p = (struct target_private *)env->private_;
 	u32 tgid = p ? __atomic_load_n(&p->tgid, __ATOMIC_RELAXED) : 0;
+	long asked;
 
 	if (__builtin_expect(tgid != 0, 1))
 		return tgid;
-	tgid = (u32)rt_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
+	asked = rt_call(env, TARGET_CALL_PID, __NR_getpid, 0, 0, 0, 0, 0, 0);
+	tgid = asked > 0 ? (u32)asked : 0;
 	if (p)
 		__atomic_store_n(&p->tgid, tgid, __ATOMIC_RELAXED);
 	return tgid;
@@ -39,7 +45,7 @@ u32 rt_cpu(const struct target_env *env)
 		if ((s32)cpu >= 0)
 			return cpu;
 	}
-	if (rt_syscall(__NR_getcpu, (u64)&cpu, 0, 0, 0, 0, 0))
+	if (rt_call(env, TARGET_CALL_CPU, __NR_getcpu, (u64)&cpu, 0, 0, 0, 0, 0))
 		return 0;
 	return cpu;
 }
@@ -50,14 +56,14 @@ u64 rt_clock_ns(const struct target_env *env, int clock)
 	s64 ts[2] = { 0, 0 };
 
 	if (!vdso || vdso(clock, ts))
-		rt_syscall(__NR_clock_gettime, (u64)clock, (u64)ts, 0, 0, 0, 0);
+		rt_call(env, TARGET_CALL_CLOCK, __NR_clock_gettime, (u64)clock, (u64)ts, 0, 0, 0, 0);
 	return (u64)ts[0] * 1000000000ull + (u64)ts[1];
 }
 
-void rt_comm(char comm[16])
+void rt_comm(const struct target_env *env, char comm[16])
 {
 	rt_zero(comm, 16);
-	rt_syscall(__NR_prctl, PR_GET_NAME_NR, (u64)comm, 0, 0, 0, 0);
+	rt_call(env, TARGET_CALL_NAME, __NR_prctl, PR_GET_NAME_NR, (u64)comm, 0, 0, 0, 0);
 	comm[15] = 0;
 }
 
@@ -104,9 +110,9 @@ static struct thread_rec *rec_claim(const struct target_env *env, u32 tid)
 struct thread_rec *thread_rec_slow(const struct target_env *env)
 {
 	u32 tid = rt_tid(env);
-	struct thread_rec *rec = rec_find(env, tid);
+	struct thread_rec *rec = tid ? rec_find(env, tid) : NULL;
 
-	if (!rec)
+	if (!rec && tid)
 		rec = rec_claim(env, tid);
 	if (rec)
 		return rec;
