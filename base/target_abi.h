@@ -64,7 +64,8 @@ struct map_intent {
  * anything). 128 bytes: two cache lines that no other thread touches. */
 struct thread_rec {
 	u32 tid;      /* as the target's own pid namespace numbers it; 0 free */
-	u32 depth;    /* map_intents in use */
+	u16 depth;    /* map_intents in use */
+	u16 rseq;     /* 1: the kernel has said that its rseq area is the registered one */
 	u64 entries;  /* hits begun */
 	u64 leaves;   /* hits ended; all threads' sums equal: nobody is inside */
 	u64 stack_lo; /* the mapping of the thread's stack as found at attach … */
@@ -133,7 +134,9 @@ enum target_call {
 	TARGET_CALL_CLOCK = 32,    /* clock_gettime */
 	TARGET_CALL_NAME = 64,     /* prctl(PR_GET_NAME) */
 	TARGET_CALL_IDS = 128,     /* getuid, getgid */
-	TARGET_CALLS_ALL = 255,
+	TARGET_CALL_RSEQ = 256,    /* rseq */
+	TARGET_CALL_MEMBARRIER = 512,
+	TARGET_CALLS_ALL = 1023,
 };
 
 /* Constants of a target, in its code arena: it cannot write them. All
@@ -156,7 +159,8 @@ struct target_env {
 	u32 nsegments;
 	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
 	u32 denied;    /* enum target_call: never to be made here */
-	u32 pad;
+	u32 rseq_size; /* as it was registered */
+	addr_t cache;  /* struct read_cache (base/read_cache.h), 0 none */
 	struct {
 		addr_t lo, hi;
 		u64 prot;
