@@ -29,6 +29,7 @@ static const struct column target_columns[] = {
 	{ "STOOD STILL", "stopped_ns", COLUMN_TIME }, { "MAPPED", "mapped_bytes", COLUMN_BYTES },
 	{ "MAPS", "map_bytes", COLUMN_BYTES },  { "RETIRED", "retired", COLUMN_NUMBER },
 	{ "CHILDREN", "children", COLUMN_LIST }, { "PATH", "path", COLUMN_TEXT },
+	{ "OTHER MEMORY", "reads", COLUMN_TEXT },
 	{},
 };
 

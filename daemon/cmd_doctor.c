@@ -107,6 +107,13 @@ static void check_clock(cJSON *checks)
 	add(checks, vdso, "clock", vdso ? "bpf_ktime_get_ns without a system call (vDSO)" : "by system call: no vDSO");
 }
 
+static void check_reads(cJSON *checks)
+{
+	add(checks, true, "memory reads",
+	    "stack and what cannot be unloaded directly, the rest by process_vm_readv(2) (no cache of pages: calls "
+	    "that unmap memory are not hooked)");
+}
+
 static void check_btf(cJSON *checks)
 {
 	bool there = access("/sys/kernel/btf/vmlinux", R_OK) == 0;
@@ -148,6 +155,7 @@ void cmd_doctor(struct request *req)
 	check_seccomp(checks);
 	check_rseq(checks);
 	check_clock(checks);
+	check_reads(checks);
 	check_btf(checks);
 	check_daemon(checks, req->d);
 	if (pid)

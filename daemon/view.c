@@ -270,6 +270,14 @@ static cJSON *view_children(const struct daemon *d, const struct target *t)
 	return array;
 }
 
+/* How its programs read memory beyond the stack and what cannot be unloaded. */
+static const char *target_reads(const struct target *t)
+{
+	if (t->denied & TARGET_CALL_VM_READ)
+		return "not at all: its seccomp filter forbids process_vm_readv";
+	return "process_vm_readv (no cache: its calls that unmap memory are not hooked)";
+}
+
 cJSON *view_target(const struct daemon *d, const struct target *t)
 {
 	cJSON *r = cJSON_CreateObject(), *ids;
@@ -291,6 +299,7 @@ cJSON *view_target(const struct daemon *d, const struct target *t)
 	cJSON_AddItemToObject(r, "children", view_children(d, t));
 	cJSON_AddNumberToObject(r, "stops", t->stops);
 	add_u64(r, "stopped_ns", t->stopped_ns);
+	cJSON_AddStringToObject(r, "reads", target_reads(t));
 	cJSON_AddStringToObject(r, "since", t->since);
 	uerr_free(err);
 	return r;

@@ -194,7 +194,7 @@ END_TEST
 /* The thread's record is the target's memory as well. */
 START_TEST(record_is_hostile)
 {
-	struct thread_rec rec = {.depth = 0xfffffff0u};
+	struct thread_rec rec = {.depth = 0xfff0};
 	struct umap_ctx cx = {.rec = &rec, .owner = ~0u};
 	u64 value = 1;
 	u32 key = 1;

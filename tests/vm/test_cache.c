@@ -8,12 +8,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -185,6 +189,7 @@ START_TEST(hits)
 			ck_assert_uint_eq(dst[size], 0xee);
 		}
 	strcpy((char *)p + PAGE - 4, "across");
+	memset(dst, 0xee, sizeof(dst));
 	ck_assert_int_eq(READ_STR(dst, sizeof(dst), p + PAGE - 4), 7);
 	ck_assert_str_eq((char *)dst, "across");
 	ck_assert_uint_eq(dst[7], 0xee); /* nothing behind the NUL */
@@ -403,6 +408,56 @@ START_TEST(vfork_children_do_without)
 	ck_assert_int_eq(READ(&v, 8, p), 0);
 	ck_assert_uint_eq(rec->rseq, 1);
 	ck_assert_uint_eq(cache->state, READ_CACHE_ON);
+}
+END_TEST
+
+/* Sequences that are under way must be broken off before memory goes. That takes
+ * longer than they do, so no stress shows whether it is done: here it is death. */
+static void kill_for_membarrier(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { ARRAY_SIZE(f), f };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+		_exit(99);
+}
+
+START_TEST(sequences_are_broken_off)
+{
+	static const u64 calls[][4] = {
+		{ SYS_munmap, 0x10000, PAGE, 0 },
+		{ SYS_mprotect, 0x10000, PAGE, PROT_READ | PROT_EXEC },
+		{ SYS_io_uring_setup, 0, 0, 0 },
+		{ SYS_process_madvise, 0, 0, 0 }, /* and one that takes nothing */
+	};
+	u8 *p = map_pages(PAGE);
+	int status;
+	u64 v;
+
+	way = _i;
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			cache->state = READ_CACHE_ASKED;
+			tell(p, PAGE, PROT_READ);
+			if (READ(&v, 8, p) || cache->state != READ_CACHE_ON)
+				_exit(98);
+			kill_for_membarrier();
+			taking(false, calls[i][0], calls[i][1], calls[i][2], calls[i][3], 0, 0);
+			_exit(0);
+		}
+		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+		if (i < ARRAY_SIZE(calls) - 1)
+			ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+		else
+			ck_assert_int_eq(status, 0);
+	}
 }
 END_TEST
 
@@ -637,6 +692,7 @@ int main(void)
 	tcase_add_loop_test(tc, nested_calls, NATIVE, WAYS);
 	tcase_add_loop_test(tc, vfork_children_do_without, NATIVE, WAYS);
 	tcase_add_loop_test(tc, fork_children_begin_anew, NATIVE, WAYS);
+	tcase_add_loop_test(tc, sequences_are_broken_off, NATIVE, WAYS);
 	tcase_add_test(tc, unmapping_beside_reading);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
