@@ -574,7 +574,7 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 		.func_ip = t->modules.data[site->module].bias + site->func,
 		.nclaims = claims ? rw->s->ncpus + UMAP_SPARE_SLOTS : 0,
 		.link = c->link,
-		.rings = arena_rings(a, p->owner),
+		.rings = p ? arena_rings(a, p->owner) : 0,
 	};
 
 	if (site->arena == a->addr)
