@@ -348,6 +348,7 @@ static struct uerr *start(struct request *req, struct attach_job *aj)
 	vec_foreach(pid, &aj->w->pids)
 		(void)!job_lock(job, *pid);
 	job->before = attach_before;
+	job->stops = !aj->w->dry_run;
 	job->work = attach_work;
 	job->done = attach_done;
 	job->arg = aj;
@@ -484,6 +485,7 @@ void detach_job_start(struct daemon *d, struct request *req, const u32 *links, s
 	vec_foreach(pid, &dj->pids)
 		ok = ok && job_lock(job, *pid);
 	job->work = detach_work;
+	job->stops = true;
 	job->done = detach_done;
 	job->arg = dj;
 	job->free_arg = free_detach_job;

@@ -9,6 +9,7 @@
 
 #include "base/vec.h"
 #include "daemon/config.h"
+#include "daemon/pace.h"
 #include "daemon/state.h"
 
 struct client;
@@ -37,6 +38,8 @@ struct daemon {
 	struct source signals, listener, timer;
 	VEC(struct client *) clients;
 	VEC(struct job *) jobs;     /* running and waiting, oldest first */
+	pace_vec paces;             /* of the processes that were made to stand still lately */
+	u64 wake_ns;                /* when one may be again for which a job waits; 0: none */
 	VEC(struct leftover) leftovers;
 	VEC(char *) warnings;       /* for GetStatus */
 	u64 last_client;

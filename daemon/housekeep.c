@@ -160,6 +160,7 @@ static void retry_retired(struct daemon *d, struct target *t)
 	t->retries = t->retries < 6 ? t->retries + 1 : 6;
 	t->next_retry_ns = now + (RETRY_NS << t->retries);
 	job->work = retry_work;
+	job->stops = true;
 	job->done = retry_done;
 	job_submit(job);
 }

@@ -194,6 +194,9 @@ static struct uerr *job_fork(struct job *job)
 	}
 	close(fds[1]);
 	fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	vec_foreach(pid, &job->pids)
+		if (job->stops)
+			pace_begin(&job->d->paces, *pid, monotonic_ns());
 	job->src.fd = fds[0];
 	job->deadline_ns = monotonic_ns() + job->timeout_ms * 1000000ull;
 	return source_add(job->d, &job->src, EPOLLIN);
@@ -209,6 +212,21 @@ static bool may_start(const struct daemon *d, const struct job *job, u32 running
 	return true;
 }
 
+/* When its processes may be made to stand still. A daemon that ends cannot wait. */
+static u64 job_earliest(const struct daemon *d, const struct job *job, u64 now)
+{
+	u64 ret = now;
+
+	if (!job->stops || job->urgent || job->canceled || d->stopping)
+		return now;
+	vec_foreach(pid, &job->pids) {
+		u64 t = pace_earliest(&d->paces, *pid, now);
+
+		ret = t > ret ? t : ret;
+	}
+	return ret;
+}
+
 static struct uerr *job_start(struct job *job)
 {
 	struct uerr *err = job->canceled ? uerr_new(UERR_FAILED, "canceled") : NULL;
@@ -220,8 +238,10 @@ static struct uerr *job_start(struct job *job)
 
 static void start_waiting(struct daemon *d)
 {
+	u64 now = monotonic_ns(), at;
 	u32 running = 0;
 
+	d->wake_ns = 0;
 	vec_foreach(j, &d->jobs)
 		running += (*j)->worker != 0;
 	for (size_t i = 0; i < d->jobs.n; i++) {
@@ -230,6 +250,11 @@ static void start_waiting(struct daemon *d)
 
 		if (!may_start(d, job, running))
 			continue;
+		at = job_earliest(d, job, now);
+		if (at > now) {
+			d->wake_ns = d->wake_ns && d->wake_ns < at ? d->wake_ns : at;
+			continue;
+		}
 		err = job_start(job);
 		if (err) {
 			job_finish(job, err, NULL); /* starts the others itself */
@@ -354,6 +379,9 @@ static void worker_ended(struct job *job)
 	int status = 0;
 
 	job->err = NULL;
+	vec_foreach(pid, &job->pids)
+		if (job->stops)
+			pace_end(&job->d->paces, *pid, monotonic_ns());
 	source_remove(job->d, &job->src);
 	close(job->src.fd);
 	kill(job->worker, SIGKILL);
@@ -415,6 +443,15 @@ void jobs_housekeep(struct daemon *d)
 		}
 	}
 	start_waiting(d);
+}
+
+int jobs_wait_ms(const struct daemon *d)
+{
+	u64 now = monotonic_ns();
+
+	if (!d->wake_ns)
+		return -1;
+	return d->wake_ns > now ? (int)((d->wake_ns - now) / 1000000) + 1 : 0;
 }
 
 void jobs_kill(struct daemon *d)

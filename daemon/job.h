@@ -21,6 +21,8 @@ struct job {
 	const char *what;      /* "attaching", for messages */
 	pid_vec pids;          /* the processes that it may touch */
 	pid_t worker;          /* 0: waiting */
+	bool stops;            /* it makes the processes stand still: paced (pace.h) … */
+	bool urgent;           /* … counted, but made at once */
 	bool canceled;         /* nobody wants the outcome */
 	bool touching;         /* the worker has begun to change targets */
 	u64 deadline_ns;
@@ -57,6 +59,8 @@ void job_forget_request(struct job *job);
 void job_event(struct job *job);
 /* Starts what can start; kills what is late. */
 void jobs_housekeep(struct daemon *d);
+/* Milliseconds until a job may start that only has to wait for that; -1: none. */
+int jobs_wait_ms(const struct daemon *d);
 /* Kills all workers, at the end. */
 void jobs_kill(struct daemon *d);
 /* Is a job running or waiting that may touch PID? */

@@ -189,6 +189,8 @@ static void undo_start(struct daemon *d, pid_t pid)
 	}
 	*uj = (struct undo_job){ .pid = pid, .again = find(d, pid) };
 	job->work = undo_work;
+	job->stops = true;
+	job->urgent = !uj->again;
 	job->done = undo_done;
 	job->arg = uj;
 	job->free_arg = free;

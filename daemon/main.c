@@ -224,12 +224,14 @@ static struct uerr *loop(struct daemon *d)
 {
 	while (!d->stopped) {
 		struct epoll_event ev;
-		int n = epoll_wait(d->epoll, &ev, 1, -1);
+		int n = epoll_wait(d->epoll, &ev, 1, jobs_wait_ms(d));
 
 		if (n < 0 && errno != EINTR)
 			return uerr_errno(errno, "epoll");
 		if (n > 0)
 			handle(d, ev.data.ptr, ev.events);
+		else
+			jobs_housekeep(d);
 		if (d->stopping && all_detached(d))
 			d->stopped = true;
 	}
@@ -248,6 +250,7 @@ static void teardown(struct daemon *d)
 		free(*w);
 	vec_free(&d->warnings);
 	vec_free(&d->leftovers);
+	vec_free(&d->paces);
 	if (d->signals.fd > 0)
 		close(d->signals.fd);
 	if (d->timer.fd > 0)
