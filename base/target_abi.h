@@ -178,6 +178,18 @@ struct site_data {
 	addr_t rings;   /* the first RINGBUF of the program's object (struct umap), 0 none */
 };
 
+/* The last bytes of a code arena: for whoever takes it away without knowing more
+ * than that it is there (injector/undo.c). */
+struct arena_trailer {
+	u64 magic; /* ARENA_TRAILER_MAGIC */
+	u32 version;
+	u32 nrecs;      /* of the thread table */
+	addr_t threads; /* struct thread_table */
+	u64 code, top;  /* offsets: trampolines lie in between */
+};
+#define ARENA_TRAILER_MAGIC 0x31616e6572617075ull
+#define ARENA_NRECS_MAX 65536u
+
 /* A hit, on the target's stack. The program's ctx is &regs. */
 struct hook_frame {
 	addr_t site;    /* struct site_data: set before each call */

@@ -11,6 +11,7 @@
 #include "injector/trampoline.h"
 #include "vm/runtime.h"
 
+#define TRAILER_SIZE ALIGN_UP(sizeof(struct arena_trailer), 64ul)
 #define PROG_ALIGN 64ul /* jit.c aligns loop heads from the start of the code */
 
 u64 arena_base_size(void)
@@ -18,7 +19,8 @@ u64 arena_base_size(void)
 	size_t batch;
 
 	inject_batch_code(&batch);
-	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(batch, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul);
+	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(batch, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul) +
+	       TRAILER_SIZE;
 }
 
 /* Of one PROG_ARRAY map: where a tail call of each program of the object leads. */
@@ -80,12 +82,20 @@ void arena_start(struct arena *a, void *local, const struct target_env *env)
 
 	memcpy(local, blob->bytes, blob->size);
 	a->used = blob->size;
-	a->top = a->size;
+	a->top = a->size - TRAILER_SIZE;
 	batch = inject_batch_code(&size);
 	a->batch = arena_alloc(a, size);
 	memcpy(arena_local(a, local, a->batch), batch, size);
 	a->env = arena_alloc(a, sizeof(*env));
 	memcpy(arena_local(a, local, a->env), env, sizeof(*env));
+}
+
+void arena_seal(const struct arena *a, void *local, addr_t threads)
+{
+	struct arena_trailer t = { .magic = ARENA_TRAILER_MAGIC, .version = TARGET_ABI_VERSION,
+				   .nrecs = THREAD_RECS_DEFAULT, .threads = threads, .code = a->code, .top = a->top };
+
+	memcpy((u8 *)local + a->size - sizeof(t), &t, sizeof(t));
 }
 
 static addr_t alloc_aligned(struct arena *a, u64 size, u64 align)

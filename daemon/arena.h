@@ -35,6 +35,9 @@ u64 arena_window_size(const struct window *w, size_t ncalls);
 
 /* Starts arena A, whose memory is LOCAL here. */
 void arena_start(struct arena *a, void *local, const struct target_env *env);
+/* Says in LOCAL where its trampolines are and who counts in them: before each
+ * commit that makes use of it. */
+void arena_seal(const struct arena *a, void *local, addr_t threads);
 
 /* SIZE bytes at a multiple of 16; 0 when it is full. The second is for data
  * that no program refers to. */

@@ -968,7 +968,12 @@ static struct uerr *begin(struct rewrite *rw)
 static struct uerr *commit(struct rewrite *rw, struct stop *stop)
 {
 	struct inject_stats stats = {};
-	struct uerr *err = inject_commit(rw->in, &stats);
+	struct uerr *err;
+
+	vec_foreach(a, &rw->t->arenas)
+		if (view_local(rw, a->addr))
+			arena_seal(a, view_local(rw, a->addr), rw->t->threads_addr);
+	err = inject_commit(rw->in, &stats);
 
 	if (err)
 		return err;

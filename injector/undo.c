@@ -20,6 +20,7 @@
 
 #include "base/cells.h"
 #include "base/cleanup.h"
+#include "base/target_abi.h"
 #include "injector/remote_mem.h"
 
 /* Sites whose bytes are neither old nor new. */
@@ -125,8 +126,64 @@ static bool range_is_there(struct injection *in, const struct journal_range *r)
 	return true;
 }
 
+/* Who counts in a code range, and the caller's own test. */
+struct census {
+	struct injection *in;
+	struct arena_trailer trailer;
+	bool (*entered)(void *);
+	void *arg;
+};
+
+static bool census_entered(void *arg)
+{
+	const struct census *c = arg;
+	u64 entries = 0, leaves = 0;
+
+	if (c->entered && c->entered(c->arg))
+		return true;
+	for (u64 i = 0, n; i <= c->trailer.nrecs; i += n) {
+		struct thread_rec recs[64];
+		u64 left = c->trailer.nrecs + 1 - i;
+
+		n = left < ARRAY_SIZE(recs) ? left : ARRAY_SIZE(recs);
+		if (remote_read(&c->in->t, c->trailer.threads + THREAD_RECS_OFF + i * sizeof(*recs), recs,
+				n * sizeof(*recs)))
+			return true;
+		for (u64 k = 0; k < n; k++) {
+			entries += recs[k].entries;
+			leaves += recs[k].leaves;
+		}
+	}
+	return entries != leaves;
+}
+
+/* Whether range R says who counts in it, and that table is there. What the target
+ * could have forged of it does harm to nobody else. */
+static bool census_find(struct injection *in, const struct journal_range *r, struct census *ret)
+{
+	struct arena_trailer *t = &ret->trailer;
+	struct thread_table table;
+
+	if (r->size < sizeof(*t) || remote_read(&in->t, r->addr + r->size - sizeof(*t), t, sizeof(*t)))
+		return false;
+	return t->magic == ARENA_TRAILER_MAGIC && t->version == TARGET_ABI_VERSION && t->nrecs &&
+	       t->nrecs <= ARENA_NRECS_MAX && t->code <= t->top && t->top <= r->size &&
+	       !remote_read(&in->t, t->threads, &table, sizeof(table)) && table.magic == THREAD_TABLE_MAGIC &&
+	       table.version == TARGET_ABI_VERSION;
+}
+
+/* A word on a stack that leads to a program or a constant is a stale one if nobody
+ * is counted inside. *C goes with the commit. */
+static struct uerr *undo_code(struct injection *in, const struct journal_range *r, struct census *c)
+{
+	if (!census_find(in, r, c))
+		return inject_unmap(in, r->addr, r->size, true, c->entered, c->arg);
+	return inject_unmap_counted(in, r->addr, r->size, r->addr + c->trailer.code, r->addr + c->trailer.top,
+				    census_entered, c);
+}
+
 static struct uerr *undo_ranges(struct injection *in, const struct journal *j, const struct leftovers *left,
-				bool (*entered)(void *), void *arg)
+				struct census *census)
 {
 	struct uerr *err = NULL;
 
@@ -144,8 +201,10 @@ static struct uerr *undo_ranges(struct injection *in, const struct journal *j, c
 			journal_range_retired(&in->journal, r->addr);
 		else if (r->kind == RANGE_STUBS)
 			err = inject_unmap_stubs(in, r->addr, r->size);
+		else if (r->kind == RANGE_CODE)
+			err = undo_code(in, r, &census[i]);
 		else
-			err = inject_unmap(in, r->addr, r->size, r->kind == RANGE_CODE, entered, arg);
+			err = inject_unmap(in, r->addr, r->size, false, NULL, NULL);
 	}
 	return err;
 }
@@ -245,17 +304,22 @@ static struct uerr *close_our_fds(struct injection *in, const struct journal *j,
 static struct uerr *undo(struct injection *in, const struct journal *j, bool (*entered)(void *), void *arg,
 			 struct inject_stats *ret)
 {
+	cleanup_free struct census *census = calloc(j->nranges + 1, sizeof(*census));
 	struct leftovers left = {};
 	struct uerr *err;
 	bool busy;
 
+	if (!census)
+		return uerr_nomem();
+	for (size_t i = 0; i < j->nranges; i++)
+		census[i] = (struct census){ .in = in, .entered = entered, .arg = arg };
 	err = close_our_fds(in, j, &busy);
 	if (!err && !busy && j->sockets[0])
 		journal_sockets(&in->journal, (const u64[2]){});
 	for (size_t i = 0; i < j->nsites && !err; i++)
 		err = undo_site(in, &j->sites[i], &left);
 	if (!err)
-		err = undo_ranges(in, j, &left, entered, arg);
+		err = undo_ranges(in, j, &left, census);
 	if (!err)
 		err = journal_flush(&in->journal);
 	if (!err && (in->set.patches.n || in->unmaps.n))
