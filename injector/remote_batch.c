@@ -232,6 +232,18 @@ bool remote_batch_await(struct remote *r, size_t i, s64 *ret)
 	return false;
 }
 
+/* One byte, which the routine looks at in each turn. */
+void remote_batch_give_up(struct remote *r, size_t i)
+{
+	addr_t at = op_addr(r, i) + 5;
+	u8 byte;
+
+	if (!remote_read(r->t, at, &byte, 1)) {
+		byte &= 0x7f; /* REMOTE_RETRY */
+		(void)!remote_write(r->t, at, &byte, 1);
+	}
+}
+
 struct uerr *remote_batch_finish(struct remote *r, addr_t code, struct remote_op *ops, size_t n, int eof_fd)
 {
 	struct user_regs_struct regs;

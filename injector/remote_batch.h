@@ -47,6 +47,9 @@ struct uerr *remote_batch(struct remote *r, addr_t code, struct remote_op *ops, 
 bool remote_batch_possible(struct remote *r, addr_t code);
 struct uerr *remote_batch_start(struct remote *r, addr_t code, struct remote_op *ops, size_t n) UERR_MUST_CHECK;
 bool remote_batch_await(struct remote *r, size_t i, s64 *ret);
+/* Call I, which is made again and again, is given up: what it waits for will not
+ * come. */
+void remote_batch_give_up(struct remote *r, size_t i);
 struct uerr *remote_batch_finish(struct remote *r, addr_t code, struct remote_op *ops, size_t n,
 				 int eof_fd) UERR_MUST_CHECK;
 

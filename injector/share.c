@@ -282,8 +282,7 @@ static u64 socket_inode(const struct remote *r, int remote_fd)
 	return sscanf(link, "socket:[%lu]", &inode) == 1 ? inode : 0;
 }
 
-/* From here on, whoever comes after us can find and close them. Between the
- * pair's making and this record a worker may die (docs/limits.md). */
+/* From here on, whoever comes after us can find and close them. */
 static struct uerr *journal_pair(struct injection *in, const struct remote *r, const int pair[2])
 {
 	u64 inodes[2] = { socket_inode(r, pair[0]), socket_inode(r, pair[1]) };
@@ -390,6 +389,8 @@ static struct uerr *hand_over_batch(struct injection *in, struct remote *r, cons
 	if (err)
 		return err;
 	err = serve(in, r, shares, n, &ours);
+	if (err)
+		remote_batch_give_up(r, 1);
 	err2 = remote_batch_finish(r, in->batch_code, ops, k, ours);
 	if (err || err2)
 		return first_error(err, err2);
@@ -425,12 +426,12 @@ static struct uerr *hand_over(struct injection *in, struct remote *r, size_t *do
 	return err;
 }
 
-/* ------------------------------------------------------------ together */
+/* ------------------------------------------------------- a pair to keep */
 
-/* SHARES from number FROM on, call by call. */
-static struct uerr *pass_from(struct injection *in, struct remote *r, size_t from)
+/* By a single call. Between this and the record a worker may die, and nobody would
+ * find the pair: only where the caller has no routine there. */
+static struct uerr *pair_by_call(struct injection *in, struct remote *r, struct pair *ret)
 {
-	struct pair pair = { -1, { -1, -1 } };
 	struct uerr *err;
 	s64 got;
 
@@ -439,11 +440,75 @@ static struct uerr *pass_from(struct injection *in, struct remote *r, size_t fro
 		return err;
 	if (got < 0)
 		return refused(in, got, "socketpair");
-	if (remote_read(&in->t, r->scratch, pair.theirs, sizeof(pair.theirs)))
+	if (remote_read(&in->t, r->scratch, ret->theirs, sizeof(ret->theirs)))
 		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
-	err = journal_pair(in, r, pair.theirs);
+	err = journal_pair(in, r, ret->theirs);
+	return err ? err : fetch_fd(in, r, ret->theirs[1], &ret->ours);
+}
+
+/* What we do while the thread waits: record its pair, take an end, and tell it to
+ * forget the numbers that it would close: the message is received over them. */
+static struct uerr *adopt_pair(struct injection *in, struct remote *r, struct pair *ret)
+{
+	const int none[2] = { -1, -1 };
+	struct uerr *err;
+	s64 got;
+
+	if (!remote_batch_await(r, 0, &got) || got)
+		return NULL; /* told when all is over */
+	if (remote_read(&in->t, r->scratch + PAIR_AT(0), ret->theirs, sizeof(ret->theirs)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot read its stack", in->t.pid, in->t.comm);
+	err = journal_pair(in, r, ret->theirs);
 	if (!err)
-		err = fetch_fd(in, r, pair.theirs[1], &pair.ours);
+		err = fetch_fd(in, r, ret->theirs[1], &ret->ours);
+	if (!err && send(ret->ours, none, sizeof(none), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(none))
+		err = uerr_errno(errno, "process %d (%s): a pair of sockets", in->t.pid, in->t.comm);
+	return err;
+}
+
+/* By the routine: if we die before the pair is recorded, it closes both ends. */
+static struct uerr *pair_by_routine(struct injection *in, struct remote *r, struct pair *ret)
+{
+	struct remote_op ops[] = {
+		REMOTE_OP(SYS_socketpair | REMOTE_OR_END, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+			  r->scratch + PAIR_AT(0)),
+		REMOTE_OP(SYS_recvmsg | REMOTE_INT_1ST(PAIR_AT(0)) | REMOTE_RETRY, 0, r->scratch, MSG_DONTWAIT),
+		REMOTE_OP(SYS_close | REMOTE_INT_1ST(PAIR_AT(1))),
+		REMOTE_OP(SYS_close | REMOTE_INT_1ST(PAIR_AT(0))),
+	};
+	struct hand_over h = { .pair = { -1, -1 } };
+	struct uerr *err, *err2;
+
+	h.m.iov = (struct iovec){ (void *)(r->scratch + PAIR_AT(0)), sizeof(h.pair) };
+	h.m.h = (struct msghdr){ .msg_iov = (void *)(r->scratch + offsetof(struct message, iov)), .msg_iovlen = 1 };
+	if (remote_write(&in->t, r->scratch, &h, sizeof(h)))
+		return uerr_new(UERR_FAILED, "process %d (%s): cannot write to its stack", in->t.pid, in->t.comm);
+	err = remote_batch_start(r, in->batch_code, ops, ARRAY_SIZE(ops));
+	if (err)
+		return err;
+	err = adopt_pair(in, r, ret);
+	if (err)
+		remote_batch_give_up(r, 1);
+	err2 = remote_batch_finish(r, in->batch_code, ops, ARRAY_SIZE(ops), -1);
+	if (!err && !err2 && ops[0].ret < 0)
+		err = refused(in, ops[0].ret, "socketpair");
+	else if (!err && !err2 && ops[1].ret != sizeof(h.pair))
+		err = uerr_new(UERR_FAILED, "process %d (%s): thread %d did not wait for us", in->t.pid, in->t.comm,
+			       r->th->tid);
+	if (err || err2)
+		ret->theirs[0] = ret->theirs[1] = -1; /* the routine has closed them */
+	return first_error(err, err2);
+}
+
+/* ------------------------------------------------------------ together */
+
+/* SHARES from number FROM on, call by call. */
+static struct uerr *pass_from(struct injection *in, struct remote *r, size_t from)
+{
+	struct pair pair = { -1, { -1, -1 } };
+	struct uerr *err;
+
+	err = remote_batch_possible(r, in->batch_code) ? pair_by_routine(in, r, &pair) : pair_by_call(in, r, &pair);
 	if (!err)
 		err = pass_all(in, r, &pair, from);
 	if (r->active)

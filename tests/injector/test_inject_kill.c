@@ -131,7 +131,7 @@ static void kill_a_worker(const struct victim *v, const char *journal, u32 step,
 
 /* The routine closes what it opened, within its bound. By single calls, nobody
  * finds the two sockets of a worker that was killed between their making and
- * their record (docs/limits.md). */
+ * their record. */
 static void check_fds(const struct victim *v, bool batch, bool recorded, int *fds)
 {
 	if (!batch && !recorded && victim_count_fds(v->pid) == *fds + 2)
