@@ -30,6 +30,12 @@ static const struct row rows[] = {
 	{ "cmp dword [rip+0x100], 7 (immediate behind)", LOW, LOW_TO, "833d0001000007", "833d0011f0ff07" },
 	{ "mov dword [rip+0x100], 0x11223344", LOW, LOW_TO, "c7050001000044332211", "c7050011f0ff44332211" },
 	{ "vmovaps ymm0, [rip+0x20]", LOW, LOW_TO, "c5fc280520000000", "c5fc28052010f0ff" },
+	{ "vpblendd ymm4, ymm3, [rip+0x20], 0x55 (3-byte VEX, immediate)", LOW, LOW_TO, "c4e36502252000000055",
+	  "c4e36502252010f0ff55" },
+	{ "vpaddq ymm2, ymm18, [rip+0x20]{1to4} (EVEX)", LOW, LOW_TO, "62f1ed30d41520000000", "62f1ed30d4152010f0ff" },
+	{ "lock add dword [rip+0x20], 0x11223344", LOW, LOW_TO, "f081052000000044332211", "f081052010f0ff44332211" },
+	{ "imul ax, [rip+0x20], 0x1234", LOW, LOW_TO, "66690520000000" "3412", "6669052010f0ff3412" },
+	{ "movabs rax, imm64 is no address", LOW, LOW_TO, "48b88877665544332211", "48b88877665544332211" },
 	{ "lea rdi, [rip-0x1000]", LOW, LOW_TO, "488d3d00f0ffff", "488d3d0000f0ff" },
 	{ "jne +0x10", LOW, LOW_TO, "7510", "0f850c10f0ff" },
 	{ "jne back to itself", LOW, LOW_TO, "75fe", "0f85fa0ff0ff" },
@@ -184,12 +190,74 @@ START_TEST(kinds)
 }
 END_TEST
 
+/* ---- encoders: what each puts, at LOW ---- */
+
+static void load_sp(struct emit *e) { put_load(e, AX, SP, 8); }
+static void load_high(struct emit *e) { put_load(e, R12, R13, 0); }
+static void load_r12(struct emit *e) { put_load(e, AX, R12, 127); }
+static void load_far(struct emit *e) { put_load(e, DI, SP, 128); }
+static void store_far(struct emit *e) { put_store(e, SP, 200, R15); }
+static void store_below(struct emit *e) { put_store(e, BP, -128, R8); }
+static void store_zero(struct emit *e) { put_store_imm(e, SP, -8, 0); }
+static void store_minus(struct emit *e) { put_store_imm(e, R9, 0x1000, -1); }
+static void lea_frame(struct emit *e) { put_lea(e, SP, SP, -200); }
+static void lea_back(struct emit *e) { put_lea(e, SP, SP, 200); }
+static void lea_short(struct emit *e) { put_lea(e, R14, BX, 4); }
+static void mov_low(struct emit *e) { put_mov(e, DX, SP); }
+static void mov_mixed(struct emit *e) { put_mov(e, R8, DI); }
+static void mov_back(struct emit *e) { put_mov(e, DI, R8); }
+static void inc_mem(struct emit *e) { put_inc_mem(e, DI, 8); }
+static void inc_high(struct emit *e) { put_inc_mem(e, R12, 16); }
+static void addr_near(struct emit *e) { put_addr(e, DX, LOW + 0x100); }
+static void addr_near_high(struct emit *e) { put_addr(e, R9, LOW - 0x100); }
+static void addr_far(struct emit *e) { put_addr(e, SI, HIGH); }
+static void addr_far_high(struct emit *e) { put_addr(e, R11, HIGH); }
+static void jump(struct emit *e) { put_jmp(e, LOW); }
+static void call_near(struct emit *e) { put_call(e, LOW + 0x1005); }
+static void call_far(struct emit *e) { put_call(e, HIGH); }
+static void forward(struct emit *e)
+{
+	size_t fix = put_jcc_fwd(e, 5);
+
+	put_u32(e, 0x90909090);
+	emit_fix_here(e, fix);
+}
+
+static const struct {
+	void (*put)(struct emit *e);
+	const char *out;
+} encoders[] = {
+	{ load_sp, "488b442408" }, { load_high, "4d8b6500" }, { load_r12, "498b44247f" },
+	{ load_far, "488bbc2480000000" }, { store_far, "4c89bc24c8000000" }, { store_below, "4c894580" },
+	{ store_zero, "48c74424f800000000" }, { store_minus, "49c78100100000ffffffff" },
+	{ lea_frame, "488da42438ffffff" }, { lea_back, "488da424c8000000" }, { lea_short, "4c8d7304" },
+	{ mov_low, "4889e2" }, { mov_mixed, "4989f8" }, { mov_back, "4c89c7" }, { inc_mem, "48ff4708" },
+	{ inc_high, "49ff442410" }, { addr_near, "488d15f9000000" }, { addr_near_high, "4c8d0df9feffff" },
+	{ addr_far, "48be001000000" "07f0000" }, { addr_far_high, "49bb0010000000" "7f0000" },
+	{ jump, "e9fbffffff" }, { call_near, "e800100000" }, { call_far, "48b80010000000" "7f0000ffd0" },
+	{ forward, "0f850400000090909090" },
+};
+
+START_TEST(encodes)
+{
+	struct emit e = { .addr = LOW };
+	char got[128];
+
+	encoders[_i].put(&e);
+	ck_assert_int_eq(e.failed, EMIT_OK);
+	tohex(e.buf, e.n, got);
+	ck_assert_msg(!strcmp(got, encoders[_i].out), "got %s, expected %s", got, encoders[_i].out);
+	emit_deinit(&e);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("relocate");
 	TCase *tc = tcase_create("relocate");
 
 	tcase_add_loop_test(tc, copies, 0, ARRAY_SIZE(rows));
+	tcase_add_loop_test(tc, encodes, 0, ARRAY_SIZE(encoders));
 	tcase_add_loop_test(tc, refusals, 0, ARRAY_SIZE(refused));
 	tcase_add_test(tc, reach);
 	tcase_add_test(tc, kinds);

@@ -1,0 +1,128 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Probes at every instruction of hot libc functions of real programs under load.
+offsets.py takes the number of functions from UPROBED_OFFSETS (default 25)."""
+
+import json
+import os
+import re
+import subprocess
+
+from harness import Sandbox, Untouched, maps, need, run
+from redis import Redis
+
+WORDS = 1000  # that a command takes
+FUNCTIONS = int(os.environ.get("UPROBED_OFFSETS", "25"))
+
+
+class Code:
+    """What objdump says of a stretch of code: where instructions begin, which
+    of them end a block, and what is jumped to."""
+
+    def __init__(self, path, ranges):
+        self.insns, self.ends, self.targets = [], set(), set()
+        for lo, hi in ranges:
+            text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", "-w", "--start-address=%#x" % lo,
+                                   "--stop-address=%#x" % hi, path], capture_output=True, text=True).stdout
+            for m in re.finditer(r"^ +([0-9a-f]+):\t(\S+)(.*)$", text, re.M):
+                self.add(int(m.group(1), 16), m.group(2), m.group(3))
+
+    def add(self, at, op, rest):
+        self.insns.append(at)
+        if re.match(r"(j|call|ret|loop|ud2|hlt|syscall|bnd|notrack|rep)", op):
+            self.ends.add(at)
+            m = re.search(r"\b([0-9a-f]+) <", rest)
+            if m:
+                self.targets.add(int(m.group(1), 16))
+
+    def same_count(self):
+        """Pairs of neighbours of which one never runs without the other."""
+        for a, b in zip(self.insns, self.insns[1:]):
+            if a not in self.ends and b not in self.targets and b - a < 16:
+                yield a, b
+
+
+def libc_of(pid):
+    return next(m[5].strip() for m in maps(pid) if len(m) > 5 and "/libc.so" in m[5])
+
+
+def hot_functions(box, pid, n):
+    """The libc functions that run most: (address, size)."""
+    doc = box.ctl_json("count", "libc:*", "-p", pid, "--for", "2s")
+    hot = [c["probe"] for c in sorted(doc["counts"], key=lambda c: -c["count"]) if c["count"]][:n]
+    base = min(int(m[0].split("-")[0], 16) for m in maps(pid) if len(m) > 5 and "/libc.so" in m[5])
+    ranges = {}
+    for s in box.ctl_json("symbols", *hot, "-p", pid)["symbols"]:
+        ranges[int(s["address"], 16) - base] = s["bytes"]
+    return sorted((a, a + size) for a, size in ranges.items() if size)
+
+
+def probeable(box, pid, addrs):
+    """What `symbols` says of each address."""
+    tactics = {}
+    for i in range(0, len(addrs), WORDS):
+        for s in box.ctl_json("symbols", *["libc:%#x" % a for a in addrs[i:i + WORDS]], "-p", pid)["symbols"]:
+            tactics[int(s["probe"].rsplit(":", 1)[1], 16)] = s["entry"]
+    return tactics
+
+
+def in_commands(addrs, code):
+    """As many as a command takes, cut where no jump of ours can reach across."""
+    part = []
+    for a in addrs:
+        if len(part) >= WORDS - 200 and code.ends & set(range(part[-1], a)):
+            yield part
+            part = []
+        part.append(a)
+    if part:
+        yield part
+
+
+def count_at(box, pid, addrs, code, work):
+    """All at once, by as many commands as that takes."""
+    running, counts = [], {}
+    for part in in_commands(addrs, code):
+        running.append(box.ctl_start("count", *["libc:%#x" % a for a in part], "-p", pid, "--json"))
+        running[-1].wait_attached()
+    work()
+    for doc in [json.loads(count.interrupt()) for count in running]:
+        assert doc["missed"] == 0, doc["missed"]
+        counts.update({int(c["probe"].rsplit(":", 1)[1], 16): c["count"] for c in doc["counts"]})
+    return counts
+
+
+def test_every_instruction_of_hot_functions_in_redis():
+    need("objdump")
+    with Sandbox() as box:
+        r = Redis(box)
+        load = box.start("redis-benchmark", "-s", r.sock, "-t", "set,get,incr,lpush,lrange_100,mset", "-l", "-q", "-r",
+                         "1000", "-n", "50000")
+        with Untouched(r.pid):
+            ranges = hot_functions(box, r.pid, FUNCTIONS)
+            load.terminate()
+            load.wait()
+            code = Code(libc_of(r.pid), ranges)
+            tactics = probeable(box, r.pid, code.insns)
+            jumps = [a for a in code.insns if tactics.get(a) == "jump"]
+            assert len(jumps) > 0.5 * len(code.insns), (len(jumps), len(code.insns))
+            r.cli("set", "sentinel", "here")
+            counts = count_at(box, r.pid, jumps, code, lambda: r.benchmark("set,get,incr,lpush,mset", 20000))
+            ran = {a: n for a, n in counts.items() if n}
+            assert max(ran.values()) >= 20000
+            pairs = 0
+            for a, b in code.same_count():
+                if a in counts and b in counts:
+                    # one call may be under way at each end
+                    assert abs(counts[a] - counts[b]) <= 4, (hex(a), counts[a], hex(b), counts[b])
+                    pairs += counts[a] > 0
+            assert pairs > len(ran) / 3, (pairs, len(ran))
+            punned = [a for a in code.insns if tactics.get(a) == "punned"]
+            for a in punned[::1 + len(punned) // 10]:
+                count_at(box, r.pid, [a], code, lambda: r.benchmark("set", 1000))
+            assert r.cli("get", "sentinel") == "here"
+            print("# %d functions, %d instructions: %d by jump (%d ran, %d pairs agree), %d punned" %
+                  (len(ranges), len(code.insns), len(jumps), len(ran), pairs, len(punned)))
+
+
+if __name__ == "__main__":
+    run()
