@@ -662,6 +662,28 @@ static void add_moves(const struct change *c, addr_t bias, addr_t tramp, const s
 	}
 }
 
+/* Where a thread stands that waits in the window's system call. */
+static void find_wait(const struct window *w, const struct trampoline *code, addr_t tramp, struct patched *ret)
+{
+	for (u8 i = 0; i < code->nmoves; i++) {
+		const struct tramp_move *m = &code->moves[i];
+
+		if (m->off < 2 || memcmp(w->bytes + m->off - 2, "\x0f\x05", 2) != 0 ||
+		    memcmp(code->code + m->tramp_off - 2, "\x0f\x05", 2) != 0)
+			continue;
+		ret->waits = tramp + m->tramp_off;
+		ret->waits_off = m->off;
+		return;
+	}
+}
+
+/* Threads that wait in the trampoline which the window leads to until now. */
+static void add_waiting(const struct patched *there, addr_t to, struct patch *p)
+{
+	if (there->waits && p->nmoves < ARRAY_SIZE(p->moves))
+		p->moves[p->nmoves++] = (struct patch_move){ there->waits, to };
+}
+
 static void patch_start(const struct rewrite *rw, const struct change *c, const struct patched *there, struct patch *p)
 {
 	const struct target_module *m = &rw->t->modules.data[c->module];
@@ -682,10 +704,11 @@ static void patch_start(const struct rewrite *rw, const struct change *c, const 
 }
 
 static struct uerr *keep_window(struct rewrite *rw, const struct change *c, struct patched *there, addr_t tramp,
-				struct arena *a)
+				const struct trampoline *code, struct arena *a)
 {
 	struct patched w = { c->win, c->module, c->file_off, tramp, a->addr, c->stub };
 
+	find_wait(&c->win, code, tramp, &w);
 	a->live++;
 	if (!there)
 		return vec_push(&rw->fresh, w) ? NULL : uerr_nomem();
@@ -700,6 +723,7 @@ static struct uerr *put_jump(struct rewrite *rw, const struct change *c, const s
 			     const struct trampoline *code)
 {
 	addr_t bias = rw->t->modules.data[c->module].bias;
+	struct patched now = {};
 	struct patch p;
 	struct uerr *err = c->stub ? put_stub(rw, c, tramp) : NULL;
 
@@ -707,6 +731,9 @@ static struct uerr *put_jump(struct rewrite *rw, const struct change *c, const s
 		return err;
 	patch_start(rw, c, there, &p);
 	window_patch_bytes(&c->win, bias, c->stub ? c->stub : tramp, p.new_bytes);
+	find_wait(&c->win, code, tramp, &now);
+	if (there && now.waits && now.waits_off == there->waits_off)
+		add_waiting(there, now.waits, &p);
 	if (!there)
 		add_moves(c, bias, tramp, code, &p);
 	return inject_patch(rw->in, &p);
@@ -745,7 +772,7 @@ static struct uerr *emit(struct rewrite *rw, const struct change *c, struct patc
 		err = put_jump(rw, c, there, at, &code);
 	}
 	if (!err)
-		err = keep_window(rw, c, there, at, a);
+		err = keep_window(rw, c, there, at, &code, a);
 	trampoline_deinit(&code);
 	free(hooks.calls);
 	return err;
@@ -759,6 +786,7 @@ static struct uerr *restore(struct rewrite *rw, const struct change *c, struct p
 	patch_start(rw, c, there, &p);
 	memcpy(p.new_bytes, c->win.bytes, c->win.len);
 	p.restore = true;
+	add_waiting(there, p.addr + there->waits_off, &p);
 	if (a)
 		a->live--;
 	if (there->stub)

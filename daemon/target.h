@@ -112,6 +112,8 @@ struct patched {
 	addr_t tramp;
 	addr_t arena;      /* of the trampoline */
 	addr_t stub;       /* of a punned window, else 0 */
+	addr_t waits;      /* behind the trampoline's copy of a system call, where threads may wait; 0 none … */
+	u8 waits_off;      /* … and where that is in the window */
 };
 
 /* What a hook point calls. Sorted (target_sort); the calls of one point

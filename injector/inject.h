@@ -120,7 +120,7 @@ struct patch {
 	u8 keep;           /* bytes behind these that must be as `old_bytes` goes on, and are not changed */
 	u8 old_bytes[64];
 	u8 new_bytes[64];
-	struct patch_move moves[24];
+	struct patch_move moves[24]; /* also from places outside: code that the window no longer leads to */
 	u8 nmoves;
 	/* for the journal: how to find the original bytes in the file */
 	u64 file_dev, file_ino, file_off;

@@ -77,6 +77,7 @@ struct patch_set {
 	VEC(struct patch) patches;    /* by address once prepared */
 	VEC(struct text_page) pages;  /* by address */
 	VEC(addr_t) interior;         /* instruction boundaries inside windows, sorted */
+	VEC(struct patch_move) outside; /* moves from elsewhere, by `from` */
 	u8 *old, *new, *file;         /* pages.n pages each */
 };
 

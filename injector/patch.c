@@ -45,6 +45,7 @@ void patch_set_deinit(struct patch_set *set)
 	vec_free(&set->patches);
 	vec_free(&set->pages);
 	vec_free(&set->interior);
+	vec_free(&set->outside);
 	free(set->old);
 	free(set->new);
 	free(set->file);
@@ -103,6 +104,22 @@ static bool add_interior(struct patch_set *set, const struct patch *p)
 	for (int i = 0; i < p->nmoves; i++)
 		if (p->moves[i].from > p->addr && p->moves[i].from < p->addr + p->len &&
 		    !vec_push(&set->interior, p->moves[i].from))
+			return false;
+	return true;
+}
+
+static int by_from(const void *a, const void *b)
+{
+	const struct patch_move *x = a, *y = b;
+
+	return x->from < y->from ? -1 : x->from > y->from;
+}
+
+static bool add_outside(struct patch_set *set, const struct patch *p)
+{
+	for (int i = 0; i < p->nmoves; i++)
+		if ((p->moves[i].from < p->addr || p->moves[i].from >= p->addr + p->len) &&
+		    !vec_push(&set->outside, p->moves[i]))
 			return false;
 	return true;
 }
@@ -204,7 +221,7 @@ struct uerr *patch_prepare(struct injection *in)
 
 	if (!set->patches.n)
 		return NULL;
-	set->pages.n = set->interior.n = 0;
+	set->pages.n = set->interior.n = set->outside.n = 0;
 	qsort(set->patches.data, set->patches.n, sizeof(*set->patches.data), by_patch_addr);
 	for (size_t i = 0; i < set->patches.n; i++) {
 		struct patch *p = &set->patches.data[i];
@@ -214,9 +231,11 @@ struct uerr *patch_prepare(struct injection *in)
 		err = check_mapping(in, p);
 		if (err)
 			return err;
-		if (!add_pages(set, p) || !add_interior(set, p))
+		if (!add_pages(set, p) || !add_interior(set, p) || !add_outside(set, p))
 			return uerr_nomem();
 	}
+	if (set->outside.n)
+		qsort(set->outside.data, set->outside.n, sizeof(*set->outside.data), by_from);
 	if (set->interior.n)
 		qsort(set->interior.data, set->interior.n, sizeof(addr_t), by_value);
 	free(set->old);
@@ -261,16 +280,30 @@ static addr_t move_of(const struct patch *p, addr_t from)
 
 /* A system call in the window that will be made again: the kernel goes back to
  * rip - 2. So rip is set behind the copy of the syscall instruction, which is
- * right whether it is restarted or a handler makes it return. */
+ * right whether it is restarted or a handler makes it return. It stands directly
+ * before what the next instruction became, hooks included, and a window never
+ * ends with it. */
 static bool move_restart(struct injection *in, const struct patch *p, struct user_regs_struct *regs)
 {
-	addr_t to = move_of(p, regs->rip - 2);
+	addr_t to = move_of(p, regs->rip);
 	u8 insn[2];
 
-	if (!to || remote_read(&in->t, to, insn, sizeof(insn)) || insn[0] != 0x0f || insn[1] != 0x05)
-		return regs->rip - 2 == p->addr; /* it takes the jump again */
-	regs->rip = to + 2;
+	if (!to || remote_read(&in->t, to - 2, insn, sizeof(insn)) || insn[0] != 0x0f || insn[1] != 0x05)
+		return false;
+	regs->rip = to;
 	return true;
+}
+
+/* A thread that waits in the copy of a system call, perhaps for ever, goes back
+ * behind the system call itself. */
+static void place_outside(const struct patch_set *set, struct user_regs_struct *regs)
+{
+	struct patch_move key = { .from = regs->rip }, *m = NULL;
+
+	if (set->outside.n)
+		m = bsearch(&key, set->outside.data, set->outside.n, sizeof(key), by_from);
+	if (m)
+		regs->rip = m->to;
 }
 
 /* Where shall the thread go on? False: it cannot be moved. */
@@ -285,6 +318,8 @@ static bool place_thread(struct injection *in, struct user_regs_struct *regs)
 			return move_restart(in, p, regs);
 	}
 	p = patch_at(&in->set, regs->rip);
+	if (!p)
+		place_outside(&in->set, regs);
 	if (!p || p->addr == regs->rip)
 		return true;
 	to = move_of(p, regs->rip);

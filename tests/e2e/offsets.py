@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 
-from harness import Sandbox, Untouched, maps, need, run
+from harness import Sandbox, Untouched, maps, need, need_root, run, wait_for
 from redis import Redis
 
 WORDS = 1000  # that a command takes
@@ -40,6 +40,13 @@ class Code:
         for a, b in zip(self.insns, self.insns[1:]):
             if a not in self.ends and b not in self.targets and b - a < 16:
                 yield a, b
+
+
+def state(pid):
+    """"syscall N" while the process waits in one."""
+    with open("/proc/%d/syscall" % pid) as f:
+        n = f.read().split()[0]
+    return "syscall " + n if n.isdigit() else n
 
 
 def libc_of(pid):
@@ -122,6 +129,39 @@ def test_every_instruction_of_hot_functions_in_redis():
             assert r.cli("get", "sentinel") == "here"
             print("# %d functions, %d instructions: %d by jump (%d ran, %d pairs agree), %d punned" %
                   (len(ranges), len(code.insns), len(jumps), len(ran), pairs, len(punned)))
+
+
+def test_around_a_call_that_waits():
+    """A thread waits in the very system call that is displaced: it is moved in,
+    counted when it goes on, and moved out when it goes on waiting."""
+    need_root()
+    need("objdump")
+    with Sandbox() as box:
+        cat = box.start("/bin/cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        wait_for(lambda: state(cat.pid) == "syscall 0", "cat waits in read")
+        (sym,) = box.ctl_json("symbols", "libc:read", "-p", cat.pid)["symbols"]
+        base = min(int(m[0].split("-")[0], 16) for m in maps(cat.pid) if len(m) > 5 and "/libc.so" in m[5])
+        start = int(sym["address"], 16) - base
+        code = Code(libc_of(cat.pid), [(start, start + sym["bytes"])])
+        tactics = probeable(box, cat.pid, code.insns)
+        jumps = [a for a in code.insns if tactics[a] == "jump"]
+        assert len(jumps) > 10, tactics
+
+        def echo(text):
+            cat.stdin.write(text)
+            cat.stdin.flush()
+            assert cat.stdout.readline() == text
+            wait_for(lambda: state(cat.pid) == "syscall 0", "cat waits again")
+
+        with Untouched(cat.pid):
+            for n in (0, 1, 3):
+                counts = count_at(box, cat.pid, jumps, code, lambda: [echo(b"some text\n") for _ in range(n)])
+                assert max(counts.values()) == n, (n, counts)
+            # twice, one on top of the other
+            count_at(box, cat.pid, jumps, code, lambda: count_at(box, cat.pid, jumps, code, lambda: None))
+        echo(b"the end\n")
+        cat.stdin.close()
+        assert cat.wait(10) == 0
 
 
 if __name__ == "__main__":
