@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Probes at every instruction of hot libc functions of real programs under load.
-offsets.py takes the number of functions from UPROBED_OFFSETS (default 25)."""
+UPROBED_OFFSETS says at how many functions (25)."""
 
 import json
 import os
