@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: MIT
 """Our own small programs, each with one way of making a probe go wrong."""
 
+import ctypes
 import json
 import os
 import re
+import struct
 import subprocess
 
-from harness import VICTIMS, Sandbox, Untouched, foreign_mappings, maps, need_root, run, total, wait_for
+from harness import (VICTIMS, Sandbox, Skip, Untouched, foreign_mappings, maps, need, need_root, run, total,
+                     wait_for)
 
 
 class Victim:
@@ -188,6 +191,78 @@ def test_programs_come_and_go_on_a_hot_site():
         assert runs()[:2] == [after - before] * 2, (runs(), after - before)
         assert sum(int(r["wrong"]) for r in records()) == 0, records()
         assert v.alive()
+
+
+def text_at(v, symbol, n):
+    """Address and bytes of a function of the victim's, in its memory."""
+    out = subprocess.run(["nm", "/proc/%d/exe" % v.pid], capture_output=True, text=True).stdout
+    link = next(int(line.split()[0], 16) for line in out.splitlines() if line.split()[-1] == symbol)
+    at = link + next(int(m[0].split("-")[0], 16) for m in maps(v.pid))
+    with open("/proc/%d/mem" % v.pid, "rb", 0) as mem:
+        mem.seek(at)
+        return at, link, mem.read(n)
+
+
+def refused_with_a_trap(box, v):
+    for command in (["count", ":two_returns"], ["latency", ":two_returns"]):
+        code, err = failed(box.ctl(*command, "-p", v.pid, check=False))
+        assert code == 8 and "a breakpoint or a kernel uprobe stands there" in err, (code, err)
+    at, _, now = text_at(v, "two_returns", 5)
+    assert now[0] == 0xcc and not foreign_mappings(v.pid), now
+    # its neighbours can be probed all the same
+    count = box.ctl_start("count", ":tail_target", "-p", v.pid, "--json")
+    count.wait_attached()
+    assert v.ask("tail_caller 5") == "5"
+    assert total(json.loads(count.interrupt())) == 5
+
+
+def test_a_debuggers_breakpoint():
+    """One that gdb leaves behind when it is killed: what it stands on is not ours."""
+    gdb = need("gdb")
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        p = box.start(gdb, "-q", "-nx", "-p", str(v.pid), "-ex", "set breakpoint always-inserted on",
+                      "-ex", "break *%#x" % text_at(v, "two_returns", 1)[0], "-ex", "continue", stdin=subprocess.PIPE)
+        wait_for(lambda: text_at(v, "two_returns", 1)[2] == b"\xcc", "gdb puts its breakpoint there", 60)
+        code, err = failed(box.ctl("count", ":two_returns", "-p", v.pid, check=False))
+        assert code != 0 and "gdb" in err, (code, err)  # it traces the process
+        p.kill()
+        p.wait()
+        refused_with_a_trap(box, v)
+
+
+def perf_uprobe(pid, path, offset):
+    """A kernel uprobe as perf makes one; a descriptor."""
+    try:
+        with open("/sys/bus/event_source/devices/uprobe/type") as f:
+            kind = int(f.read())
+    except OSError:
+        raise Skip("the kernel has no uprobes")
+    name = ctypes.create_string_buffer(path.encode())
+    attr = struct.pack("<IIQQQQQIIQQ", kind, 128, 0, 0, 0, 0, 0, 0, 0, ctypes.addressof(name), offset).ljust(128, b"\0")
+    fd = ctypes.CDLL(None, use_errno=True).syscall(298, attr, pid, -1, -1, 0)
+    if fd < 0:
+        raise Skip("perf_event_open: %s" % os.strerror(ctypes.get_errno()))
+    return fd
+
+
+def test_a_kernel_uprobe():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        _, link, _ = text_at(v, "two_returns", 1)
+        fd = perf_uprobe(v.pid, os.path.join(VICTIMS, "e2e_shapes"), link)  # its text lies at its file offset
+        try:
+            if text_at(v, "two_returns", 1)[2] != b"\xcc":
+                raise Skip("the kernel's uprobe is no breakpoint here")
+            refused_with_a_trap(box, v)
+            assert v.ask("two_returns 7") == "7"  # the kernel's goes on working
+        finally:
+            os.close(fd)
+        wait_for(lambda: text_at(v, "two_returns", 1)[2] != b"\xcc", "the uprobe is gone")
+        count = box.ctl_start("count", ":two_returns", "-p", v.pid, "--json")
+        count.wait_attached()
+        assert v.ask("two_returns 7") == "7"
+        assert total(json.loads(count.interrupt())) == 7
 
 
 def test_parked_in_the_patched_bytes():
