@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -111,6 +112,42 @@ static struct uerr *view_takeover(const struct daemon *d, struct guards *g, cons
 	return plan->exit_reason ? NULL : uerr_nomem();
 }
 
+/* Does a jump of ours stand in [addr, addr + len)? */
+static bool is_patched(const struct target *t, addr_t addr, unsigned len)
+{
+	for (size_t i = 0; t && i < t->windows.n; i++) {
+		const struct patched *w = &t->windows.data[i];
+		addr_t at = t->modules.data[w->module].bias + w->win.addr;
+
+		if (at < addr + len && addr < at + w->win.len)
+			return true;
+	}
+	return false;
+}
+
+/* What an attach would find: bytes that are not the file's. */
+static bool is_changed(pid_t pid, const struct target *t, const struct resolved *r, const struct func_plan *plan)
+{
+	const struct window *w = entry_window(plan, r->link_addr);
+	u8 have[WINDOW_MAX];
+	struct iovec local = { have, w ? w->len + w->keep : 0 };
+	struct iovec remote = { (void *)(r->mod->bias + r->link_addr), local.iov_len };
+
+	if (!w || process_vm_readv(pid, &local, 1, &remote, 1, 0) != (ssize_t)local.iov_len ||
+	    !memcmp(have, w->bytes, local.iov_len))
+		return false;
+	return !is_patched(t, r->mod->bias + r->link_addr, w->len + w->keep);
+}
+
+/* Why what the file allows cannot be done in this process, or NULL. */
+static const char *refusal_here(pid_t pid, const struct target *t, struct pun_space *space, const struct resolved *r,
+				const struct func_plan *plan)
+{
+	if (is_changed(pid, t, r, plan))
+		return "its bytes are not those of the file: a breakpoint, a kernel uprobe, or somebody else's change";
+	return has_stub(t, space, r, plan) ? NULL : stubs_refusal;
+}
+
 static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
 {
 	const struct window *w = entry_window(plan, r->link_addr);
@@ -152,10 +189,13 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 	for (size_t i = 0; !err && i < found.n; i++) {
 		struct func_plan plan = {};
 		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir, &plan);
+		const char *here = NULL;
 
-		if (!refusal && mods->pid && !has_stub(t, &space, &found.places[i], &plan)) {
+		if (!refusal && mods->pid)
+			here = refusal_here(mods->pid, t, &space, &found.places[i], &plan);
+		if (here) {
 			plan.entry = SITE_NONE;
-			plan.entry_reason = strdup(stubs_refusal);
+			plan.entry_reason = strdup(here);
 		}
 		if (!refusal)
 			err = view_takeover(d, &guards, mods, &found.places[i], &plan);

@@ -207,6 +207,8 @@ def refused_with_a_trap(box, v):
     for command in (["count", ":two_returns"], ["latency", ":two_returns"]):
         code, err = failed(box.ctl(*command, "-p", v.pid, check=False))
         assert code == 8 and "a breakpoint or a kernel uprobe stands there" in err, (code, err)
+    (sym,) = box.ctl_json("symbols", ":two_returns", "-p", v.pid)["symbols"]
+    assert sym["entry"] == "-" and "a breakpoint, a kernel uprobe" in sym["entry_reason"], sym
     at, _, now = text_at(v, "two_returns", 5)
     assert now[0] == 0xcc and not foreign_mappings(v.pid), now
     # its neighbours can be probed all the same
