@@ -32,6 +32,8 @@ static u32 add_module(struct target *t, const struct module *mod)
 		.ino = mod->ino,
 	};
 
+	if (!image_go_text(mod->image, &m.go_lo, &m.go_hi))
+		m.go_lo = m.go_hi = 0;
 	return target_module_index(t, &m);
 }
 

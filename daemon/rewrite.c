@@ -60,6 +60,8 @@ struct rewrite {
 	size_t cells_range;           /* 1 + the stubs of cells, which follow them; 0 none */
 	bool cells_leave;             /* in this transaction */
 	size_t base_range;            /* threads, then the private page */
+	size_t side_range;            /* side stacks, if they are to be made */
+	bool new_side;
 	bool first;                   /* nothing of ours is in the process yet */
 	VEC(struct view_of) views;
 	VEC(struct patched) fresh;    /* new windows, not in the target yet */
@@ -291,6 +293,26 @@ static struct uerr *want_base(struct rewrite *rw)
 	return vec_push(&rw->ranges, threads) && vec_push(&rw->ranges, private_page) ? NULL : uerr_nomem();
 }
 
+/* Is the window in code of Go, where hooks need a stack of their own? */
+static bool is_go(const struct target *t, const struct change *c)
+{
+	const struct target_module *m = &t->modules.data[c->module];
+
+	return c->win.addr >= m->go_lo && c->win.addr < m->go_hi;
+}
+
+static struct uerr *want_side(struct rewrite *rw)
+{
+	struct inject_range r = { .kind = RANGE_PRIVATE, .size = side_stacks_size(THREAD_RECS_DEFAULT) };
+	bool any = false;
+
+	vec_foreach(c, rw->changes)
+		any = any || (!c->restore && is_go(rw->t, c));
+	rw->new_side = any && !rw->t->side_addr;
+	rw->side_range = rw->ranges.n;
+	return !rw->new_side || vec_push(&rw->ranges, r) ? NULL : uerr_nomem();
+}
+
 /*
  * Cells, which stay as long as any return is taken over.
  */
@@ -496,6 +518,17 @@ static struct uerr *install_threads(struct rewrite *rw)
 	return NULL;
 }
 
+/* It is run in front of the counters, as trampolines are in part. */
+static void put_side_find(struct arena *a, void *local)
+{
+	size_t size;
+	const u8 *code = side_find_code(&size);
+
+	a->side_find = arena_alloc(a, size);
+	if (a->side_find)
+		memcpy(arena_local(a, local, a->side_find), code, size);
+}
+
 static struct uerr *install_arena(struct rewrite *rw, struct group *g, const struct target_env *env)
 {
 	struct inject_range *r = &rw->ranges.data[g->range];
@@ -510,6 +543,7 @@ static struct uerr *install_arena(struct rewrite *rw, struct group *g, const str
 		if (!err)
 			err = arena_program(&a, r->local, rw->t, state_program(rw->s, *p), &ap);
 	a.code = a.used;
+	put_side_find(&a, r->local);
 	g->arena = a.addr;
 	if (!vec_push(&rw->t->arenas, a) && !err)
 		err = uerr_nomem();
@@ -525,6 +559,8 @@ static struct uerr *place_all(struct rewrite *rw)
 		err = inject_place(rw->in, rw->ranges.data, rw->ranges.n);
 	if (!err && rw->first)
 		err = install_base(rw);
+	if (!err && rw->new_side)
+		rw->t->side_addr = rw->ranges.data[rw->side_range].addr;
 	if (!err)
 		err = install_stub_pages(rw);
 	if (!err)
@@ -753,6 +789,8 @@ static struct uerr *emit(struct rewrite *rw, const struct change *c, struct patc
 		.rec_slow = a->addr + runtime_thread_rec_off(),
 		.cells = a->cells,
 		.cell_take = a->addr + runtime_cell_take_off(),
+		.side = is_go(rw->t, c) ? rw->t->side_addr : 0,
+		.side_find = a->side_find,
 	};
 	struct hooks hooks = {};
 	struct trampoline code = {};
@@ -839,6 +877,8 @@ static struct uerr *unmap_mappings(struct rewrite *rw, bool base)
 		err = inject_unmap(rw->in, t->threads_addr, t->threads->size, false, NULL, NULL);
 	if (!err && base)
 		err = inject_unmap(rw->in, t->private_addr, PAGE, false, NULL, NULL);
+	if (!err && base && t->side_addr)
+		err = inject_unmap(rw->in, t->side_addr, side_stacks_size(THREAD_RECS_DEFAULT), false, NULL, NULL);
 	return err;
 }
 
@@ -959,7 +999,9 @@ static void forget_unmapped(struct target *t, const char *journal)
 		t->cells_addr = 0;
 		t->cells_retired = false;
 	}
-	if (t->installed && !journal_has(&j, t->threads_addr) && !journal_has(&j, t->private_addr))
+	if (t->side_addr && !journal_has(&j, t->side_addr))
+		t->side_addr = 0;
+	if (t->installed && !journal_has(&j, t->threads_addr) && !journal_has(&j, t->private_addr) && !t->side_addr)
 		t->installed = false;
 }
 
@@ -1058,6 +1100,8 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 		err = want_base(rw);
 	if (!err)
 		err = want_cells(rw);
+	if (!err)
+		err = want_side(rw);
 	if (!err)
 		err = choose_stubs(rw);
 	if (!err)

@@ -429,6 +429,7 @@ static void pack_arena(const struct arena *a, struct packer *p)
 	pack_u64(p, a->env);
 	pack_u64(p, a->cells);
 	pack_u64(p, a->batch);
+	pack_u64(p, a->side_find);
 	pack_u32(p, a->maps.n);
 	pack_bytes(p, a->maps.data, a->maps.n * sizeof(*a->maps.data));
 	pack_u32(p, a->progs.n);
@@ -467,6 +468,7 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u64(p, t->private_addr);
 	pack_u64(p, t->cells_addr);
 	pack_u8(p, t->cells_retired);
+	pack_u64(p, t->side_addr);
 	pack_u32(p, t->last_site);
 	pack_u32(p, t->nthreads);
 	pack_u32(p, t->stops);
@@ -481,6 +483,8 @@ void target_pack(const struct target *t, struct packer *p)
 		pack_u64(p, m->hi);
 		pack_u64(p, m->dev);
 		pack_u64(p, m->ino);
+		pack_u64(p, m->go_lo);
+		pack_u64(p, m->go_hi);
 	}
 	pack_u32(p, t->arenas.n);
 	vec_foreach(a, &t->arenas)
@@ -526,6 +530,7 @@ static void unpack_arena(struct unpacker *u, struct target *t)
 	a.env = unpack_u64(u);
 	a.cells = unpack_u64(u);
 	a.batch = unpack_u64(u);
+	a.side_find = unpack_u64(u);
 	unpack_vec(u, &a.maps);
 	unpack_vec(u, &a.progs);
 	if (!vec_push(&t->arenas, a)) {
@@ -546,6 +551,8 @@ static void unpack_module(struct unpacker *u, struct target *t)
 	m.hi = unpack_u64(u);
 	m.dev = unpack_u64(u);
 	m.ino = unpack_u64(u);
+	m.go_lo = unpack_u64(u);
+	m.go_hi = unpack_u64(u);
 	if (!m.name || !m.path || !vec_push(&t->modules, m)) {
 		free(m.name);
 		free(m.path);
@@ -627,6 +634,7 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	t->private_addr = unpack_u64(u);
 	t->cells_addr = unpack_u64(u);
 	t->cells_retired = unpack_u8(u);
+	t->side_addr = unpack_u64(u);
 	t->last_site = unpack_u32(u);
 	t->nthreads = unpack_u32(u);
 	t->stops = unpack_u32(u);

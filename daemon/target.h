@@ -78,6 +78,7 @@ struct arena {
 	addr_t env;
 	addr_t cells;  /* as its env says */
 	addr_t batch;  /* the injector's routine (inject_use_batch) */
+	addr_t side_find; /* and another one (side_find_code) */
 	VEC(struct arena_map) maps;
 	VEC(struct arena_prog) progs;
 };
@@ -88,6 +89,7 @@ struct target_module {
 	addr_t bias;
 	addr_t lo, hi; /* all its mappings */
 	u64 dev, ino;
+	addr_t go_lo, go_hi; /* link addresses: compiled by Go; empty: nothing */
 };
 
 /* A page of stubs, through which punned jumps lead to trampolines. Private to
@@ -166,6 +168,7 @@ struct target {
 	addr_t threads_addr, private_addr;
 	addr_t cells_addr; /* of struct cell_area, behind its stubs; 0: no return is taken over */
 	bool cells_retired; /* nor is any from now on; they go with the code that leads there */
+	addr_t side_addr; /* side stacks, 0: none needed so far */
 	u32 last_site;
 	u32 nthreads;      /* at the last stop */
 	u32 stops;

@@ -76,6 +76,9 @@ size_t image_near(const struct image *im, const char *name, const char **ret, si
 bool image_addr_to_off(const struct image *im, addr_t link_addr, u64 *ret);
 bool image_off_to_addr(const struct image *im, u64 file_off, addr_t *ret);
 
+/* What Go has compiled of the text; false: nothing. */
+bool image_go_text(const struct image *im, addr_t *lo, addr_t *hi);
+
 /* Reads LEN bytes at link address ADDR from the file (zeros past filesz). */
 struct uerr *image_read(const struct image *im, addr_t addr, void *buf, size_t len) UERR_MUST_CHECK;
 

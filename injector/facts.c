@@ -170,7 +170,7 @@ static void own_stack(struct injection *in, const struct seen *s, struct inject_
 	if (s->leader) {
 		ret->stack_lo = f->main_stack_lo;
 		ret->stack_hi = f->main_stack_hi;
-	} else if (m && m->w && !m->shared && !m->ino && s->rsp >= m->lo && s->rsp < s->fs_base) {
+	} else if (!in->t.is_go && m && m->w && !m->shared && !m->ino && s->rsp >= m->lo && s->rsp < s->fs_base) {
 		/* Not further up than the descriptor: another mapping of the
 		 * application may have been merged with this one. */
 		ret->stack_lo = m->lo;

@@ -244,19 +244,20 @@ struct uerr *inject_stop_worker(struct injection *in, struct thread **ret)
 	const char *why = "has no thread";
 
 	*ret = NULL;
-	/* A thread may be in a handler or a coroutine just now: a few tries,
-	 * the last without the wish for a thread on its own stack. */
-	for (int i = 0; i < 6 && !*ret && !err; i++) {
+	/* A thread may be in a handler or a coroutine just now, or wait for a CPU:
+	 * a few tries, the last without the wish for a thread on its own stack. */
+	for (int i = 0; i < 6 && !*ret && (!err || err->code == UERR_FAILED); i++) {
 		if (i)
 			nap_us(500 << i);
 		tracee_release(t);
+		uerr_free(err);
 		err = tracee_list(t);
 		if (!err && i)
 			err = inject_refresh_maps(in);
 		if (err)
 			return err;
-		if (t->timeout_ms > WORKER_TIMEOUT_MS && t->threads.n > 1)
-			t->timeout_ms = WORKER_TIMEOUT_MS;
+		if (t->timeout_ms > WORKER_TIMEOUT_MS << i && t->threads.n > 1)
+			t->timeout_ms = WORKER_TIMEOUT_MS << i;
 		err = try_workers(in, i < 5, ret, &why);
 		t->timeout_ms = timeout;
 	}

@@ -18,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "injector/arch_x86_64.h"
+#include "injector/remote_call.h"
 #include "injector/remote_mem.h"
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
@@ -26,6 +27,7 @@
 #define RED_ZONE 128
 #define CHUNK (256u << 10)
 #define STACK_MAX (64ull << 20) /* more than this is not looked through: busy */
+#define GO_SIGNAL_STACK (32u << 10)
 
 struct range {
 	addr_t lo, hi;
@@ -40,16 +42,25 @@ static bool in_range(const struct range *r, u64 word)
 static bool stack_has(struct injection *in, const struct thread *th, const struct range *r, bool signals, u64 *buf)
 {
 	const struct target_map *m = target_maps_find(&in->maps, th->regs.rsp);
-	addr_t at = ALIGN_DOWN(th->regs.rsp - RED_ZONE, sizeof(u64));
+	addr_t at = ALIGN_DOWN(th->regs.rsp - RED_ZONE, sizeof(u64)), hi;
+	u64 bounds[2];
 
 	if (!m)
 		return true; /* cannot be told */
 	if (at < m->lo)
 		at = m->lo;
-	if (m->hi - at > STACK_MAX)
+	hi = m->hi;
+	/* Many stacks lie in one mapping of Go's: up to the end of the thread's
+	 * own, which is that for signals when one has come while it was in our
+	 * code. (For some instructions it is on that without Go's knowing.) */
+	if (in->t.is_go && remote_go_stack(&in->t, th, bounds))
+		hi = bounds[1] < hi ? bounds[1] : hi;
+	else if (in->t.is_go && !m->stack && hi - at > GO_SIGNAL_STACK)
+		hi = at + GO_SIGNAL_STACK;
+	if (hi - at > STACK_MAX)
 		return true;
-	while (at < m->hi) {
-		size_t want = m->hi - at < CHUNK ? m->hi - at : CHUNK;
+	while (at < hi) {
+		size_t want = hi - at < CHUNK ? hi - at : CHUNK;
 		size_t got = remote_read_some(&in->t, at, buf, want);
 
 		for (size_t i = 0; i < got / sizeof(*buf); i++)

@@ -256,7 +256,53 @@ static bool dispatches_syscalls(const struct thread *th)
 	return !ptrace(GET_SYSCALL_USER_DISPATCH, th->tid, sizeof(conf), &conf) && conf.mode;
 }
 
-#define FRAME_ROOM (RED_ZONE + XSTATE_MAX + sizeof(struct sigframe) + 256 + REMOTE_SCRATCH)
+#define FRAME_ROOM (RED_ZONE + XSTATE_MAX + sizeof(struct sigframe) + sizeof(struct way_back) + 256 + REMOTE_SCRATCH)
+
+/* The word below fs_base, or r14 in Go's own code, points to its g, which begins
+ * with the bounds of its stack. */
+bool remote_go_stack(struct tracee *t, const struct thread *th, u64 bounds[2])
+{
+	u64 g[2] = { 0, th->regs.r14 };
+
+	if (remote_read(t, th->regs.fs_base - 8, &g[0], sizeof(g[0])))
+		g[0] = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(g); i++)
+		if (g[i] && !remote_read(t, g[i], bounds, 2 * sizeof(*bounds)) && bounds[0] < bounds[1] &&
+		    bounds[1] - bounds[0] <= (1ull << 30) && th->regs.rsp > bounds[0] && th->regs.rsp <= bounds[1])
+			return true;
+	return false;
+}
+
+/* A libc's descriptor of a thread begins with its own address. */
+static bool has_libc(struct tracee *t, const struct thread *th)
+{
+	u64 self;
+
+	return !remote_read(t, th->regs.fs_base, &self, sizeof(self)) && self == th->regs.fs_base;
+}
+
+static bool on_thread_stack(struct tracee *t, const struct target_map *m, const struct thread *th)
+{
+	return th->regs.fs_base >= th->regs.rsp && th->regs.fs_base < m->hi && has_libc(t, th);
+}
+
+#define GO_MAIN_STACK (64u << 10)
+#define STAT_STARTSTACK 28
+
+/* Go has its threads on stacks of a few KiB, with others' below them. But of the
+ * stack that the kernel gave to the program, it takes 64 KiB and never more
+ * (rt0_go), of at least 128: what lies below is nobody's. */
+static bool find_spare(struct tracee *t, const struct target_maps *maps)
+{
+	u64 start;
+
+	if (!proc_stat_field(t->pid, STAT_STARTSTACK, &start))
+		return false;
+	vec_foreach(m, &maps->v)
+		if (m->stack && start > m->lo && start < m->hi && start - m->lo >= GO_MAIN_STACK + FRAME_ROOM)
+			t->spare_top = start - GO_MAIN_STACK;
+	return t->spare_top;
+}
 
 const char *remote_unfit(struct tracee *t, const struct target_maps *maps, const struct thread *th, bool strict)
 {
@@ -266,13 +312,18 @@ const char *remote_unfit(struct tracee *t, const struct target_maps *maps, const
 		return "does not stop";
 	if (th->regs.cs != 0x33)
 		return "runs 32-bit code";
+	t->spare_top = 0;
+	if (t->is_go && !has_libc(t, th))
+		return find_spare(t, maps) ? NULL : "has a small stack, and there is no room beside it";
 	if (!m || !m->w || th->regs.rsp - m->lo < FRAME_ROOM)
 		return "has no room on its stack";
+	if (t->is_go)
+		strict = true;
 	/* Below the stack pointer of a coroutine, a goroutine or a handler on an
 	 * alternate stack may lie somebody's data: what we write there is put
 	 * back, but not if we are killed. So threads on their own stack first:
 	 * the main stack, or the one that has the thread's descriptor on top. */
-	if (strict && !m->stack && !(th->regs.fs_base >= th->regs.rsp && th->regs.fs_base < m->hi))
+	if (strict && !m->stack && !on_thread_stack(t, m, th))
 		return "is not on its own stack";
 	if (in_rseq(t, th))
 		return "is in a restartable sequence";
@@ -329,7 +380,7 @@ static struct uerr *write_frame(struct remote *r)
 	size_t nback = r->g.pops ? sizeof(back_words) : sizeof(back_words.stub);
 	struct sigframe f;
 	size_t xlen;
-	addr_t fpstate, context;
+	addr_t fpstate, context, top;
 
 	if (ptrace(PTRACE_GETSIGMASK, r->th->tid, sizeof(r->saved_mask), &r->saved_mask) ||
 	    ptrace(PTRACE_GETREGSET, r->th->tid, NT_X86_XSTATE, &iov) || iov.iov_len < 576)
@@ -337,12 +388,13 @@ static struct uerr *write_frame(struct remote *r)
 				t->comm, r->th->tid);
 	xlen = iov.iov_len;
 	finish_xstate(xs, &xlen);
-	r->scratch = (back.rsp - RED_ZONE - REMOTE_SCRATCH) & ~63ull;
+	top = t->spare_top ? t->spare_top : back.rsp - RED_ZONE;
+	r->scratch = (top - REMOTE_SCRATCH) & ~63ull;
 	fpstate = (r->scratch - xlen - 4) & ~63ull;
 	/* As at a handler's entry: rsp + 8 is a multiple of 16. */
 	context = (fpstate - sizeof(f)) & ~15ull;
 	r->frame = context - nback;
-	r->saved_len = back.rsp - RED_ZONE - r->frame;
+	r->saved_len = top - r->frame;
 	arch_apply_restart(&back);
 	fill_frame(&f, &back, r->saved_mask, fpstate);
 	r->saved_stack = malloc(r->saved_len);

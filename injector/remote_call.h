@@ -40,6 +40,10 @@ struct uerr *gadgets_find(struct tracee *t, const struct target_maps *maps, stru
 /* Can TH, stopped, make calls now? NULL, or why not (static words). */
 const char *remote_unfit(struct tracee *t, const struct target_maps *maps, const struct thread *th, bool strict);
 
+/* The stack that Go has TH (stopped) on; below it lies what belongs to others.
+ * False: it is on none. */
+bool remote_go_stack(struct tracee *t, const struct thread *th, u64 bounds[2]);
+
 /* Begins calls in TH (stopped); it must be fit. */
 struct uerr *remote_begin(struct remote *r, struct tracee *t, struct thread *th, const struct gadgets *g) UERR_MUST_CHECK;
 

@@ -749,6 +749,41 @@ static struct uerr *check_kind(struct tracee *t)
 	return NULL;
 }
 
+/* Go's linker leaves a note of its own. */
+static bool has_go_note(int fd, const Elf64_Phdr *ph)
+{
+	char note[4096];
+	ssize_t n = pread(fd, note, ph->p_filesz < sizeof(note) ? ph->p_filesz : sizeof(note), (off_t)ph->p_offset);
+
+	for (size_t at = 0; n > 0 && at + sizeof(Elf64_Nhdr) + 4 <= (size_t)n;) {
+		Elf64_Nhdr nh;
+
+		memcpy(&nh, note + at, sizeof(nh));
+		at += sizeof(nh);
+		if (nh.n_namesz == 4 && !memcmp(note + at, "Go\0", 4))
+			return true;
+		at += ALIGN_UP((size_t)nh.n_namesz, 4ul) + ALIGN_UP((size_t)nh.n_descsz, 4ul);
+	}
+	return false;
+}
+
+#define PHDRS_MAX 64
+
+static bool is_go_program(int fd)
+{
+	Elf64_Phdr ph[PHDRS_MAX];
+	Elf64_Ehdr eh;
+	ssize_t n;
+
+	if (pread(fd, &eh, sizeof(eh), 0) != sizeof(eh) || eh.e_phentsize != sizeof(*ph))
+		return false;
+	n = pread(fd, ph, sizeof(ph), (off_t)eh.e_phoff);
+	for (size_t i = 0; n > 0 && i < eh.e_phnum && (i + 1) * sizeof(*ph) <= (size_t)n; i++)
+		if (ph[i].p_type == PT_NOTE && has_go_note(fd, &ph[i]))
+			return true;
+	return false;
+}
+
 static struct uerr *check_elf(struct tracee *t)
 {
 	cleanup_close int fd = -1;
@@ -765,6 +800,7 @@ static struct uerr *check_elf(struct tracee *t)
 		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s) is a 32-bit program", t->pid, t->comm);
 	if (ident[EI_NIDENT + 2] != EM_X86_64)
 		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s) is not an x86-64 program", t->pid, t->comm);
+	t->is_go = is_go_program(fd);
 	return NULL;
 }
 

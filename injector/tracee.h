@@ -47,6 +47,8 @@ struct tracee {
 	u32 timeout_ms;
 	bool can_suspend;    /* PTRACE_O_SUSPEND_SECCOMP is permitted */
 	bool seccomp;        /* a filter or strict mode is on */
+	bool is_go;          /* its program is Go's: stacks lie in a heap of its own */
+	addr_t spare_top;    /* where such a thread has room for a frame: below this; 0: on its stack */
 	VEC(struct thread) threads; /* never grown: elements do not move until a release or a new listing */
 	VEC(struct proc) procs;
 	u64 deadline_ns;     /* of the wait now going on */

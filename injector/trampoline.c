@@ -39,6 +39,7 @@
  * A hook that takes a return over (takeover.h) leaves its calls for the moment when
  * that comes back: its code is out of line, begins at "lea" with the address of
  * itself below the return address, where the stub has pushed it, and ends by a ret.
+ * In code of Go all of this happens on a stack of the thread's own (side_stack.c).
  *
  * Between `leaves` and the jump back a thread is still in this code with the
  * counters equal; whoever unmaps it looks at instruction pointers too.
@@ -50,6 +51,7 @@
 #include "base/cleanup.h"
 #include "injector/relocate.h"
 #include "injector/takeover.h"
+#include "injector/side_stack.h"
 #include "injector/window.h"
 
 #define FRAME_SIZE ((s32)sizeof(struct hook_frame))
@@ -111,6 +113,7 @@ struct hook_code {
 	size_t down[2];  /* jumps taken where the direction flag is set: before and behind the calls */
 	size_t down_go[2];
 	struct takeover_code takeover; /* of a hook that does */
+	struct side_switch side;
 };
 
 static void store_regs(struct emit *e, u32 mask)
@@ -248,7 +251,7 @@ static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tram
 }
 
 /* Fields of pt_regs that are no registers here; rsi is free. */
-static void emit_fields(struct emit *e, const struct hook_code *h)
+static void emit_fields(struct emit *e, const struct hook_code *h, const struct tramp_env *env)
 {
 	if (h->reads & TARGET_REG_BIT(sp)) {
 		if (h->layout->fixed) {
@@ -257,6 +260,8 @@ static void emit_fields(struct emit *e, const struct hook_code *h)
 			put_load(e, SI, SP, KEPT_OFF);
 			put_lea(e, SI, SI, KEPT_UP);
 		}
+		if (env->side)
+			put_load(e, SI, SI, 0); /* side_enter() has put it there */
 		put_store(e, SP, SLOT(sp), SI);
 	}
 	if (h->reads & TARGET_REG_BIT(flags) && !h->layout->fixed) {
@@ -292,16 +297,20 @@ static void emit_program(struct emit *e, const struct hook_call *call)
 
 static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_env *env)
 {
+	if (env->side)
+		side_enter(e, &h->side, env);
 	emit_save(e, h);
 	emit_find_rec(e, h, env);
 	put_store(e, SP, offsetof(struct hook_frame, rec), DI);
 	put_inc_mem(e, DI, offsetof(struct thread_rec, entries));
-	emit_fields(e, h);
+	emit_fields(e, h, env);
 	for (size_t i = 0; i < h->hook->ncalls; i++)
 		emit_program(e, &h->hook->calls[i]);
 	put_load(e, DI, SP, offsetof(struct hook_frame, rec));
 	put_inc_mem(e, DI, offsetof(struct thread_rec, leaves));
 	emit_restore(e, h);
+	if (env->side)
+		side_leave(e, &h->side);
 }
 
 /* Asks the runtime for the record, with every register but rdi, rsi and rdx as
@@ -322,6 +331,8 @@ static void emit_slow(struct emit *e, const struct hook_code *h, const struct tr
 	put_mov(e, DI, AX);
 	load_regs(e, extra);
 	put_jmp(e, e->addr + h->go);
+	if (env->side)
+		side_out_of_line(e, &h->side, env);
 }
 
 /* ---- the whole ---- */
@@ -516,7 +527,7 @@ void trampoline_deinit(struct trampoline *t)
 
 /* The longest forms: every register stored and loaded with 32-bit offsets
  * (8 bytes each), all fields, far addresses. */
-#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 392)
+#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 392 + SIDE_SWITCH_MAX)
 #define CALL_MAX 80
 
 size_t trampoline_size_bound(const struct window *w, size_t ncalls)

@@ -31,7 +31,13 @@ struct tramp_env {
 	addr_t rec_slow;     /* thread_rec_slow() in the target */
 	addr_t cells;        /* struct cell_area in the target; 0: no hook may take a return over */
 	addr_t cell_take;    /* rt_cell_take() in the target */
+	/* For code of Go: the threads' side stacks (of side_stacks_size(), zero at
+	 * first), and where side_find_code() lies; 0: hooks use the stack as it is. */
+	addr_t side, side_find;
 };
+
+u64 side_stacks_size(u32 nrecs);
+const u8 *side_find_code(size_t *size);
 
 /* Instruction at window offset → its copy, for moving threads. */
 struct tramp_move {

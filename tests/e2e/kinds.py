@@ -125,6 +125,29 @@ def test_cxx():
         counted(box, v, lost=5000)
 
 
+GO = {
+    "go": [],
+    "go_pie": ["-buildmode=pie"],
+}
+
+
+def go_victim(box, name="go", n=4):
+    env = dict(os.environ, HOME=box.dir, GOCACHE=os.path.join(box.dir, "cache"), GOFLAGS="", CGO_ENABLED="0")
+    return Process(box, compile(box, name, "go", "build", *GO[name], "-o", "{}", source("e2e_hammer.go"), env=env), n)
+
+
+def go_built(name):
+    """Goroutines on stacks that grow and move, preempted and scanned all the time."""
+    with Loaded() as box:
+        v = go_victim(box, name)
+        counted(box, v, spec=":main.hammered")
+        counted(box, v, spec=":main.(*T).Get")
+
+
+for _name in GO:
+    globals()["test_" + _name] = lambda name=_name: go_built(name)
+
+
 # Whose it is, and where it lives: how the same victim is started.
 HAMMER = os.path.join(VICTIMS, "e2e_hammer")
 

@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -110,8 +109,7 @@ func main() {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	var mu sync.Mutex
-	mu.Lock()
+	time.Sleep(time.Millisecond) // the runtime opens its descriptors
 	fmt.Println("ready")
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
