@@ -71,6 +71,7 @@ struct hit {
 static struct hit hits[HITS_MAX];
 static unsigned nhits;
 static u64 bad_args;
+static bool on_side; /* hooks have a stack of their own */
 __attribute__((visibility("hidden"), used)) u64 trash;
 
 __attribute__((visibility("hidden"), used, no_sanitize_address)) void record(void *ctx, u64 zero,
@@ -84,7 +85,7 @@ void record(void *ctx, u64 zero, struct hook_frame *frame)
 	h->site = frame->site;
 	h->rec = frame->rec;
 	h->top = 0;
-	if (frame->regs.sp > (u64)frame && frame->regs.sp < (u64)frame + 4096)
+	if (on_side || (frame->regs.sp > (u64)frame && frame->regs.sp < (u64)frame + 4096))
 		h->top = *(const u64 *)frame->regs.sp;
 }
 
@@ -185,6 +186,7 @@ struct config {
 	u32 want;
 	u32 reads, clobbers;
 	bool slow, far;
+	bool side; /* on a stack of the thread's own */
 	unsigned ncalls;
 };
 
@@ -205,6 +207,9 @@ static const struct config configs[] = {
 	{ "far functions", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, TARGET_REG_BIT(cx), .far = true, .ncalls = 1 },
 	{ "far slow path", PLAN_ENTRY | PLAN_EXIT, 0, 0, .far = true, .slow = true, .ncalls = 1 },
 	{ "three calls", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 3 },
+	{ "side stack", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .side = true, .ncalls = 2 },
+	{ "side stack, slow path", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, TARGET_REG_BIT(cx), .side = true, .slow = true,
+	  .ncalls = 1 },
 	{ "no calls", PLAN_ENTRY | PLAN_EXIT, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 0 },
 };
 
@@ -241,6 +246,26 @@ static struct func_plan plan;
 static struct trampoline tramps[16];
 static u8 *tramp_at[16];
 
+/* Behind the trampolines, so that they reach it. */
+#define SIDE_FIND_OFF (CODE_SIZE - 2 * PAGE)
+
+static void give_side_stacks(struct tramp_env *env)
+{
+	static void *stacks;
+	size_t size;
+	const u8 *code = side_find_code(&size);
+
+	if (!stacks)
+		stacks = mmap(NULL, side_stacks_size(NRECS), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ck_assert(stacks != MAP_FAILED && size <= 512);
+	memcpy(code_page + SIDE_FIND_OFF, code, size);
+	target_env.tid_off = env->tid_off;
+	target_env.nrecs = NRECS;
+	target_env.threads = env->threads;
+	env->side = (addr_t)stacks;
+	env->side_find = (addr_t)code_page + SIDE_FIND_OFF;
+}
+
 static void emit_window(size_t i, struct textscan *scan, size_t *used)
 {
 	const struct window *w = &plan.windows[i];
@@ -253,6 +278,8 @@ static void emit_window(size_t i, struct textscan *scan, size_t *used)
 	};
 	struct uerr *err;
 
+	if (config->side)
+		give_side_stacks(&env);
 	for (unsigned k = 0; k < config->ncalls; k++)
 		calls[k] = (struct hook_call){ .fn = config->far ? far_stub(hook_stub) : (addr_t)hook_stub,
 					       .site = 0x1000 + k, .reads = config->reads,
@@ -527,6 +554,7 @@ START_TEST(runs)
 	unsigned nvictims = (unsigned)nasm_victims;
 
 	config = &configs[(unsigned)_i / nvictims];
+	on_side = config->side && (config->reads & TARGET_REG_BIT(sp));
 	check_victim(&asm_victims[(unsigned)_i % nvictims]);
 }
 END_TEST
