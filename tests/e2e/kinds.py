@@ -323,6 +323,19 @@ def test_stopped():
             v.wait_more()
 
 
+def test_32_bit():
+    with Loaded() as box:
+        program = compile(box, "small", "gcc", "-m32", *C)
+        try:
+            v = Process(box, program, 4)
+        except OSError:
+            raise Skip("this kernel runs no 32-bit programs")
+        r = box.ctl("attach", "on_entry", ":hammered", "-p", v.pid, check=False)
+        assert r.returncode == 8 and "is a 32-bit program" in r.stderr, (r.returncode, r.stderr)
+        assert not foreign_mappings(v.pid)
+        v.wait_more()
+
+
 def traced_by(name, *argv):
     need(argv[0])
     with Loaded() as box:
