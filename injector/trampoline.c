@@ -482,7 +482,7 @@ static struct uerr *check_window(const struct window *w, const struct hook *hook
 		bool found = false;
 
 		if (hooks[i].point.kind >= ARRAY_SIZE(layouts) || !layouts[hooks[i].point.kind].size ||
-		    (hook_takes_over(hooks[i].point.kind) && hooks[i].ncalls && !env->cells))
+		    (hook_takes_over(hooks[i].point.kind) && hooks[i].ncalls && (!env->cells || env->side)))
 			return uerr_new(UERR_FAILED, "a hook of no known kind at %#lx", (unsigned long)w->addr);
 		for (unsigned k = 0; k < w->ninsns; k++)
 			found |= w->insn_off[k] == hooks[i].point.off;

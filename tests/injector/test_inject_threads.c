@@ -292,7 +292,7 @@ START_TEST(restarted_call_is_moved)
 	struct victim v = victim_start("restart", 1);
 	addr_t site = v.shared->site;
 	struct inject_range r = { .kind = RANGE_CODE, .size = PAGE, .near = site, .near_end = site + 64 };
-	struct patch p = { .addr = site, .len = sizeof(window), .nmoves = 4 };
+	struct patch p = { .addr = site, .len = sizeof(window), .nmoves = 5 };
 	struct injection *in = probe_begin(v.pid, NULL);
 	struct inject_stats s;
 	s32 rel;
@@ -310,8 +310,8 @@ START_TEST(restarted_call_is_moved)
 	p.new_bytes[0] = 0xe9;
 	rel = (s32)(r.addr - (site + 5));
 	memcpy(p.new_bytes + 1, &rel, sizeof(rel));
-	for (int i = 0; i < 4; i++) {
-		static const u8 off[] = { 0, 3, 5, 7 };
+	for (int i = 0; i < 5; i++) {
+		static const u8 off[] = { 0, 3, 5, 7, 9 }; /* behind the call: where it is found */
 
 		p.moves[i] = (struct patch_move){ site + off[i], r.addr + off[i] };
 	}
