@@ -136,7 +136,8 @@ enum target_call {
 	TARGET_CALL_IDS = 128,     /* getuid, getgid */
 	TARGET_CALL_RSEQ = 256,    /* rseq */
 	TARGET_CALL_MEMBARRIER = 512,
-	TARGET_CALLS_ALL = 1023,
+	TARGET_CALL_WAKE = 1024,   /* futex(FUTEX_WAKE) */
+	TARGET_CALLS_ALL = 2047,
 };
 
 /* Constants of a target, in its code arena: it cannot write them. All

@@ -116,10 +116,10 @@ static const struct umap *ring_of(const struct hook_frame *frame, u64 record)
 	return m;
 }
 
-static void ring_wake(const struct umap *m, bool wake)
+static void ring_wake(const struct hook_frame *frame, const struct umap *m, bool wake)
 {
 	if (__builtin_expect(wake, 0))
-		rt_syscall(__NR_futex, (u64)umap_ring_waiters(m), FUTEX_WAKE_NR, 1, 0, 0, 0);
+		rt_call(rt_env(frame), TARGET_CALL_WAKE, __NR_futex, (u64)umap_ring_waiters(m), FUTEX_WAKE_NR, 1, 0, 0, 0);
 }
 
 static void ring_commit(const struct hook_frame *frame, u64 record, u64 flags, bool discard)
@@ -127,7 +127,7 @@ static void ring_commit(const struct hook_frame *frame, u64 record, u64 flags, b
 	const struct umap *m = ring_of(frame, record);
 
 	if (m)
-		ring_wake(m, umap_ring_commit(m, (void *)record, flags, discard));
+		ring_wake(frame, m, umap_ring_commit(m, (void *)record, flags, discard));
 }
 
 static u32 frame_owner(const struct hook_frame *frame)
@@ -158,7 +158,7 @@ RT_HELPER(ringbuf_output)
 	bool wake;
 	long err = umap_ring_output(m, (const void *)r2, r3, r4, frame_owner(frame), &wake);
 
-	ring_wake(m, wake);
+	ring_wake(frame, m, wake);
 	return (u64)err;
 }
 
