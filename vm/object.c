@@ -275,7 +275,7 @@ static const char *map_name(const struct bpf_map *map)
 
 static bool is_readonly(const char *name)
 {
-	return !strncmp(name, ".rodata", 7);
+	return !strncmp(name, ".rodata", 7) || !strcmp(name, ".kconfig");
 }
 
 static struct uerr *map_refuse(const struct bpf_map *map, const char *object)
@@ -283,13 +283,8 @@ static struct uerr *map_refuse(const struct bpf_map *map, const char *object)
 	u32 type = bpf_map__type(map);
 	const char *type_name = libbpf_bpf_map_type_str(type);
 
-	if (bpf_map__is_internal(map)) {
-		if (!strcmp(map_name(map), ".kconfig"))
-			return uerr_new(UERR_REJECTED,
-					"%s: it asks for the kernel's configuration (__kconfig), which says nothing "
-					"about a process: use a constant in .rodata", object);
+	if (bpf_map__is_internal(map))
 		return NULL;
-	}
 	if (type == BPF_MAP_TYPE_STRUCT_OPS)
 		return uerr_new(UERR_REJECTED, "%s: map '%s' is struct_ops, which is for the kernel's own hooks: use "
 				"SEC(\"uprobe\") programs", object, bpf_map__name(map));
