@@ -411,6 +411,7 @@ static void image_free(struct image *im)
 		return;
 	symtab_destroy(im->syms);
 	code_destroy(im->code);
+	usdts_destroy(im->usdts);
 	elf_end(im->elf);
 	if (im->fd >= 0)
 		close(im->fd);

@@ -44,6 +44,7 @@ enum table {
 
 struct symtab;
 struct code;
+struct usdts;
 
 struct image {
 	unsigned refs;
@@ -70,6 +71,7 @@ struct image {
 	size_t ndyns;
 	struct symtab *syms; /* filled at first use (symtab.c) */
 	struct code *code;   /* made at first use (code.c) */
+	struct usdts *usdts; /* made at first use (usdt.c) */
 };
 
 /* Opens FD (borrowed) as a separate debug file, uncached. */
@@ -121,6 +123,9 @@ void code_destroy(struct code *code);
 /* The function of image_code() that contains ADDR, or NULL (also when there is
  * no code). */
 const struct code_func *code_func_at(struct image *im, addr_t addr);
+
+/* usdt.c */
+void usdts_destroy(struct usdts *us);
 
 /* symtab.c: the symbol called exactly NAME, of VERSION (NULL: the default one). */
 const struct elf_sym *symtab_find_exact(const struct image *im, const char *name, const char *version);

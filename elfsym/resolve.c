@@ -18,27 +18,16 @@
 
 #define NEAR_SHOWN 5
 
-typedef VEC(struct resolved) place_vec;
-
-struct resolver {
-	const struct spec *spec;
-	const struct modules *m;
-	const char *const *not_globs;
-	size_t nnot;
-	struct ifuncs *ifuncs; /* of the module looked at last, or NULL */
-	place_vec places;
-};
-
 /* ---- names of places ---- */
 
-static const char *prefix_of(const struct module *mod)
+const char *module_prefix(const struct module *mod)
 {
 	return mod->main ? "" : mod->name;
 }
 
 static void name_address(struct resolved *p, addr_t link_addr)
 {
-	int n = snprintf(p->name, sizeof(p->name), "%s:0x%" PRIx64, prefix_of(p->mod), link_addr);
+	int n = snprintf(p->name, sizeof(p->name), "%s:0x%" PRIx64, module_prefix(p->mod), link_addr);
 
 	if (n >= (int)sizeof(p->name))
 		snprintf(p->name, sizeof(p->name), ":0x%" PRIx64, link_addr);
@@ -53,7 +42,7 @@ static void name_symbol(struct resolved *p, const struct elf_sym *sym, u64 offse
 
 	if (offset)
 		snprintf(plus, sizeof(plus), "+0x%" PRIx64, offset);
-	n = snprintf(p->name, sizeof(p->name), "%s:%s%s%s%s", prefix_of(p->mod), sym->name, version ? "@" : "",
+	n = snprintf(p->name, sizeof(p->name), "%s:%s%s%s%s", module_prefix(p->mod), sym->name, version ? "@" : "",
 		     version ? version : "", plus);
 	if (n >= (int)sizeof(p->name))
 		name_address(p, p->link_addr);
@@ -141,7 +130,7 @@ static struct uerr *add_named(struct resolver *r, const struct module *mod, cons
 
 	if (elf_sym_is_fragment(sym->name))
 		return uerr_new(UERR_CANNOT_PROBE,
-				"%s:%s is a piece that the compiler cut out of a function: nobody calls it", prefix_of(mod),
+				"%s:%s is a piece that the compiler cut out of a function: nobody calls it", module_prefix(mod),
 				sym->name);
 	if (sym->type == ELF_SYM_IFUNC) {
 		err = follow_ifunc(r, &p, &found);
@@ -151,7 +140,7 @@ static struct uerr *add_named(struct resolver *r, const struct module *mod, cons
 			return uerr_new(UERR_CANNOT_PROBE,
 					"%s:%s stands for one of several implementations (IFUNC), and no pointer in "
 					"process %d tells which: name the implementation",
-					prefix_of(mod), sym->name, r->m->pid);
+					module_prefix(mod), sym->name, r->m->pid);
 	} else {
 		p.func_size = known_size(mod, sym);
 	}
@@ -188,7 +177,7 @@ static struct uerr *add_address(struct resolver *r, const struct module *mod)
 
 /* ---- globs ---- */
 
-static bool is_excluded(const struct resolver *r, const char *name)
+bool resolve_excludes(const struct resolver *r, const char *name)
 {
 	for (size_t i = 0; i < r->nnot; i++)
 		if (glob_match(r->not_globs[i], name))
@@ -220,7 +209,7 @@ static struct uerr *add_group(struct resolver *r, const struct module *mod, cons
 	struct uerr *err;
 
 	for (size_t i = 0; i < n; i++) {
-		if (is_excluded(r, syms[i].name))
+		if (resolve_excludes(r, syms[i].name))
 			return NULL;
 		ifunc |= syms[i].type == ELF_SYM_IFUNC;
 		if (syms[i].size > p.func_size)
@@ -271,7 +260,7 @@ static struct uerr *add_exact(struct resolver *r, const struct module *mod)
 		return uerr_nomem();
 	image_find(mod->image, r->spec->symbol, found, n);
 	for (size_t i = 0; i < n && !err; i++)
-		if (!is_excluded(r, found[i]->name))
+		if (!resolve_excludes(r, found[i]->name))
 			err = add_named(r, mod, found[i]);
 	return err;
 }
@@ -332,7 +321,7 @@ static struct uerr *other_has_it(const struct resolver *r, const struct module *
 			continue;
 		return uerr_new(UERR_NO_SYMBOL, "%s%s has no function '%s', but %s has: use %s:%s",
 				module_label(r->m, mod), mod->main ? " itself" : "", r->spec->symbol,
-				other->main ? module_label(r->m, other) : base_name(other->path), prefix_of(other),
+				other->main ? module_label(r->m, other) : base_name(other->path), module_prefix(other),
 				r->spec->symbol);
 	}
 	return NULL;
@@ -400,7 +389,8 @@ static void sort_places(place_vec *places)
 	for (size_t i = 0; i < places->n; i++) {
 		const struct resolved *p = &places->data[i];
 
-		if (n && places->data[n - 1].mod == p->mod && places->data[n - 1].link_addr == p->link_addr)
+		if (n && places->data[n - 1].mod == p->mod && places->data[n - 1].link_addr == p->link_addr &&
+		    places->data[n - 1].usdt == p->usdt)
 			continue;
 		places->data[n++] = *p;
 	}
@@ -425,6 +415,8 @@ static struct uerr *resolve(struct resolver *r, modptr_vec *mods, bool *glob)
 		return err;
 	if (!mods->n)
 		return no_such_module(r);
+	if (r->spec->kind == SPEC_USDT)
+		return resolve_usdt(r, mods->data, mods->n, glob);
 	if (r->spec->addr_given)
 		return each(r, mods, add_address);
 	err = each(r, mods, add_exact);
@@ -447,8 +439,6 @@ struct uerr *spec_resolve(const struct spec *spec, const struct modules *m, cons
 	bool glob = false;
 	struct uerr *err;
 
-	if (spec->kind == SPEC_USDT)
-		return uerr_new(UERR_USAGE, "'%s': usdt probes are not there yet; name a function", spec->text);
 	err = resolve(&r, &mods, &glob);
 	vec_free(&mods);
 	ifuncs_destroy(r.ifuncs);

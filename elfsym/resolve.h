@@ -4,6 +4,7 @@
  * resolves one in the other.
  *
  *   [uprobe:|uretprobe:][BINARY:]SYMBOL[+OFFSET]   BINARY:0xADDR   globs
+ *   usdt:BINARY:PROVIDER:NAME                                      globs
  *
  * The separator is the first colon that is no part of "::". BINARY is a path, a
  * mapped module's name (libc, libssl.so.3), or absent or empty for the main
@@ -12,6 +13,7 @@
 #pragma once
 #include "elfsym/image.h"
 #include "elfsym/procmaps.h"
+#include "elfsym/usdt.h"
 
 enum spec_kind { SPEC_UPROBE, SPEC_URETPROBE, SPEC_USDT };
 
@@ -19,7 +21,8 @@ struct spec {
 	enum spec_kind kind;
 	bool kind_given;   /* the prefix was there */
 	char *binary;      /* "" for the main program */
-	char *symbol;      /* as written, without offset; NULL with addr_given */
+	char *provider;    /* of a USDT probe, else NULL */
+	char *symbol;      /* as written, without offset; NULL with addr_given; a USDT probe's NAME */
 	u64 offset;        /* +OFFSET */
 	bool addr_given;   /* BINARY:0xADDR */
 	addr_t addr;       /* link address, as nm prints it */
@@ -76,6 +79,7 @@ struct resolved {
 	u64 func_size;            /* … and its size, 0 unknown */
 	bool func_known;          /* false: nothing says that a function is there; func_addr is link_addr */
 	bool ifunc_selected;      /* link_addr is what the IFUNC resolver chose here */
+	const struct usdt_probe *usdt; /* or NULL; several places may have one name */
 	char note[128];           /* "__memmove_avx_unaligned_erms on this machine", or "" */
 };
 

@@ -1,7 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /* What resolve.c asks of its neighbours, and nobody else. */
 #pragma once
+#include "base/vec.h"
 #include "elfsym/resolve.h"
+
+typedef VEC(struct resolved) place_vec;
+
+struct resolver {
+	const struct spec *spec;
+	const struct modules *m;
+	const char *const *not_globs;
+	size_t nnot;
+	struct ifuncs *ifuncs; /* of the module looked at last, or NULL */
+	place_vec places;
+};
+
+/* A module in a SPEC: "" for the program. */
+const char *module_prefix(const struct module *mod);
+
+/* Is NAME one of those that --not leaves out? */
+bool resolve_excludes(const struct resolver *r, const char *name);
+
+/* The USDT probes that R's SPEC means in MODS, into r->places. None is an error. */
+struct uerr *resolve_usdt(struct resolver *r, const struct module *const *mods, size_t n, bool *glob) UERR_MUST_CHECK;
 
 /* What to call a module in a sentence: "libc", or the program's name. */
 const char *module_label(const struct modules *m, const struct module *mod);

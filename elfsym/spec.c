@@ -135,6 +135,20 @@ static struct uerr *parse_place(const char *p, struct spec *s)
 	return err ? err : take_address(s);
 }
 
+/* BINARY:PROVIDER:NAME; BINARY may be empty, but its colon is there. */
+static struct uerr *parse_usdt(const char *p, struct spec *s)
+{
+	const char *provider = strchr(p, ':'), *name = provider ? strchr(provider + 1, ':') : NULL;
+
+	if (!name || name == provider + 1 || !name[1] || strchr(name + 1, ':'))
+		return uerr_new(UERR_USAGE, "'%s': a USDT probe is usdt:BINARY:PROVIDER:NAME, or 'usdt:BINARY:*:*' for all",
+				s->text);
+	s->binary = strndup(p, provider - p);
+	s->provider = strndup(provider + 1, name - provider - 1);
+	s->symbol = strdup(name + 1);
+	return s->binary && s->provider && s->symbol ? NULL : uerr_nomem();
+}
+
 static struct uerr *parse(const char *text, struct spec *s)
 {
 	struct uerr *err;
@@ -145,7 +159,7 @@ static struct uerr *parse(const char *text, struct spec *s)
 		return uerr_nomem();
 	p = take_kind(text, s);
 	if (s->kind == SPEC_USDT)
-		return uerr_new(UERR_USAGE, "'%s': usdt probes are not there yet; name a function", text);
+		return parse_usdt(p, s);
 	err = parse_place(p, s);
 	if (err)
 		return err;
@@ -171,6 +185,7 @@ struct uerr *spec_parse(const char *text, struct spec *ret)
 void spec_deinit(struct spec *s)
 {
 	free(s->binary);
+	free(s->provider);
 	free(s->symbol);
 	free(s->text);
 	*s = (struct spec){};
