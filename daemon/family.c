@@ -34,6 +34,8 @@ static struct uerr *copy_journal(const struct daemon *d, pid_t from, const struc
 		if (j.sites[i].active)
 			journal_site_active(&w, j.sites[i].addr);
 	}
+	for (size_t i = 0; i < j.nsemas; i++)
+		journal_sema(&w, &j.semas[i]);
 	err = journal_flush(&w);
 	journal_close(&w);
 	return err;

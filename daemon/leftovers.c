@@ -113,7 +113,7 @@ static struct uerr *undo_journal(const char *path, const struct target *t, struc
 	for (size_t i = 0; i < j.nranges && !nchildren; i++)
 		if (j.ranges[i].kind == RANGE_CODE)
 			uerr_free(inject_descendants(j.pid, j.ranges[i].inode, &children, &nchildren));
-	if (j.nranges || j.nsites || j.sockets[0])
+	if (j.nranges || j.nsites || j.nsemas || j.sockets[0])
 		err = inject_undo(&opts, &j, NULL, NULL, stats);
 	for (size_t i = 0; i < nchildren; i++) {
 		struct inject_opts co = { .pid = children[i], .uid = (uid_t)-1, .gid = (gid_t)-1 };

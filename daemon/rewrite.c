@@ -1157,7 +1157,7 @@ static void tidy_journal(const char *path)
 	cleanup(journal_deinit) struct journal j = {};
 	cleanup_uerr struct uerr *err = journal_read(path, &j);
 
-	if (!err && !j.nranges && !j.nsites)
+	if (!err && !j.nranges && !j.nsites && !j.nsemas)
 		unlink(path);
 }
 

@@ -55,6 +55,8 @@ static void nap_ms(unsigned ms)
 
 static struct uerr *journal_intent(struct injection *in)
 {
+	struct uerr *err;
+
 	vec_foreach(s, &in->shares) {
 		struct journal_range r = { .kind = RANGE_MEMFD, .addr = s->addr, .size = s->size,
 					   .inode = s->inode };
@@ -72,7 +74,8 @@ static struct uerr *journal_intent(struct injection *in)
 		memcpy(s.new_bytes, p->new_bytes, p->len);
 		journal_site(&in->journal, &s);
 	}
-	return journal_flush(&in->journal);
+	err = semas_prepare(in);
+	return err ? err : journal_flush(&in->journal);
 }
 
 static void journal_sites_done(struct injection *in, bool patched)
@@ -85,6 +88,7 @@ static void journal_sites_done(struct injection *in, bool patched)
 		else if (!p->restore)
 			journal_site_reverted(&in->journal, p->addr);
 	}
+	semas_journal(in, patched);
 }
 
 /* -------------------------------------------------------- in the window */
@@ -395,9 +399,15 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 		return uerr_new(UERR_NO_TARGET, "process %d (%s) is gone", in->t.pid, in->t.comm);
 	err = write_stubs(in, th);
 	if (!err)
+		err = semas_raise(in);
+	if (!err)
 		err = patch_write(in, th);
-	if (err)
-		unwrite_stubs(in, th);
+	if (!err) {
+		semas_lower(in);
+		return NULL;
+	}
+	semas_unraise(in);
+	unwrite_stubs(in, th);
 	return err;
 }
 

@@ -137,7 +137,7 @@ void inject_clear_work(struct injection *in)
 {
 	vec_foreach(p, &in->pokes)
 		free(p->bytes);
-	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->stub_pages.n = in->gates.n = 0;
+	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->stub_pages.n = in->gates.n = in->semas.n = 0;
 	in->cells = 0;
 	patch_set_deinit(&in->set);
 }
@@ -162,6 +162,7 @@ void inject_end(struct injection *in)
 	vec_free(&in->gates);
 	vec_free(&in->shares);
 	vec_free(&in->unmaps);
+	vec_free(&in->semas);
 	vec_free(&in->placed);
 	free(in->threads);
 	free(in);

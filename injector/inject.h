@@ -130,6 +130,16 @@ struct patch {
 };
 struct uerr *inject_patch(struct injection *in, const struct patch *p) UERR_MUST_CHECK;
 
+/* Raises by one, or lowers by one, the u16 at ADDR in the private data of a file:
+ * in the window, raised before text is changed, lowered after. One that is to be
+ * lowered and has gone with its file, or is zero, is left. */
+struct inject_sema {
+	addr_t addr;
+	u64 file_dev, file_ino;
+	bool raise;
+};
+struct uerr *inject_sema(struct injection *in, const struct inject_sema *s) UERR_MUST_CHECK;
+
 /* In the window, after the patches: unmaps [addr, addr+size) if no thread is
  * or will be inside (rip, rseq_cs, stack words, and the caller's own ENTERED
  * test, called while all threads stand still: true = somebody is inside). The
@@ -197,6 +207,13 @@ struct journal_site {
 	u32 link;
 	bool active;   /* false: was about to be written */
 };
+enum sema_state { SEMA_RAISING = 1, SEMA_RAISED, SEMA_LOWERING };
+struct journal_sema {
+	addr_t addr;
+	u64 file_dev, file_ino;
+	enum sema_state state;
+	u16 before; /* its value before it was to be changed */
+};
 struct journal {
 	pid_t pid;
 	u64 starttime;
@@ -205,6 +222,8 @@ struct journal {
 	size_t nranges;
 	struct journal_site *sites;
 	size_t nsites;
+	struct journal_sema *semas;
+	size_t nsemas;
 	u64 sockets[2]; /* inodes of a pair of sockets that a commit had made in the target, 0 none */
 };
 /* A file that is cut short anywhere is fine; one that ends before its first

@@ -54,6 +54,13 @@ struct gate {
 	addr_t lo, hi;
 };
 
+struct sema_change {
+	struct inject_sema s;
+	u16 before;
+	bool gone; /* unmapped with its file */
+	bool done;
+};
+
 struct unmap_req {
 	addr_t addr;
 	u64 size;
@@ -107,6 +114,7 @@ struct injection {
 	bool cells_leave;
 	bool cells_ready;    /* as the stop now going on has found: code may go */
 	u32 cells_lost;
+	VEC(struct sema_change) semas;
 	struct patch_set set;
 };
 
@@ -139,6 +147,15 @@ struct uerr *seccomp_check(struct injection *in, struct thread *th) UERR_MUST_CH
 /* share.c: all threads stopped. Reads back memfds made in the target. */
 struct uerr *share_map_all(struct injection *in, struct remote *r) UERR_MUST_CHECK;
 struct uerr *share_make_memfd(struct injection *in, struct remote *r, u64 size, s64 *remote_fd, int *ret) UERR_MUST_CHECK;
+
+/* sema.c: while it runs, with fresh maps; all threads stopped (raised ones can be
+ * lowered again, after an error too); then what is true; after a crash. */
+struct uerr *semas_prepare(struct injection *in) UERR_MUST_CHECK;
+struct uerr *semas_raise(struct injection *in) UERR_MUST_CHECK;
+void semas_unraise(struct injection *in);
+void semas_lower(struct injection *in);
+void semas_journal(struct injection *in, bool done);
+struct uerr *semas_undo(struct injection *in, const struct journal *j) UERR_MUST_CHECK;
 
 /* patch.c */
 struct uerr *patch_prepare(struct injection *in) UERR_MUST_CHECK; /* while it runs */

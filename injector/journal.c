@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 
 enum rec_type { J_HEAD = 1, J_RANGE, J_RANGE_GONE, J_RANGE_RETIRED, J_SITE, J_SITE_ACTIVE, J_SITE_GONE,
-		J_SITE_REVERTED, J_SOCKETS };
+		J_SITE_REVERTED, J_SOCKETS, J_SEMA, J_SEMA_GONE };
 
 struct rec {
 	u32 len; /* of the payload */
@@ -42,6 +42,13 @@ struct rec_site {
 	u32 link;
 	u32 len;
 	u8 bytes[128]; /* old[len], new[len]; the record ends there */
+};
+
+struct rec_sema {
+	u64 addr;
+	u64 file_dev, file_ino;
+	u32 state;
+	u32 before;
 };
 
 #define MAX_PAYLOAD sizeof(struct rec_site)
@@ -144,6 +151,19 @@ void journal_site_reverted(struct journal_writer *w, addr_t addr)
 	append_addr(w, J_SITE_REVERTED, addr);
 }
 
+void journal_sema(struct journal_writer *w, const struct journal_sema *s)
+{
+	struct rec_sema p = { .addr = s->addr, .file_dev = s->file_dev, .file_ino = s->file_ino, .state = s->state,
+			      .before = s->before };
+
+	append(w, J_SEMA, &p, sizeof(p));
+}
+
+void journal_sema_gone(struct journal_writer *w, addr_t addr)
+{
+	append_addr(w, J_SEMA_GONE, addr);
+}
+
 void journal_sockets(struct journal_writer *w, const u64 inodes[2])
 {
 	append(w, J_SOCKETS, inodes, 2 * sizeof(*inodes));
@@ -196,6 +216,7 @@ struct event {
 struct parsed {
 	VEC(struct event) ranges;
 	VEC(struct event) sites;
+	VEC(struct event) semas;
 	struct rec_head head;
 	bool has_head;
 	u64 sockets[2];
@@ -206,6 +227,7 @@ static void parsed_deinit(struct parsed *p)
 {
 	vec_free(&p->ranges);
 	vec_free(&p->sites);
+	vec_free(&p->semas);
 }
 
 /* Sizes that a payload of TYPE can have. */
@@ -223,6 +245,12 @@ static bool payload_ok(u32 type, const u8 *p, u32 len)
 			return false;
 		memcpy(&n, p + offsetof(struct rec_site, len), sizeof(n));
 		return n <= 64 && len == offsetof(struct rec_site, bytes) + 2 * n;
+	case J_SEMA:
+		if (len != sizeof(struct rec_sema))
+			return false;
+		memcpy(&n, p + offsetof(struct rec_sema, state), sizeof(n));
+		return n >= SEMA_RAISING && n <= SEMA_LOWERING;
+	case J_SEMA_GONE:
 	case J_RANGE_GONE:
 	case J_RANGE_RETIRED:
 	case J_SITE_ACTIVE:
@@ -244,7 +272,7 @@ static bool parsed_add(struct parsed *out, const struct event *e)
 		memcpy(&out->head, e->payload, sizeof(out->head));
 		out->head.boot_id[sizeof(out->head.boot_id) - 1] = 0;
 		out->has_head = true;
-		out->ranges.n = out->sites.n = 0;
+		out->ranges.n = out->sites.n = out->semas.n = 0;
 		out->sockets[0] = out->sockets[1] = 0;
 		return true;
 	}
@@ -252,6 +280,8 @@ static bool parsed_add(struct parsed *out, const struct event *e)
 		memcpy(out->sockets, e->payload, sizeof(out->sockets));
 		return true;
 	}
+	if (e->type == J_SEMA || e->type == J_SEMA_GONE)
+		return vec_push(&out->semas, *e);
 	return site ? vec_push(&out->sites, *e) : vec_push(&out->ranges, *e);
 }
 
@@ -387,6 +417,33 @@ static bool fold_sites(struct parsed *p, struct journal *j)
 	return true;
 }
 
+static void sema_from(const struct event *e, struct journal_sema *ret)
+{
+	struct rec_sema p;
+
+	memcpy(&p, e->payload, sizeof(p));
+	*ret = (struct journal_sema){ .addr = p.addr, .file_dev = p.file_dev, .file_ino = p.file_ino,
+				      .state = (enum sema_state)p.state, .before = (u16)p.before };
+}
+
+/* The last record of each counts. */
+static bool fold_semas(struct parsed *p, struct journal *j)
+{
+	j->semas = calloc(p->semas.n + 1, sizeof(*j->semas));
+	if (!j->semas)
+		return false;
+	if (p->semas.n)
+		qsort(p->semas.data, p->semas.n, sizeof(*p->semas.data), by_addr);
+	for (size_t i = 0; i < p->semas.n; i++) {
+		const struct event *e = &p->semas.data[i];
+		bool last = i + 1 == p->semas.n || e[1].addr != e->addr;
+
+		if (last && e->type == J_SEMA)
+			sema_from(e, &j->semas[j->nsemas++]);
+	}
+	return true;
+}
+
 static struct uerr *slurp(int fd, u8 **data, size_t *len)
 {
 	cleanup_free u8 *buf = NULL;
@@ -422,7 +479,7 @@ static struct uerr *fold(struct parsed *p, struct journal *ret)
 			     .sockets = { p->sockets[0], p->sockets[1] } };
 
 	memcpy(j.boot_id, p->head.boot_id, sizeof(j.boot_id));
-	if (!fold_ranges(p, &j) || !fold_sites(p, &j)) {
+	if (!fold_ranges(p, &j) || !fold_sites(p, &j) || !fold_semas(p, &j)) {
 		journal_deinit(&j);
 		return uerr_nomem();
 	}
@@ -458,9 +515,11 @@ void journal_deinit(struct journal *j)
 {
 	free(j->ranges);
 	free(j->sites);
+	free(j->semas);
 	j->ranges = NULL;
 	j->sites = NULL;
-	j->nranges = j->nsites = 0;
+	j->semas = NULL;
+	j->nranges = j->nsites = j->nsemas = 0;
 }
 
 /* ---------------------------------------------------------------- opening */
@@ -494,6 +553,8 @@ static void append_journal(struct journal_writer *w, const struct journal *j)
 		if (j->sites[i].active)
 			journal_site_active(w, j->sites[i].addr);
 	}
+	for (size_t i = 0; i < j->nsemas; i++)
+		journal_sema(w, &j->semas[i]);
 }
 
 /* Writes what is left of a long history into a new file and puts it in the
@@ -534,7 +595,7 @@ static struct uerr *reopen(struct journal_writer *w, const char *path, struct pa
 	if (p->valid < COMPACT_MIN)
 		return NULL;
 	err = fold(p, &j);
-	if (!err && (j.nranges * 64 + j.nsites * 200) * 2 < p->valid)
+	if (!err && (j.nranges * 64 + j.nsites * 200 + j.nsemas * 48) * 2 < p->valid)
 		err = compact(w, path, &j);
 	journal_deinit(&j);
 	return err;

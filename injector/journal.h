@@ -29,6 +29,8 @@ void journal_site(struct journal_writer *w, const struct journal_site *s);   /* 
 void journal_site_active(struct journal_writer *w, addr_t addr);
 void journal_site_gone(struct journal_writer *w, addr_t addr);
 void journal_site_reverted(struct journal_writer *w, addr_t addr); /* the last "about to" did not happen */
+void journal_sema(struct journal_writer *w, const struct journal_sema *s); /* its new state */
+void journal_sema_gone(struct journal_writer *w, addr_t addr);
 void journal_sockets(struct journal_writer *w, const u64 inodes[2]); /* 0, 0: gone again */
 struct uerr *journal_flush(struct journal_writer *w) UERR_MUST_CHECK;
 

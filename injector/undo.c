@@ -319,10 +319,12 @@ static struct uerr *undo(struct injection *in, const struct journal *j, bool (*e
 	for (size_t i = 0; i < j->nsites && !err; i++)
 		err = undo_site(in, &j->sites[i], &left);
 	if (!err)
+		err = semas_undo(in, j);
+	if (!err)
 		err = undo_ranges(in, j, &left, census);
 	if (!err)
 		err = journal_flush(&in->journal);
-	if (!err && (in->set.patches.n || in->unmaps.n))
+	if (!err && (in->set.patches.n || in->unmaps.n || in->semas.n))
 		err = inject_commit(in, ret);
 	if (!err && left.n)
 		err = uerr_new(UERR_FAILED,
@@ -342,7 +344,7 @@ struct uerr *inject_undo(const struct inject_opts *opts, const struct journal *j
 
 	if (ret)
 		*ret = stats;
-	if (!j->nranges && !j->nsites && !j->sockets[0])
+	if (!j->nranges && !j->nsites && !j->nsemas && !j->sockets[0])
 		return NULL;
 	err = same_life(opts, j);
 	if (err)
