@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "cli/cli.h"
 
-static const char *const kinds[] = { "uprobe:", "uretprobe:" };
+static const char *const kinds[] = { "uprobe:", "uretprobe:", "usdt:" };
 
 /* Behind the kind, if there is one. */
 static const char *spec_body(const char *spec)
@@ -72,8 +72,6 @@ static struct uerr *spec_absolute(const char *spec, char **ret)
 	cleanup_free char *path = NULL;
 	struct uerr *err;
 
-	if (!strncmp(spec, "usdt:", 5))
-		return uerr_new(UERR_USAGE, "%s: USDT probes are not there yet", spec);
 	err = spec_path(spec, &path);
 	if (err)
 		return err;

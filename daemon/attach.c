@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "daemon/family.h"
 #include "daemon/rewrite.h"
+#include "daemon/usdt_specs.h"
 
 struct attaching {
 	struct daemon *d;
@@ -71,9 +72,25 @@ static bool add_calls(struct target *t, const struct place *pl, const struct sit
 	return true;
 }
 
-static struct uerr *add_site(struct target *t, const struct place *pl, u32 module, const struct wanted_program *prog,
-			     bool exit)
+/* What the program gets as its cookie: libbpf's of a USDT probe is the number of
+ * the arguments' description. */
+static struct uerr *choose_cookie(const struct state *s, const struct place *pl, const struct wanted_program *prog,
+				  u64 *ret)
 {
+	const struct program *p = state_program(s, prog->program);
+	struct uerr *err;
+
+	*ret = pl->cookie;
+	if (!pl->usdt || !p->owner->usdt)
+		return NULL;
+	err = usdt_spec_take(p->owner, prog->link, pl->usdt->args, pl->cookie, ret);
+	return err ? uerr_prefix(err, "%s", pl->symbol) : NULL;
+}
+
+static struct uerr *add_site(const struct state *st, struct target *t, const struct place *pl, u32 module,
+			     const struct wanted_program *prog, bool exit)
+{
+	struct uerr *err;
 	struct site s = {
 		.key = ++t->last_site,
 		.link = prog->link,
@@ -82,10 +99,15 @@ static struct uerr *add_site(struct target *t, const struct place *pl, u32 modul
 		.tactic = exit ? pl->plan.exit : pl->plan.entry,
 		.func = pl->func,
 		.at = exit ? pl->func : pl->at,
-		.cookie = pl->cookie,
+		.sema = pl->usdt ? pl->usdt->sema : 0,
 		.symbol = strdup(pl->symbol),
 	};
 
+	err = choose_cookie(st, pl, prog, &s.cookie);
+	if (err) {
+		free(s.symbol);
+		return err;
+	}
 	if (!s.symbol || !add_calls(t, pl, &s, prog->program, &s.bytes) || !vec_push(&t->sites, s)) {
 		free(s.symbol);
 		return uerr_nomem();
@@ -93,7 +115,7 @@ static struct uerr *add_site(struct target *t, const struct place *pl, u32 modul
 	return NULL;
 }
 
-static struct uerr *add_sites(const struct wanted *w, struct target *t, const struct places *p)
+static struct uerr *add_sites(const struct state *s, const struct wanted *w, struct target *t, const struct places *p)
 {
 	vec_foreach(pl, &p->list) {
 		const struct wanted_group *g = &w->groups.data[pl->group];
@@ -103,7 +125,7 @@ static struct uerr *add_sites(const struct wanted *w, struct target *t, const st
 			return uerr_nomem();
 		vec_foreach(prog, &g->programs) {
 			bool exit = program_side(g, prog, pl->spec) == SIDE_EXIT;
-			struct uerr *err = add_site(t, pl, module, prog, exit);
+			struct uerr *err = add_site(s, t, pl, module, prog, exit);
 
 			if (err)
 				return err;
@@ -316,7 +338,7 @@ static struct uerr *attach_process(struct attaching *at, const struct places *p)
 	struct uerr *err = own_target(at, p->pid, &t);
 
 	if (!err)
-		err = add_sites(at->w, t, p);
+		err = add_sites(at->d->state, at->w, t, p);
 	if (!err)
 		err = add_guards(t, p, &guards);
 	if (!err)
@@ -332,6 +354,42 @@ static struct uerr *attach_process(struct attaching *at, const struct places *p)
 	return err;
 }
 
+/* Can all programs that PL is for read its arguments? */
+static struct uerr *check_args(const struct attaching *at, const struct place *pl)
+{
+	struct uerr *err = NULL;
+
+	vec_foreach(p, &at->w->groups.data[pl->group].programs)
+		if (!err && pl->usdt)
+			err = usdt_spec_check(state_program(at->d->state, p->program)->owner, pl->usdt->args);
+	return err;
+}
+
+/* A glob goes without the places of which it cannot. */
+static struct uerr *drop_unreadable(const struct attaching *at, struct places *p)
+{
+	struct uerr *err = NULL;
+	size_t n = 0;
+
+	vec_foreach(pl, &p->list) {
+		struct uerr *refusal = err ? NULL : check_args(at, pl);
+
+		if (!refusal) {
+			p->list.data[n++] = *pl;
+			continue;
+		}
+		if (pl->glob && refusal->code == UERR_CANNOT_PROBE) {
+			refused_add(&at->out->refused, p->pid, pl->symbol, refusal->message);
+			uerr_free(refusal);
+		} else {
+			err = uerr_prefix(refusal, "%s cannot be probed", pl->symbol);
+		}
+		place_deinit(pl);
+	}
+	p->list.n = n;
+	return err;
+}
+
 static struct uerr *plan_all(struct attaching *at)
 {
 	size_t nplaces = 0;
@@ -341,6 +399,8 @@ static struct uerr *plan_all(struct attaching *at)
 		struct uerr *err = places_plan(at->w, *pid, state_target(at->d->state, *pid),
 					       at->d->cfg.cache_dir, &at->out->refused, &p);
 
+		if (!err)
+			err = drop_unreadable(at, &p);
 		if (err || !vec_push(&at->procs, p)) {
 			places_deinit(&p);
 			return err ? err : uerr_nomem();

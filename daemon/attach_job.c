@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/housekeep.h"
+#include "daemon/usdt_specs.h"
 
 /*
  * Attach.
@@ -194,6 +195,13 @@ static void drop_clean_targets(struct daemon *d, const struct attach_job *aj)
 
 static void drop_links(struct daemon *d, const struct attach_job *aj)
 {
+	vec_foreach(g, &aj->w->groups)
+		vec_foreach(p, &g->programs) {
+			const struct program *prog = state_program(d->state, p->program);
+
+			if (prog)
+				usdt_specs_free(prog->owner, p->link);
+		}
 	for (size_t i = d->state->links.n; i-- > 0;)
 		if (is_new_link(aj, d->state->links.data[i]->id))
 			state_remove_link(d->state, d->state->links.data[i]);

@@ -87,7 +87,7 @@ static void keep_retired(struct journal *j, const struct target *t)
 		if (j->ranges[i].retired && !is_in_use(t, j->ranges[i].addr))
 			j->ranges[n++] = j->ranges[i];
 	j->nranges = n;
-	j->nsites = 0;
+	j->nsites = j->nsemas = 0;
 	j->sockets[0] = j->sockets[1] = 0;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "base/cleanup.h"
+#include "daemon/usdt_specs.h"
 #include "vm/jit.h"
 #include "vm/verify.h"
 
@@ -156,6 +157,8 @@ struct uerr *loaded_create(struct state *s, struct object *obj, const struct loa
 	l->name = strdup(opts->name);
 	err = l->name ? make_maps(s, l) : uerr_nomem();
 	if (!err)
+		err = usdt_specs_create(l);
+	if (!err)
 		err = make_programs(s, l);
 	if (!err && !vec_push(&s->objects, l))
 		err = uerr_nomem();
@@ -172,6 +175,7 @@ void loaded_destroy(struct loaded *l)
 {
 	if (!l)
 		return;
+	usdt_specs_destroy(l);
 	for (size_t i = 0; l->maps && i < l->obj->nmaps; i++)
 		if (l->maps[i].gone)
 			l->maps[i].gone(&l->maps[i]);

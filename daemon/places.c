@@ -49,12 +49,14 @@ struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct 
 	const struct textscan *scan;
 	struct uerr *err;
 
+	if (r->usdt && r->usdt->refusal)
+		return uerr_new(UERR_CANNOT_PROBE, "%s", r->usdt->refusal);
 	if (r->mod->text_shared)
 		return uerr_new(UERR_CANNOT_PROBE, "its text is mapped shared: a change would reach every process");
 	err = scan_of(r->mod, cache_dir, &scan);
 	if (err)
 		return err;
-	if (r->func_addr != r->link_addr || !r->func_known)
+	if (r->usdt || r->func_addr != r->link_addr || !r->func_known)
 		return plan_insn(scan, r->func_addr, r->func_size, r->link_addr, ret);
 	return plan_function(scan, r->link_addr, r->func_size, r->symbol, PLAN_ENTRY | PLAN_EXIT, ret);
 }
@@ -97,7 +99,7 @@ static const char *plan_refusal(const struct func_plan *plan, u32 sides)
 	return NULL;
 }
 
-static void add_refused(refused_vec *v, pid_t pid, const char *symbol, const char *reason)
+void refused_add(refused_vec *v, pid_t pid, const char *symbol, const char *reason)
 {
 	struct refused r = { pid, strdup(symbol), strdup(reason) };
 
@@ -197,6 +199,7 @@ static struct uerr *add_place(struct places *p, u32 group, const struct resolved
 		.sides = sides,
 		.spec = spec,
 		.glob = glob,
+		.usdt = r->usdt,
 	};
 
 	if (!pl.symbol || !vec_push(&p->list, pl)) {
@@ -230,7 +233,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 		return NULL;
 	err = place_plan(r, pn->cache_dir, &plan);
 	if (err && err->code == UERR_CANNOT_PROBE && glob) {
-		add_refused(pn->refused, p->pid, r->name, err->message);
+		refused_add(pn->refused, p->pid, r->name, err->message);
 		uerr_free(err);
 		return NULL;
 	}
@@ -259,7 +262,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 		return err;
 	}
 	if (glob)
-		add_refused(pn->refused, p->pid, r->name, reason);
+		refused_add(pn->refused, p->pid, r->name, reason);
 	else
 		err = cannot_probe(r->name, reason, sides, &plan);
 	func_plan_deinit(&plan);
@@ -280,6 +283,10 @@ static struct uerr *plan_spec(struct planning *pn, const char *text)
 	if (spec.kind_given)
 		side = spec.kind == SPEC_URETPROBE ? SIDE_EXIT : SIDE_ENTRY;
 	err = wanted_sides(g, &spec, side, &sides);
+	if (!err && spec.kind == SPEC_USDT && sides & PLAN_EXIT)
+		return uerr_new(UERR_CANNOT_PROBE,
+				"%s is a point in the code, which nothing returns from: use 'count', or a program for entries. "
+				"Nothing was touched.", text);
 	if (!err)
 		err = spec_resolve(&spec, &pn->places->mods, (const char *const *)pn->w->nots.data, pn->w->nots.n,
 				   &found);
@@ -328,11 +335,10 @@ static struct uerr *drop_unplaced(struct places *p, const struct stub_want *want
 			continue;
 		}
 		if (pl->glob)
-			add_refused(refused, p->pid, pl->symbol, stubs_refusal);
+			refused_add(refused, p->pid, pl->symbol, stubs_refusal);
 		else if (!err)
 			err = cannot_probe(pl->symbol, stubs_refusal, pl->sides, &pl->plan);
-		free(pl->symbol);
-		func_plan_deinit(&pl->plan);
+		place_deinit(pl);
 	}
 	p->list.n = n;
 	return err;
@@ -374,12 +380,16 @@ struct uerr *places_plan(const struct wanted *w, pid_t pid, const struct target 
 	return err ? err : check_punned(ret, t, refused);
 }
 
+void place_deinit(struct place *pl)
+{
+	free(pl->symbol);
+	func_plan_deinit(&pl->plan);
+}
+
 void places_deinit(struct places *p)
 {
-	vec_foreach(pl, &p->list) {
-		free(pl->symbol);
-		func_plan_deinit(&pl->plan);
-	}
+	vec_foreach(pl, &p->list)
+		place_deinit(pl);
 	vec_free(&p->list);
 	guards_deinit(&p->guards);
 	modules_deinit(&p->mods);

@@ -21,6 +21,7 @@ struct place {
 	enum probe_side spec; /* what the SPEC's prefix said */
 	bool glob;            /* of a SPEC that means many */
 	u64 cookie;
+	const struct usdt_probe *usdt; /* or NULL; owned by the module's image */
 };
 
 /* What a glob skipped. */
@@ -42,7 +43,9 @@ struct places {
  * a target, or NULL. */
 struct uerr *places_plan(const struct wanted *w, pid_t pid, const struct target *t, const char *cache_dir,
 			 refused_vec *refused, struct places *ret) UERR_MUST_CHECK;
+void place_deinit(struct place *pl);
 void places_deinit(struct places *p);
+void refused_add(refused_vec *v, pid_t pid, const char *symbol, const char *reason);
 void refused_deinit(refused_vec *v);
 
 /* The side on which PROG runs at a place; SIDE_UNKNOWN: nobody said. */

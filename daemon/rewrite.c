@@ -857,6 +857,64 @@ static struct uerr *change_windows(struct rewrite *rw)
 }
 
 /*
+ * Semaphores of USDT probes: one step up while any site of ours has it.
+ */
+
+static addr_t sema_addr(const struct target *t, const struct site *s)
+{
+	return s->sema ? t->modules.data[s->module].bias + s->sema : 0;
+}
+
+static bool has_sema(const struct target *t, addr_t addr)
+{
+	vec_foreach(s, &t->semas)
+		if (s->addr == addr)
+			return true;
+	return false;
+}
+
+static bool wants_sema(const struct target *t, addr_t addr)
+{
+	vec_foreach(s, &t->sites)
+		if (sema_addr(t, s) == addr)
+			return true;
+	return false;
+}
+
+static struct uerr *change_sema(struct rewrite *rw, const struct sema *s, bool raise)
+{
+	const struct target_module *m = &rw->t->modules.data[s->module];
+	struct inject_sema change = { .addr = s->addr, .file_dev = m->dev, .file_ino = m->ino, .raise = raise };
+
+	return inject_sema(rw->in, &change);
+}
+
+static struct uerr *change_semas(struct rewrite *rw)
+{
+	struct target *t = rw->t;
+	struct uerr *err = NULL;
+	size_t n = 0;
+
+	vec_foreach(s, &t->semas) {
+		if (wants_sema(t, s->addr))
+			t->semas.data[n++] = *s;
+		else if (!err)
+			err = change_sema(rw, s, false);
+	}
+	t->semas.n = n;
+	vec_foreach(site, &t->sites) {
+		struct sema s = { sema_addr(t, site), site->module };
+
+		if (err || !s.addr || has_sema(t, s.addr))
+			continue;
+		err = change_sema(rw, &s, true);
+		if (!err && !vec_push(&t->semas, s))
+			err = uerr_nomem();
+	}
+	return err;
+}
+
+/*
  * Taking away what is empty.
  */
 
@@ -1110,6 +1168,8 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 		err = place_all(rw);
 	if (!err)
 		err = change_windows(rw);
+	if (!err)
+		err = change_semas(rw);
 	if (!err)
 		err = unmap_empty_arenas(rw);
 	if (!err) {

@@ -11,7 +11,8 @@ static const struct {
 } kinds[] = {
 	{ "uprobe", SIDE_ENTRY },          { "uprobe.s", SIDE_ENTRY },      { "uprobe.multi", SIDE_ENTRY },
 	{ "uprobe.multi.s", SIDE_ENTRY },  { "uretprobe", SIDE_EXIT },      { "uretprobe.s", SIDE_EXIT },
-	{ "uretprobe.multi", SIDE_EXIT },  { "uretprobe.multi.s", SIDE_EXIT },
+	{ "uretprobe.multi", SIDE_EXIT },  { "uretprobe.multi.s", SIDE_EXIT }, { "usdt", SIDE_ENTRY },
+	{ "usdt.s", SIDE_ENTRY },
 };
 
 void section_parse(const char *name, struct section *ret)
@@ -26,6 +27,7 @@ void section_parse(const char *name, struct section *ret)
 		ret->side = kinds[i].side;
 		if (slash && slash[1])
 			snprintf(ret->spec, sizeof(ret->spec), "%s:%s",
-				 ret->side == SIDE_EXIT ? "uretprobe" : "uprobe", slash + 1);
+				 !strncmp(name, "usdt", 4) ? "usdt" : ret->side == SIDE_EXIT ? "uretprobe" : "uprobe",
+				 slash + 1);
 	}
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a program's section name says, as libbpf understands it:
- * "uprobe", "uretprobe/PATH:SYMBOL[+OFFSET]", "uprobe.s/…", "uprobe.multi/…". */
+ * "uprobe", "uretprobe/PATH:SYMBOL[+OFFSET]", "uprobe.s/…", "uprobe.multi/…",
+ * "usdt/PATH:PROVIDER:NAME". */
 #pragma once
 #include "daemon/wanted.h"
 

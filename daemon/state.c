@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "daemon/loaded.h"
 #include "daemon/target.h"
+#include "daemon/usdt_specs.h"
 
 #define TARGET_NO_MAX 16383u
 
@@ -142,6 +143,10 @@ void state_remove_object(struct state *s, struct loaded *l)
 
 void state_remove_link(struct state *s, struct link *l)
 {
+	const struct loaded *o = state_object(s, l->object);
+
+	if (o)
+		usdt_specs_free(o, l->id);
 	vec_remove(&s->links, l);
 	link_destroy(l);
 }

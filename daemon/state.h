@@ -42,6 +42,7 @@ struct loaded {
 	struct map *maps;        /* obj->nmaps */
 	struct vm_map *vm_maps;  /* the same, as vm wants them */
 	struct program *progs;   /* obj->nprogs */
+	struct usdt_specs *usdt;    /* of an object built with usdt.bpf.h, else NULL */
 	struct umap_claims *claims; /* per-CPU claims, NULL when nothing is per-CPU */
 	int claims_fd;
 	uid_t uid;               /* who loaded it */

@@ -154,6 +154,7 @@ void target_destroy(struct target *t)
 	vec_free(&t->windows);
 	vec_free(&t->calls);
 	vec_free(&t->sites);
+	vec_free(&t->semas);
 	threads_unref(t->threads);
 	if (t->pidfd >= 0)
 		close(t->pidfd);
@@ -448,6 +449,12 @@ static void pack_sites(const struct target *t, struct packer *p)
 	}
 }
 
+static void pack_semas(const struct target *t, struct packer *p)
+{
+	pack_u32(p, t->semas.n);
+	pack_bytes(p, t->semas.data, t->semas.n * sizeof(*t->semas.data));
+}
+
 void target_pack(const struct target *t, struct packer *p)
 {
 	pack_u32(p, t->no);
@@ -500,6 +507,7 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u32(p, t->calls.n);
 	pack_bytes(p, t->calls.data, t->calls.n * sizeof(*t->calls.data));
 	pack_sites(t, p);
+	pack_semas(t, p);
 }
 
 /* An array of plain structs, as pack_bytes() wrote it after its count. */
@@ -600,6 +608,9 @@ static bool contents_hold(const struct target *t)
 	vec_foreach(c, &t->calls)
 		if (c->module >= t->modules.n || !is_bool(&c->exit))
 			return false;
+	vec_foreach(s, &t->semas)
+		if (s->module >= t->modules.n)
+			return false;
 	vec_foreach(p, &t->stub_pages)
 		if (!is_bool(&p->retired))
 			return false;
@@ -651,6 +662,7 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	unpack_vec(u, &t->calls);
 	for (size_t i = 0, n = unpack_count(u, sizeof(struct site)); i < n && !u->failed; i++)
 		unpack_site(u, t);
+	unpack_vec(u, &t->semas);
 	if (!t->path || !contents_hold(t))
 		u->failed = true;
 }

@@ -135,6 +135,12 @@ static inline bool is_guard(const struct call *c)
 	return !c->link;
 }
 
+/* A semaphore that we have raised by one. */
+struct sema {
+	addr_t addr;
+	u32 module;
+};
+
 /* A place of a link: one function in this process. */
 struct site {
 	u32 key;           /* grows; sites are sorted by it */
@@ -146,6 +152,7 @@ struct site {
 	addr_t func;       /* link address of the function */
 	addr_t at;         /* link address of the first hook point */
 	u64 cookie;
+	addr_t sema;       /* link address of its semaphore, 0 none */
 	addr_t site_data;  /* 0: not yet */
 	addr_t arena;      /* that holds the latest site_data; 0 none */
 	char *symbol;      /* a SPEC: ":main", "libc:malloc+0x4" */
@@ -181,6 +188,7 @@ struct target {
 	VEC(struct patched) windows;
 	VEC(struct call) calls;
 	VEC(struct site) sites;
+	VEC(struct sema) semas;
 
 	/* the daemon's alone */
 	int pidfd;
