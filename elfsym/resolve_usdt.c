@@ -42,6 +42,8 @@ static void find_function(const struct module *mod, struct resolved *p)
 	const struct elf_sym *sym = image_find_addr(mod->image, p->link_addr);
 	const struct code_func *f = code_func_at(mod->image, p->link_addr);
 
+	p->func_addr = p->link_addr;
+	p->func_known = sym || f;
 	if (f) {
 		p->func_addr = f->addr;
 		p->func_size = f->size;
