@@ -416,6 +416,23 @@ static struct uerr *map_extract(const struct bpf_object *b, struct bpf_map *map,
 	return NULL;
 }
 
+/* What libbpf answers of __kconfig variables is known once it has loaded. As it
+ * takes the newest kernel for granted, LINUX_HAS_BPF_COOKIE is 1. */
+static void kconfig_extract(struct bpf_object *b, struct object *obj)
+{
+	struct bpf_map *map;
+	size_t i = 0;
+
+	bpf_object__for_each_map(map, b) {
+		struct object_map *m = &obj->maps[i++];
+		size_t size = 0;
+		const void *values = strcmp(m->name, ".kconfig") ? NULL : bpf_map__initial_value(map, &size);
+
+		if (values && m->initial && size <= m->value_size)
+			memcpy(m->initial, values, size);
+	}
+}
+
 static struct uerr *maps_extract(struct bpf_object *b, struct object *obj)
 {
 	struct bpf_map *map;
@@ -649,6 +666,7 @@ static struct uerr *load(struct words *w, const void *bytes, size_t size, const 
 		return words_error(w, errno, opts->name, "cannot be prepared");
 	if (bpf_object__load(b))
 		return words_error(w, errno, opts->name, "cannot be relocated");
+	kconfig_extract(b, obj);
 	return object_extract(b, elf, kernel_btf, obj);
 }
 
