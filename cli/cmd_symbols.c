@@ -31,6 +31,11 @@ static const char *note_of(const cJSON *sym)
 	return "";
 }
 
+static bool is_usdt(const cJSON *sym)
+{
+	return cJSON_GetObjectItemCaseSensitive(sym, "args");
+}
+
 static bool several_processes(const cJSON *symbols)
 {
 	const cJSON *sym;
@@ -94,7 +99,7 @@ static void print_long(FILE *out, const cJSON *sym)
 
 static void print_summary(FILE *out, const cJSON *symbols)
 {
-	size_t n = 0, entries = 0, exits = 0;
+	size_t n = 0, entries = 0, exits = 0, usdts = 0;
 	number_buf a, b, c;
 	const cJSON *sym;
 
@@ -102,10 +107,15 @@ static void print_summary(FILE *out, const cJSON *symbols)
 		bool entry = can(sym, "entry", "entry_reason");
 
 		n++;
+		usdts += is_usdt(sym);
 		entries += entry;
 		exits += entry && can(sym, "exit", "exit_reason");
 	}
-	out_printf(out, "%s: %s can be counted and traced, %s timed.\n", count_format(n, "function", "functions", a),
+	if (n && n == usdts)
+		out_printf(out, "%s: %s can be counted and traced.\n",
+			   count_format(n, "place of USDT probes", "places of USDT probes", a), number_format(entries, b));
+	else
+		out_printf(out, "%s: %s can be counted and traced, %s timed.\n", count_format(n, "function", "functions", a),
 		   number_format(entries, b), number_format(exits, c));
 }
 

@@ -148,11 +148,51 @@ static const char *refusal_here(pid_t pid, const struct target *t, struct pun_sp
 	return has_stub(t, space, r, plan) ? NULL : stubs_refusal;
 }
 
+/* Into ARRAY, and into TEXT: "s32 %eax, u64 8(%rbp)". */
+static void add_usdt_arg(const struct usdt_arg *a, cJSON *array, FILE *text)
+{
+	cJSON *o = cJSON_CreateObject();
+	char word[128];
+
+	fprintf(text, "%s%c%u %.*s", cJSON_GetArraySize(array) ? ", " : "", a->is_signed ? 's' : 'u', a->size * 8u,
+		(int)a->len, a->text);
+	snprintf(word, sizeof(word), "%c%u", a->is_signed ? 's' : 'u', a->size * 8u);
+	cJSON_AddStringToObject(o, "type", word);
+	snprintf(word, sizeof(word), "%.*s", (int)a->len, a->text);
+	cJSON_AddStringToObject(o, "operand", word);
+	cJSON_AddItemToArray(array, o);
+}
+
+/* Arguments, where, semaphore; in words too: "(s32 %eax) in main+0x12, has a semaphore". */
+static void add_usdt(const struct resolved *r, cJSON *o)
+{
+	struct usdt_args args = {};
+	cleanup_uerr struct uerr *err = usdt_args_parse(r->usdt->args, &args);
+	cJSON *array = cJSON_AddArrayToObject(o, "args");
+	cleanup_free char *note = NULL;
+	size_t size;
+	FILE *text = open_memstream(&note, &size);
+
+	if (!text)
+		return;
+	fputc('(', text);
+	for (u32 i = 0; !err && i < args.n; i++)
+		add_usdt_arg(&args.arg[i], array, text);
+	fprintf(text, "%s) %s%s", err ? r->usdt->args : "", r->note, r->usdt->sema ? ", has a semaphore" : "");
+	if (err)
+		fprintf(text, "; programs cannot read its arguments: %s", err->message);
+	fclose(text);
+	cJSON_AddStringToObject(o, "args_reason", err ? err->message : "");
+	if (r->usdt->sema)
+		cJSON_AddItemToObject(o, "semaphore", protocol_addr(r->usdt->sema + r->mod->bias));
+	cJSON_ReplaceItemInObjectCaseSensitive(o, "note", cJSON_CreateString(note));
+}
+
 static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
 {
 	const struct window *w = entry_window(plan, r->link_addr);
 	const char *entry_reason = refusal ? refusal : plan->entry_reason;
-	const char *exit_reason = refusal ? refusal : plan->exit_reason;
+	const char *exit_reason = r->usdt ? NULL : refusal ? refusal : plan->exit_reason;
 	cJSON *o = cJSON_CreateObject();
 
 	cJSON_AddNumberToObject(o, "pid", pid);
@@ -169,6 +209,8 @@ static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func
 	cJSON_AddStringToObject(o, "entry_reason", entry_reason ? entry_reason : "");
 	cJSON_AddStringToObject(o, "exit_reason", exit_reason ? exit_reason : "");
 	cJSON_AddStringToObject(o, "note", *r->note || !plan->exit_note ? r->note : plan->exit_note);
+	if (r->usdt)
+		add_usdt(r, o);
 	return o;
 }
 

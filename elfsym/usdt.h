@@ -41,6 +41,8 @@ struct usdt_arg {
 	bool is_signed;
 	u8 scale_shift;
 	u16 reg, index;  /* offsets in struct target_regs */
+	const char *text; /* the operand, within what was parsed */
+	u32 len;
 	s64 value;
 };
 

@@ -203,7 +203,9 @@ struct uerr *usdt_args_parse(const char *text, struct usdt_args *ret)
 		if (args.n == USDT_ARGS_MAX)
 			return uerr_new(UERR_CANNOT_PROBE, "it has more than %u arguments", USDT_ARGS_MAX);
 		take_size(&c, &a);
+		a.text = c.p;
 		take_operand(&c, &a);
+		a.len = c.p - a.text;
 		if (c.bad)
 			return uerr_new(UERR_CANNOT_PROBE, "its argument %u, '%.*s', is %s", args.n + 1,
 					(int)(strcspn(start, " \t") < 100 ? strcspn(start, " \t") : 100), start, c.bad);
