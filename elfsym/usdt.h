@@ -41,9 +41,9 @@ struct usdt_arg {
 	bool is_signed;
 	u8 scale_shift;
 	u16 reg, index;  /* offsets in struct target_regs */
+	s64 value;
 	const char *text; /* the operand, within what was parsed */
 	u32 len;
-	s64 value;
 };
 
 #define USDT_ARGS_MAX 12 /* BPF_USDT_MAX_ARG_CNT */

@@ -533,7 +533,6 @@ def usage_errors():
             (["count", ":f", "-p", "1", "--for", "5"],
              "--for: the duration '5' needs a unit: ns, us, ms, s, m or h (5s for seconds)"),
             (["count", ":f", "-p", "1", "--filter", "x"], "the option --filter is not there yet"),
-            (["count", "usdt:a:b:c", "-p", "1"], "usdt:a:b:c: USDT probes are not there yet"),
             (["status", "--topp", "1"], "no option --topp; near: --top"),
             (["status", "x"], "'x' is one word too many: bpfctl status "),
             (["detach"], "detach LINK, or detach --all; 'bpfctl link list' shows them")):

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Opening: what is refused and why, segments, build-ids, the cache, and files
  * that are damaged in every way we can think of. */
+#include "elfsym/usdt.h"
 #include "tests/elfsym/support.h"
 #include "tests/elfsym/tiny_elf.h"
 
@@ -10,6 +11,7 @@ static void use_all(struct image *im)
 	const char *near[8];
 	const struct elf_sym *syms, *found[4];
 	const struct code_image *code;
+	const struct usdt_probe *probes;
 	size_t n = image_syms(im, &syms);
 	u8 buf[64];
 	u64 off;
@@ -23,6 +25,7 @@ static void use_all(struct image *im)
 	image_addr_to_off(im, image_entry(im), &off);
 	uerr_free(image_read(im, image_entry(im), buf, sizeof(buf)));
 	uerr_free(image_code(im, &code));
+	uerr_free(image_usdts(im, &probes, &n));
 }
 
 static void open_and_use(const void *bytes, size_t size)

@@ -36,7 +36,7 @@ struct tiny_elf {
 	u64 data[72];
 	Elf64_Sym symtab[5];
 	char strtab[64];
-	char shstrtab[80];
+	char shstrtab[112];
 	Elf64_Shdr sh[TINY_SECTIONS];
 };
 

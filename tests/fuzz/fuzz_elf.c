@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "elfsym/image.h"
+#include "elfsym/usdt.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
@@ -12,7 +13,10 @@ static void use(struct image *im)
 {
 	const struct elf_sym *syms, *found[4];
 	const struct code_image *code;
+	const struct usdt_probe *probes;
+	struct usdt_args args;
 	const char *near[4];
+	size_t nprobes = 0;
 	size_t n = image_syms(im, &syms);
 
 	for (size_t i = 0; i < n; i++)
@@ -22,6 +26,9 @@ static void use(struct image *im)
 	image_find(im, "victim_add@V1", found, 4);
 	image_near(im, "victim_ad", near, 4);
 	image_has_symtab(im);
+	uerr_free(image_usdts(im, &probes, &nprobes));
+	for (size_t i = 0; i < nprobes; i++)
+		uerr_free(usdt_args_parse(probes[i].args, &args));
 	uerr_free(image_code(im, &code));
 }
 
