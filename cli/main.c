@@ -55,6 +55,7 @@ static const char intro[] =
 	"  bpfctl count :main -- ./yourprogram            start a program under probes\n"
 	"\n"
 	"SPEC    [uprobe:|uretprobe:][BINARY:]SYMBOL[+OFFSET]   BINARY:0xADDR   globs\n"
+	"        usdt:[BINARY]:PROVIDER:NAME\n"
 	"TARGET  -p PID, -n NAME, -x FILE, or -- COMMAND ARG...\n"
 	"\n";
 

@@ -39,6 +39,13 @@ static void put_site(struct journal_writer *w, addr_t addr, u8 old, u8 new)
 	ok(journal_flush(w));
 }
 
+static void put_sema(struct journal_writer *w, addr_t addr, enum sema_state state, u16 before)
+{
+	struct journal_sema s = { .addr = addr, .file_dev = 11, .file_ino = 12, .state = state, .before = before };
+
+	journal_sema(w, &s);
+}
+
 START_TEST(every_prefix)
 {
 	char *path = journal_path(), *cut = NULL;
@@ -55,9 +62,17 @@ START_TEST(every_prefix)
 	journal_site_active(&w, 0x400000);
 	put_range(&w, 0x20000, 0);
 	journal_range_gone(&w, 0x20000);
+	put_sema(&w, 0x600002, SEMA_RAISING, 4);
+	put_sema(&w, 0x600002, SEMA_RAISED, 0);
+	put_sema(&w, 0x600004, SEMA_RAISED, 0);
+	journal_sema_gone(&w, 0x600004);
+	put_sema(&w, 0x600000, SEMA_LOWERING, 65535);
 	ok(journal_flush(&w));
 	journal_close(&w);
 	ok(journal_read(path, &j));
+	ck_assert_uint_eq(j.nsemas, 2);
+	ck_assert(j.semas[0].addr == 0x600000 && j.semas[0].state == SEMA_LOWERING && j.semas[0].before == 65535);
+	ck_assert(j.semas[1].addr == 0x600002 && j.semas[1].state == SEMA_RAISED && j.semas[1].file_ino == 12);
 	ck_assert_int_eq(j.pid, 77);
 	ck_assert_uint_eq(j.starttime, 5);
 	ck_assert_uint_eq(j.nranges, 1);
@@ -92,7 +107,7 @@ START_TEST(every_prefix)
 		journal_deinit(&j);
 	}
 	/* a flipped bit ends it there */
-	bytes[st.st_size / 2] ^= 4;
+	bytes[st.st_size / 3] ^= 4;
 	fd = open(cut, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	ck_assert_int_eq(write(fd, bytes, st.st_size), st.st_size);
 	close(fd);
@@ -147,6 +162,7 @@ START_TEST(long_history_is_compacted)
 	put_range(&w, 0x10000, 9);
 	put_site(&w, 0x400000, 1, 2);
 	put_site(&w, 0x400000, 2, 3);
+	put_sema(&w, 0x600002, SEMA_LOWERING, 3);
 	for (int i = 0; i < 20000; i++)
 		journal_range_gone(&w, 0x20000);
 	ok(journal_flush(&w));
@@ -162,12 +178,13 @@ START_TEST(long_history_is_compacted)
 	ck_assert_uint_eq(j.sites[0].old_bytes[0], 1);
 	ck_assert_uint_eq(j.sites[0].prev_bytes[0], 2);
 	ck_assert_uint_eq(j.sites[0].new_bytes[0], 3);
+	ck_assert(j.nsemas == 1 && j.semas[0].state == SEMA_LOWERING && j.semas[0].before == 3);
 	journal_deinit(&j);
 	/* another process of that number begins anew */
 	ok(journal_open(&w, path, 77, 6));
 	journal_close(&w);
 	ok(journal_read(path, &j));
-	ck_assert_uint_eq(j.nranges + j.nsites, 0);
+	ck_assert_uint_eq(j.nranges + j.nsites + j.nsemas, 0);
 	journal_deinit(&j);
 	journal_drop(path);
 }
