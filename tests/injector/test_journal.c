@@ -107,7 +107,7 @@ START_TEST(every_prefix)
 		journal_deinit(&j);
 	}
 	/* a flipped bit ends it there */
-	bytes[st.st_size / 3] ^= 4;
+	bytes[st.st_size / 4] ^= 4;
 	fd = open(cut, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	ck_assert_int_eq(write(fd, bytes, st.st_size), st.st_size);
 	close(fd);
