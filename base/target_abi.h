@@ -64,8 +64,7 @@ struct map_intent {
  * anything). 128 bytes: two cache lines that no other thread touches. */
 struct thread_rec {
 	u32 tid;      /* as the target's own pid namespace numbers it; 0 free */
-	u16 depth;    /* map_intents in use */
-	u16 rseq;     /* 1: the kernel has said that its rseq area is the registered one */
+	u32 depth;    /* map_intents in use */
 	u64 entries;  /* hits begun */
 	u64 leaves;   /* hits ended; all threads' sums equal: nobody is inside */
 	u64 stack_lo; /* the mapping of the thread's stack as found at attach … */
@@ -134,10 +133,8 @@ enum target_call {
 	TARGET_CALL_CLOCK = 32,    /* clock_gettime */
 	TARGET_CALL_NAME = 64,     /* prctl(PR_GET_NAME) */
 	TARGET_CALL_IDS = 128,     /* getuid, getgid */
-	TARGET_CALL_RSEQ = 256,    /* rseq */
-	TARGET_CALL_MEMBARRIER = 512,
-	TARGET_CALL_WAKE = 1024,   /* futex(FUTEX_WAKE) */
-	TARGET_CALLS_ALL = 2047,
+	TARGET_CALL_WAKE = 256,    /* futex(FUTEX_WAKE) */
+	TARGET_CALLS_ALL = 511,
 };
 
 /* Constants of a target, in its code arena: it cannot write them. All
@@ -160,8 +157,7 @@ struct target_env {
 	u32 nsegments;
 	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
 	u32 denied;    /* enum target_call: never to be made here */
-	u32 rseq_size; /* as it was registered */
-	addr_t cache;  /* struct read_cache (base/read_cache.h), 0 none */
+	u32 pad;
 	struct {
 		addr_t lo, hi;
 		u64 prot;

@@ -110,8 +110,7 @@ static void check_clock(cJSON *checks)
 static void check_reads(cJSON *checks)
 {
 	add(checks, true, "memory reads",
-	    "stack and what cannot be unloaded directly, the rest by process_vm_readv(2) (no cache of pages: calls "
-	    "that unmap memory are not hooked)");
+	    "stack and what cannot be unloaded directly, the rest by process_vm_readv(2)");
 }
 
 static void check_btf(cJSON *checks)

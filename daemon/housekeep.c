@@ -68,7 +68,6 @@ static void recover_thread(struct daemon *d, const struct target *t, u32 i)
 	}
 	memset(rec->intents, 0, sizeof(rec->intents));
 	rec->depth = 0;
-	rec->rseq = 0;
 	rec->stack_lo = rec->stack_hi = 0;
 	__atomic_store_n(&rec->tid, 0, __ATOMIC_RELEASE);
 }

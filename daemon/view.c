@@ -275,7 +275,7 @@ static const char *target_reads(const struct target *t)
 {
 	if (t->denied & TARGET_CALL_VM_READ)
 		return "not at all: its seccomp filter forbids process_vm_readv";
-	return "process_vm_readv (no cache: its calls that unmap memory are not hooked)";
+	return "process_vm_readv";
 }
 
 cJSON *view_target(const struct daemon *d, const struct target *t)

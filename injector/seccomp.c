@@ -12,7 +12,6 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <linux/seccomp.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -227,9 +226,6 @@ static const struct {
 	{ TARGET_CALL_IDS, SYS_getuid, {} },
 	{ TARGET_CALL_IDS, SYS_getgid, {} },
 	{ TARGET_CALL_WAKE, SYS_futex, { 0x10000000, FUTEX_WAKE, 1, 0 } },
-	{ TARGET_CALL_RSEQ, SYS_rseq, { 0x10000000, 32, 1, 0 } },
-	{ TARGET_CALL_MEMBARRIER, SYS_membarrier, { MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, 0, 0 } },
-	{ TARGET_CALL_MEMBARRIER, SYS_membarrier, { MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0 } },
 };
 
 /* An error is an answer like any other. */

@@ -53,16 +53,6 @@ u32 runtime_guard_off(enum runtime_guard guard)
 	return offs[guard];
 }
 
-u32 runtime_taking_off(bool end)
-{
-	return end ? BLOB_OFF_rt_taking_end : BLOB_OFF_rt_taking_begin;
-}
-
-taking_fn runtime_taking(bool end)
-{
-	return end ? rt_taking_end : rt_taking_begin;
-}
-
 /* A function of the runtime, in the blob and here. */
 struct function {
 	u32 off;
@@ -176,7 +166,6 @@ static void release_rec(void *p)
 	struct thread_rec *rec = p;
 
 	rec->stack_lo = rec->stack_hi = 0;
-	rec->rseq = 0;
 	self_rec = NULL;
 	__atomic_store_n(&rec->tid, 0, __ATOMIC_RELEASE);
 }

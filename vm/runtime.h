@@ -40,12 +40,6 @@ enum runtime_guard {
 u32 runtime_cell_take_off(void);
 u32 runtime_guard_off(enum runtime_guard guard);
 
-/* Offsets of what is called before and after a system call that may take memory
- * away (vm/runtime/taking.c), and the same in this process. */
-typedef u64 (*taking_fn)(void *ctx, u64 zero, struct hook_frame *frame);
-u32 runtime_taking_off(bool end);
-taking_fn runtime_taking(bool end);
-
 /* Helper ID as this process calls it (for the interpreter and embedders), or
  * NULL: u64 f(u64, u64, u64, u64, u64, struct hook_frame *). */
 typedef u64 (*helper_fn)(u64, u64, u64, u64, u64, struct hook_frame *);

@@ -10,7 +10,6 @@
  *	          case, to the end of the stack mapping where the daemon has
  *	          recorded one that the stack pointer lies in
  *	segments  of the program and of the libraries that cannot be unloaded
- *	cache     pages that the kernel has vouched for a moment ago (cache.c)
  *
  * All else goes through process_vm_readv(2) on the process itself, which
  * answers EFAULT instead of faulting. Where a seccomp filter refuses that, the
@@ -20,6 +19,8 @@
 
 #include "vm/runtime/rt.h"
 
+#define PROT_READ_BIT 1u
+#define PROT_WRITE_BIT 2u
 #define USER_END 0x7ffffffff000ull /* TASK_SIZE_MAX with four levels of page tables */
 
 #define STR_PIECE 256u
@@ -83,6 +84,13 @@ static inline bool in_stack_page(u64 addr, u64 size)
 	return inside(addr, size, sp, (sp | (PAGE - 1)) + 1);
 }
 
+/* Whether the range may be touched without asking the kernel. */
+static inline bool touchable(u64 addr, u64 size, u64 prot, const struct hook_frame *frame)
+{
+	return in_stack_page(addr, size) || on_stack(addr, size, stack_pointer(), frame) ||
+	       in_segment(addr, size, prot, frame);
+}
+
 /* Single moves for the sizes of scalars, so that they are neither torn nor slow. */
 RT_NO_SANITIZE static inline void copy_fast(void *dst, const void *src, u64 size)
 {
@@ -133,63 +141,20 @@ static bool by_kernel(enum target_call call, long nr, u64 local, u64 remote, u64
 	return done == (long)size;
 }
 
-static inline u64 rest_of_page(u64 addr)
+static __attribute__((noinline)) long read_slow(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
-	return PAGE - (addr & (PAGE - 1));
-}
-
-/* By the cache: all of it, in two pages at most. */
-static bool by_cache(bool write, u64 local, u64 addr, u64 size, const struct hook_frame *frame)
-{
-	u64 first = rest_of_page(addr);
-
-	if (size > first) {
-		if (size - first > PAGE || !by_cache(write, local, addr, first, frame))
-			return false;
-		local += first;
-		addr += first;
-		size -= first;
-	}
-	return write ? rt_cache_write(addr, (const void *)local, size, frame) :
-		       rt_cache_read((void *)local, addr, size, frame);
-}
-
-/* By the kernel, and what it knows about the first and the last page is kept. */
-static __attribute__((noinline)) bool by_asking(bool write, u64 local, u64 addr, u64 size,
-						const struct hook_frame *frame)
-{
-	struct rt_cache_miss first, last;
-	bool done;
-
-	rt_cache_ask(&first, addr, frame);
-	rt_cache_ask(&last, addr + size - 1, frame);
-	if (write)
-		done = by_kernel(TARGET_CALL_VM_WRITE, __NR_process_vm_writev, local, addr, size, frame);
-	else
-		done = by_kernel(TARGET_CALL_VM_READ, __NR_process_vm_readv, local, addr, size, frame);
-	if (done)
-		rt_cache_store(&first, write, frame);
-	if (done && last.addr != first.addr)
-		rt_cache_store(&last, write, frame);
-	return done;
+	if (by_kernel(TARGET_CALL_VM_READ, __NR_process_vm_readv, (u64)dst, addr, size, frame))
+		return 0;
+	rt_zero(dst, size);
+	return -EFAULT;
 }
 
 static __attribute__((noinline)) long read_elsewhere(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
-	if (on_stack(addr, size, stack_pointer(), frame)) {
-		copy_fast(dst, (const void *)addr, size);
-		return 0;
-	}
-	if (by_cache(false, (u64)dst, addr, size, frame))
-		return 0;
-	if (in_segment(addr, size, PROT_READ_BIT, frame)) {
-		copy_fast(dst, (const void *)addr, size);
-		return 0;
-	}
-	if (by_asking(false, (u64)dst, addr, size, frame))
-		return 0;
-	rt_zero(dst, size);
-	return -EFAULT;
+	if (!touchable(addr, size, PROT_READ_BIT, frame))
+		return read_slow(dst, addr, size, frame);
+	copy_fast(dst, (const void *)addr, size);
+	return 0;
 }
 
 long rt_read(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
@@ -206,17 +171,13 @@ long rt_write(u64 addr, const void *src, u64 size, const struct hook_frame *fram
 {
 	if (!size)
 		return 0;
-	if (in_stack_page(addr, size) || on_stack(addr, size, stack_pointer(), frame)) {
+	if (touchable(addr, size, PROT_WRITE_BIT, frame)) {
 		copy_fast((void *)addr, src, size);
 		return 0;
 	}
-	if (by_cache(true, (u64)src, addr, size, frame))
+	if (by_kernel(TARGET_CALL_VM_WRITE, __NR_process_vm_writev, (u64)src, addr, size, frame))
 		return 0;
-	if (in_segment(addr, size, PROT_WRITE_BIT, frame)) {
-		copy_fast((void *)addr, src, size);
-		return 0;
-	}
-	return by_asking(true, (u64)src, addr, size, frame) ? 0 : -EFAULT;
+	return -EFAULT;
 }
 
 /* Up to and with the first NUL, at most N bytes: bytes copied, and whether the
@@ -233,24 +194,14 @@ RT_NO_SANITIZE static u64 copy_str(char *dst, const char *src, u64 n, bool *done
 	return n;
 }
 
-/* A piece of a string that must be asked for. What lies behind the NUL may not get
+/* A piece of a string by the slow way. What lies behind the NUL may not get
  * into DST, which may be the key of a map: hence the detour. */
-static long read_str_piece(char *dst, u64 addr, u64 n, const struct hook_frame *frame, bool *done)
+static long read_str_slow(char *dst, u64 addr, u64 n, const struct hook_frame *frame, bool *done)
 {
 	char piece[STR_PIECE];
+	long err = read_slow(piece, addr, n, frame);
 
-	if (!by_cache(false, (u64)piece, addr, n, frame) && !by_asking(false, (u64)piece, addr, n, frame))
-		return -EFAULT;
-	return (long)copy_str(dst, piece, n, done);
-}
-
-/* The part of a string that lies in one page. */
-static long read_str_in_page(char *dst, u64 addr, u64 n, const struct hook_frame *frame, bool *done)
-{
-	if (in_stack_page(addr, n) || on_stack(addr, n, stack_pointer(), frame) ||
-	    in_segment(addr, n, PROT_READ_BIT, frame))
-		return (long)copy_str(dst, (const char *)addr, n, done);
-	return read_str_piece(dst, addr, n < STR_PIECE ? n : STR_PIECE, frame, done);
+	return err ? err : (long)copy_str(dst, piece, n, done);
 }
 
 /* Page by page: the string may end just before a hole. */
@@ -263,12 +214,15 @@ long rt_read_str(char *dst, u64 addr, u64 size, const struct hook_frame *frame)
 		return 0;
 	while (got < size && !done) {
 		u64 at = addr + got;
-		u64 n = rest_of_page(at);
+		u64 n = PAGE - (at & (PAGE - 1));
 		long more;
 
 		if (n > size - got)
 			n = size - got;
-		more = read_str_in_page(dst + got, at, n, frame, &done);
+		if (touchable(at, n, PROT_READ_BIT, frame))
+			more = (long)copy_str(dst + got, (const char *)at, n, &done);
+		else
+			more = read_str_slow(dst + got, at, n < STR_PIECE ? n : STR_PIECE, frame, &done);
 		if (more < 0) {
 			rt_zero(dst, size);
 			return more;

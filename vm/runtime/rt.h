@@ -53,28 +53,6 @@ long rt_write(u64 addr, const void *src, u64 size, const struct hook_frame *fram
  * -EFAULT (then all of DST is zero). */
 long rt_read_str(char *dst, u64 addr, u64 size, const struct hook_frame *frame);
 
-#define PROT_READ_BIT 1u
-#define PROT_WRITE_BIT 2u
-
-/* cache.c: accesses of memory within one page that is known to be there. False:
- * nothing is known, and DST may hold anything. */
-bool rt_cache_read(void *dst, u64 addr, u64 size, const struct hook_frame *frame);
-bool rt_cache_write(u64 addr, const void *src, u64 size, const struct hook_frame *frame);
-
-/* Around the question to the kernel whether the page of ADDR is there: what was
- * so before it, and that it is. */
-struct rt_cache_miss {
-	u64 addr, epoch;
-	bool quiet;
-};
-void rt_cache_ask(struct rt_cache_miss *miss, u64 addr, const struct hook_frame *frame);
-void rt_cache_store(const struct rt_cache_miss *miss, bool write, const struct hook_frame *frame);
-
-/* taking.c: before and after a system call that may take memory away; called by
- * hooks as programs are. */
-u64 rt_taking_begin(void *ctx, u64 zero, struct hook_frame *frame);
-u64 rt_taking_end(void *ctx, u64 zero, struct hook_frame *frame);
-
 static inline const struct site_data *rt_site(const struct hook_frame *frame)
 {
 	return (const struct site_data *)frame->site;

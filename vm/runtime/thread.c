@@ -101,10 +101,8 @@ static struct thread_rec *rec_claim(const struct target_env *env, u32 tid)
 		u32 expected = 0;
 
 		if (rec_usable(env, at) && __atomic_compare_exchange_n(&rec->tid, &expected, tid, false,
-								       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-			rec->rseq = 0;
+								       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			return rec;
-		}
 	}
 	return NULL;
 }
