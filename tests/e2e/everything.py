@@ -41,12 +41,23 @@ def everything(pids, extra):
     return both_sides([""] + [lib for lib in LIBRARIES + extra if all(lib in mapped(pid) for pid in pids)])
 
 
+def lost_exits(doc):
+    """What exceptions, longjmp and the ends of threads may have skipped: entries without an exit, of functions whose
+    exits were seen. Nothing else may be missed."""
+    sides = {}
+    for c in doc["counts"]:
+        side = sides.setdefault((c["pid"], c["module"], c["symbol"]), {})
+        kind = c["probe"].split(":")[0]
+        side[kind] = side.get(kind, 0) + c["count"]
+    return sum(max(0, s["uprobe"] - s["uretprobe"]) for s in sides.values() if len(s) == 2)
+
+
 class Probed:
     """with Probed(box, pids) as p: …; then p.doc has the counts, and the processes are as before."""
 
-    def __init__(self, box, pids, extra=()):
+    def __init__(self, box, pids, extra=(), specs=None):
         self.box, self.pids = box, pids
-        self.specs = everything(pids, extra)
+        self.specs = specs or everything(pids, extra)
 
     def __enter__(self):
         self.untouched = [Untouched(pid) for pid in self.pids]
@@ -72,7 +83,7 @@ class Probed:
         assert self.count.p.returncode == 0, self.count.err()[-2000:] + self.box.daemon_log()
         with open(self.count.out_path) as f:
             self.doc = json.load(f)
-        assert self.doc["missed"] == 0, self.doc["missed"]
+        assert int(self.doc["missed"]) <= lost_exits(self.doc), (self.doc["missed"], lost_exits(self.doc))
         assert total(self.doc) > 0
         for u in self.untouched:
             u.__exit__(None)
@@ -193,7 +204,7 @@ def test_postgres():
     with Sandbox() as box:
         pg = Postgres(box)
         for _ in rounds():
-            with Probed(box, [pg.p.pid]) as p:
+            with Probed(box, [pg.p.pid], specs=both_sides(["", "libc"])) as p:  # in each of its processes
                 pg.tool("pgbench", "-h", pg.dir, "-c", "4", "-j", "2", "-t", "150", "-n", "postgres")
                 sums = pg.sql("select (select sum(abalance) from pgbench_accounts), "
                               "(select sum(bbalance) from pgbench_branches), "
@@ -239,7 +250,7 @@ def test_python_modules():
         assert good, "no test passes without probes"
         r, doc = run_probed(box, both_sides(["", "libc", "libm"]), *command, *good)
         assert r.returncode == 0, (r.returncode, r.stdout[-3000:], r.stderr[-1000:])
-        assert total(doc) > 1000000 and doc["missed"] == 0
+        assert total(doc) > 1000000 and int(doc["missed"]) <= lost_exits(doc), (doc["missed"], lost_exits(doc))
 
 
 PYTHON_SERVER = """

@@ -29,7 +29,8 @@ class Attached:
 
 
 def missed(box):
-    return int(json.loads(box.ctl("call", "GetMissed", "{}").stdout)["missed"])
+    ids = [link["id"] for link in box.ctl_json("link", "list")["links"]]
+    return int(json.loads(box.ctl("call", "GetMissed", json.dumps({"links": ids})).stdout)["missed"])
 
 
 def tactics(box, v):

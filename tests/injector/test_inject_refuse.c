@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/target_abi.h"
 #include "probe.h"
 #include "tests/support/suite.h"
 
