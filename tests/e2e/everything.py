@@ -42,14 +42,14 @@ def everything(pids, extra):
 
 
 def lost_exits(doc):
-    """What exceptions, longjmp and the ends of threads may have skipped: entries without an exit, of functions whose
-    exits were seen. Nothing else may be missed."""
+    """What exceptions, longjmp and the ends of threads may have skipped: entries without an exit. Nothing else may
+    be missed."""
     sides = {}
     for c in doc["counts"]:
         side = sides.setdefault((c["pid"], c["module"], c["symbol"]), {})
-        kind = c["probe"].split(":")[0]
+        kind = "uretprobe" if c["probe"].startswith("uretprobe:") else "uprobe"
         side[kind] = side.get(kind, 0) + c["count"]
-    return sum(max(0, s["uprobe"] - s["uretprobe"]) for s in sides.values() if len(s) == 2)
+    return sum(max(0, s.get("uprobe", 0) - s.get("uretprobe", 0)) for s in sides.values())
 
 
 class Probed:

@@ -382,8 +382,8 @@ def counted(box):
 
 def options():
     p = argparse.ArgumentParser()
-    p.add_argument("--cycles", type=int, default=60)
-    p.add_argument("--kills", type=int, default=40)
+    p.add_argument("--cycles", type=int, default=20)
+    p.add_argument("--kills", type=int, default=25)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     p.add_argument("tests", nargs="*")
     return p.parse_args()

