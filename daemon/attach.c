@@ -401,6 +401,12 @@ static struct uerr *plan_all(struct attaching *at)
 
 		if (!err)
 			err = drop_unreadable(at, &p);
+		/* one of several may end meanwhile: a server's workers do */
+		if (err && err->code == UERR_NO_TARGET && (at->procs.n || pid + 1 < at->w->pids.data + at->w->pids.n)) {
+			places_deinit(&p);
+			uerr_free(err);
+			continue;
+		}
 		if (err || !vec_push(&at->procs, p)) {
 			places_deinit(&p);
 			return err ? err : uerr_nomem();
