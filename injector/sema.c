@@ -114,8 +114,8 @@ struct uerr *semas_raise(struct injection *in)
 void semas_unraise(struct injection *in)
 {
 	vec_foreach(c, &in->semas) {
-		cleanup_uerr struct uerr *err = c->s.raise && c->done ? change(in, c, false) : NULL;
-
+		if (c->s.raise && c->done)
+			uerr_free(change(in, c, false));
 		c->done = false;
 	}
 }
@@ -123,8 +123,8 @@ void semas_unraise(struct injection *in)
 void semas_lower(struct injection *in)
 {
 	vec_foreach(c, &in->semas) {
-		cleanup_uerr struct uerr *err = c->s.raise || c->gone ? NULL : change(in, c, false);
-
+		if (!c->s.raise && !c->gone)
+			uerr_free(change(in, c, false));
 		c->done = c->done || !c->s.raise;
 	}
 }

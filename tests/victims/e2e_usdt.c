@@ -18,6 +18,13 @@
 
 #include "e2e_victim.h"
 
+/* PROBED for what is of this file alone: nothing weak can be. */
+#ifdef __clang__
+#define PROBED_HERE static __attribute__((noinline, aligned(16)))
+#else
+#define PROBED_HERE static PROBED
+#endif
+
 #define SEMAPHORE(name) unsigned short name##_semaphore __attribute__((section(".probes"), used))
 
 #ifdef LIBRARY
@@ -71,13 +78,13 @@ static uint64_t hits[NPROBES];
 
 static volatile uint64_t salt = 0x9e3779b97f4a7c15;
 
-static PROBED uint64_t mix(uint64_t i)
+PROBED_HERE uint64_t mix(uint64_t i)
 {
 	i = (i + 1) * salt;
 	return i ^ i >> 29;
 }
 
-static PROBED void unsigned_args(uint64_t x)
+PROBED_HERE void unsigned_args(uint64_t x)
 {
 	uint8_t a = x;
 	uint16_t b = x >> 8;
@@ -91,7 +98,7 @@ static PROBED void unsigned_args(uint64_t x)
 	hits[UNSIGNED]++;
 }
 
-static PROBED void signed_args(uint64_t x)
+PROBED_HERE void signed_args(uint64_t x)
 {
 	int8_t a = x;
 	int16_t b = x >> 8;
@@ -106,7 +113,7 @@ static PROBED void signed_args(uint64_t x)
 	hits[SIGNED]++;
 }
 
-static PROBED void constants(void)
+PROBED_HERE void constants(void)
 {
 	VALUES_PROBE(DTRACE_PROBE4(kinds, constants, -9, 4000000000u, (char)-1, -123456789012345L));
 	ADD(CONSTANTS, 0, -9);
@@ -116,7 +123,7 @@ static PROBED void constants(void)
 	hits[CONSTANTS]++;
 }
 
-static PROBED void many(uint64_t x)
+PROBED_HERE void many(uint64_t x)
 {
 	uint64_t v[NARGS];
 
@@ -132,12 +139,12 @@ static PROBED void many(uint64_t x)
 
 /* Where the probe alone looks at them, the operands are addressed by base, index
  * and scale. */
-static PROBED void look_at(const uint64_t *wide, const int16_t *narrow, uint64_t i)
+PROBED_HERE void look_at(const uint64_t *wide, const int16_t *narrow, uint64_t i)
 {
 	DTRACE_PROBE3(kinds, indexed, wide[i], narrow[i], wide[i + 1]);
 }
 
-static PROBED void indexed(const uint64_t *wide, const int16_t *narrow, uint64_t i)
+PROBED_HERE void indexed(const uint64_t *wide, const int16_t *narrow, uint64_t i)
 {
 	look_at(wide, narrow, i);
 	ADD(INDEXED, 0, wide[i]);
@@ -154,18 +161,18 @@ static inline __attribute__((always_inline)) void place(uint64_t x)
 	hits[PLACES]++;
 }
 
-static PROBED void first(uint64_t x)
+PROBED_HERE void first(uint64_t x)
 {
 	place(x);
 	place(7);
 }
 
-static PROBED void second(uint64_t x)
+PROBED_HERE void second(uint64_t x)
 {
 	place(x ^ 0xff);
 }
 
-static PROBED void watched(uint64_t x)
+PROBED_HERE void watched(uint64_t x)
 {
 	if (!*(volatile unsigned short *)&kinds_watched_semaphore)
 		return;
