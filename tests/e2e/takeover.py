@@ -5,6 +5,7 @@ and everything that comes back late."""
 
 import json
 import os
+import subprocess
 
 from harness import Sandbox, Untouched, assert_text_identical, foreign_mappings, need, run, wait_for
 from victims import Victim, bpf, counters, links
@@ -165,14 +166,29 @@ def test_attached_and_detached_under_load():
             assert v.alive()
 
 
-def test_refused_in_static_programs_and_stack_walkers():
-    need("node")
+def refusals(box, pid, spec):
+    doc = box.ctl_json("symbols", spec, "-p", pid)
+    return [s["exit_reason"] for s in doc["symbols"] if s["exit"] in ("tail", "takeover")]
+
+
+def test_refused_where_stacks_are_walked():
+    node = need("node")
     with Sandbox() as box:
-        p = box.start(need("node"), "-e", "setInterval(() => {}, 1000)")
-        wait_for(lambda: "node" in os.readlink("/proc/%d/exe" % p.pid), "node runs")
-        doc = box.ctl_json("symbols", "libc:mem*", "-p", p.pid)
-        refused = [s["exit_reason"] for s in doc["symbols"] if s["exit"] in ("tail", "takeover")]
-        assert refused and all("walks its stacks by itself" in r for r in refused), refused
+        p = box.start(node, "-e", "console.log('ready'); setInterval(() => {}, 1000)", stdout=subprocess.PIPE, text=True)
+        assert p.stdout.readline() == "ready\n"
+        why = refusals(box, p.pid, "libc:mem*")
+        assert why and all("walks its stacks by itself" in r for r in why), why
+
+
+def test_refused_in_static_programs():
+    gcc = need("gcc")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../victims/e2e_shapes.c")
+    with Sandbox() as box:
+        subprocess.run([gcc, "-O2", "-static", "-w", "-D_GNU_SOURCE", "-o", box.dir + "/static", source], check=True)
+        p = box.start(box.dir + "/static", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert p.stdout.readline() == "ready\n"
+        why = refusals(box, p.pid, ":tail_caller")
+        assert why and all("a static program's unwinder is not known" in r for r in why), why
 
 
 if __name__ == "__main__":
