@@ -135,35 +135,11 @@ static void take_all(struct emit *e)
 	put_lit(e, EMMS);
 }
 
-/* As in a hook: see emit_find_rec() in trampoline.c. */
-static void find_record(struct emit *e, struct side_switch *s, const struct tramp_env *env)
-{
-	if (!env->tid_off) {
-		put_lit(e, 0xe9, 0, 0, 0, 0);
-		s->slow[s->nslow++] = e->n;
-		s->go = e->n;
-		return;
-	}
-	put_lit(e, 0x64, 0x8b, 0x34, 0x25); /* mov %fs:tid_off, %esi */
-	put_u32(e, (u32)env->tid_off);
-	put_lit(e, 0x89, 0xf7);             /* mov %esi, %edi */
-	put_lit(e, 0x81, 0xe7);             /* and $nrecs-1, %edi */
-	put_u32(e, env->nrecs - 1);
-	put_lit(e, 0xc1, 0xe7, 0x07);       /* shl $7, %edi */
-	put_addr(e, DX, env->threads + THREAD_RECS_OFF);
-	put_lit(e, 0x48, 0x01, 0xd7);       /* add %rdx, %rdi */
-	put_lit(e, 0x85, 0xf6);             /* test %esi, %esi */
-	s->slow[s->nslow++] = put_jcc_fwd(e, 4);
-	put_lit(e, 0x39, 0x37);             /* cmp %esi, (%rdi) */
-	s->slow[s->nslow++] = put_jcc_fwd(e, 5);
-	s->go = e->n;
-}
-
 void side_enter(struct emit *e, struct side_switch *s, const struct tramp_env *env)
 {
 	*s = (struct side_switch){};
 	keep_all(e);
-	find_record(e, s, env);
+	emit_find_rec(e, &s->rec, env);
 	put_addr(e, DX, env->threads + THREAD_RECS_OFF);
 	put_mov(e, SI, DI);
 	put_lit(e, 0x48, 0x29, 0xd6);       /* sub %rdx, %rsi */
@@ -211,9 +187,8 @@ void side_out_of_line(struct emit *e, const struct side_switch *s, const struct 
 	put_inc_mem(e, DI, offsetof(struct thread_rec, missed));
 	take_all(e);
 	put_jmp(e, e->addr + s->end);
-	for (unsigned i = 0; i < s->nslow; i++)
-		emit_fix_here(e, s->slow[i]);
+	emit_find_rec_slow(e, &s->rec);
 	put_addr(e, DI, env->env);
-	put_addr(e, AX, e->addr + s->go);
+	put_addr(e, AX, e->addr + s->rec.go);
 	put_jmp(e, env->side_find);
 }

@@ -6,14 +6,11 @@
  * emits the switch around a hook.
  */
 #pragma once
-#include "injector/emit.h"
-#include "injector/trampoline.h"
+#include "injector/find_rec.h"
 
 /* What a hook has open until its out-of-line part is emitted. */
 struct side_switch {
-	size_t slow[2]; /* the record is not where it was looked for */
-	unsigned nslow;
-	size_t go;      /* and back, with the record in rdi */
+	struct find_rec rec;
 	size_t skip[2]; /* there is no stack left */
 	size_t end;     /* where the hook ends */
 };

@@ -49,6 +49,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "injector/find_rec.h"
 #include "injector/relocate.h"
 #include "injector/takeover.h"
 #include "injector/side_stack.h"
@@ -107,9 +108,7 @@ struct hook_code {
 	u32 reads;       /* fields that programs look at */
 	u32 clobbered;   /* registers to restore */
 	const struct layout *layout;
-	size_t slow[2];  /* jumps to the slow path */
-	unsigned nslow;
-	size_t go;       /* where it comes back to */
+	struct find_rec rec;
 	size_t down[2];  /* jumps taken where the direction flag is set: before and behind the calls */
 	size_t down_go[2];
 	struct takeover_code takeover; /* of a hook that does */
@@ -225,31 +224,6 @@ static void emit_restore(struct emit *e, struct hook_code *h)
 	put_lea(e, SP, SP, h->layout->size);
 }
 
-/* The thread's record into rdi; rsi and rdx are scratch. */
-static void emit_find_rec(struct emit *e, struct hook_code *h, const struct tramp_env *env)
-{
-	if (!env->tid_off) {
-		put_lit(e, 0xe9, 0, 0, 0, 0);
-		h->slow[h->nslow++] = e->n;
-		h->go = e->n;
-		return;
-	}
-	put_lit(e, 0x64, 0x8b, 0x34, 0x25); /* mov %fs:tid_off, %esi */
-	put_u32(e, (u32)env->tid_off);
-	put_lit(e, 0x89, 0xf7);             /* mov %esi, %edi */
-	put_lit(e, 0x81, 0xe7);             /* and $nrecs-1, %edi */
-	put_u32(e, env->nrecs - 1);
-	put_lit(e, 0xc1, 0xe7, 0x07);       /* shl $7, %edi */
-	_Static_assert(sizeof(struct thread_rec) == 1 << 7, "index by shift");
-	put_addr(e, DX, env->threads + THREAD_RECS_OFF);
-	put_lit(e, 0x48, 0x01, 0xd7);       /* add %rdx, %rdi */
-	put_lit(e, 0x85, 0xf6);             /* test %esi, %esi */
-	h->slow[h->nslow++] = put_jcc_fwd(e, 4);
-	put_lit(e, 0x39, 0x37);             /* cmp %esi, (%rdi) */
-	h->slow[h->nslow++] = put_jcc_fwd(e, 5);
-	h->go = e->n;
-}
-
 /* Fields of pt_regs that are no registers here; rsi is free. */
 static void emit_fields(struct emit *e, const struct hook_code *h, const struct tramp_env *env)
 {
@@ -300,7 +274,7 @@ static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_en
 	if (env->side)
 		side_enter(e, &h->side, env);
 	emit_save(e, h);
-	emit_find_rec(e, h, env);
+	emit_find_rec(e, &h->rec, env);
 	put_store(e, SP, offsetof(struct hook_frame, rec), DI);
 	put_inc_mem(e, DI, offsetof(struct thread_rec, entries));
 	emit_fields(e, h, env);
@@ -322,15 +296,14 @@ static void emit_slow(struct emit *e, const struct hook_code *h, const struct tr
 
 	if (!h->layout->fixed)
 		emit_directions(e, h);
-	for (unsigned i = 0; i < h->nslow; i++)
-		emit_fix_here(e, h->slow[i]);
+	emit_find_rec_slow(e, &h->rec);
 	store_regs(e, extra);
 	put_addr(e, DI, env->env);
 	put_call(e, env->rec_slow);
 	put_store_imm(e, SP, -8, 0);
 	put_mov(e, DI, AX);
 	load_regs(e, extra);
-	put_jmp(e, e->addr + h->go);
+	put_jmp(e, e->addr + h->rec.go);
 	if (env->side)
 		side_out_of_line(e, &h->side, env);
 }
