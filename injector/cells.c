@@ -18,7 +18,6 @@
 
 #include "base/cells.h"
 #include "base/cleanup.h"
-#include "injector/arch_x86_64.h"
 #include "injector/remote_mem.h"
 
 /* What was read of the area. */
@@ -118,9 +117,13 @@ static bool settle_cell(struct cells_view *v, u32 i, u32 *lost)
 	}
 	if (!v->leaving)
 		return true;
-	if (slot & CELL_RESTORED || slot % 8 || remote_read(&in->t, slot, &word, sizeof(word)) ||
-	    !leads_through(v, word, i)) {
+	if (slot & CELL_RESTORED || slot % 8 || remote_read(&in->t, slot, &word, sizeof(word))) {
 		++*lost;
+		return true;
+	}
+	if (!leads_through(v, word, i)) {
+		/* Else it was given back, by another of its chain or by its stub. */
+		*lost += word != real_address(v, c->ra);
 		return true;
 	}
 	/* Of several in a chain the outermost does it for all. */
@@ -175,35 +178,6 @@ static bool settle_threads(struct cells_view *v)
 	return all;
 }
 
-/* A signal came where a stub was about to call: its frame holds the stub's address as
- * rip. */
-static bool frame_enters(const struct cells_view *v, const u64 *words, size_t n, size_t i)
-{
-	u64 at = words[i] - (v->area - CELL_STUBS_SIZE);
-
-	return at < v->n * sizeof(struct cell) && at % sizeof(struct cell) == 0 && arch_is_saved_rip(words, n, i);
-}
-
-static bool stack_enters(const struct cells_view *v, const struct thread *th)
-{
-	const struct target_map *m = target_maps_find(&v->in->maps, th->regs.rsp);
-	addr_t at = ALIGN_DOWN(th->regs.rsp, sizeof(u64));
-	u64 buf[512];
-
-	while (m && at < m->hi) {
-		size_t want = m->hi - at < sizeof(buf) ? m->hi - at : sizeof(buf);
-		size_t got = remote_read_some(&v->in->t, at, buf, want) / sizeof(*buf);
-
-		for (size_t i = 0; i < got; i++)
-			if (frame_enters(v, buf, got, i))
-				return true;
-		if (got * sizeof(*buf) < want)
-			return true;
-		at += want;
-	}
-	return !m;
-}
-
 static struct uerr *settle(struct cells_view *v, u32 *lost, bool *ready)
 {
 	struct uerr *err = cells_read(v);
@@ -213,9 +187,10 @@ static struct uerr *settle(struct cells_view *v, u32 *lost, bool *ready)
 	*ready = settle_threads(v);
 	for (u32 i = 0; i < v->n; i++)
 		*ready = settle_cell(v, i, lost) && *ready;
-	vec_foreach(th, &v->in->t.threads)
-		if (*ready && v->n && !th->gone && th->stopped && stack_enters(v, th))
-			*ready = false;
+	/* A signal may have come where a stub was about to call. */
+	if (*ready && v->n)
+		*ready = !quiesce_stubs_entered(v->in, v->area - CELL_STUBS_SIZE,
+						v->area - CELL_STUBS_SIZE + v->n * sizeof(struct cell), sizeof(struct cell));
 	return NULL;
 }
 
@@ -224,12 +199,16 @@ bool cells_settle(struct injection *in)
 	struct cells_view v = { .in = in, .area = in->cells, .leaving = in->cells_leave };
 	cleanup_uerr struct uerr *err = NULL;
 	bool ready = false;
+	u32 lost = 0;
 
-	in->cells_lost = 0;
 	if (!in->cells)
 		return true;
-	err = settle(&v, &in->cells_lost, &ready);
+	err = settle(&v, &lost, &ready);
 	free(v.cell);
+	/* In a later stop, what the first gave back is no loss. */
+	if (!err && !in->cells_counted)
+		in->cells_lost = lost;
+	in->cells_counted = in->cells_counted || !err;
 	return !err && ready;
 }
 
@@ -237,4 +216,6 @@ void inject_cells(struct injection *in, addr_t area, bool leave)
 {
 	in->cells = area;
 	in->cells_leave = leave;
+	in->cells_counted = false;
+	in->cells_lost = 0;
 }

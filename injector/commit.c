@@ -196,7 +196,7 @@ static struct uerr *with_calls(struct injection *in, struct uerr *(*fn)(struct i
 	return err;
 }
 
-static struct uerr *move_threads(struct injection *in, struct window_state *w)
+static void move_threads(struct injection *in, struct window_state *w)
 {
 	for (size_t i = 0; i < in->t.threads.n; i++) {
 		if (!w->is_moved[i])
@@ -205,7 +205,6 @@ static struct uerr *move_threads(struct injection *in, struct window_state *w)
 			continue; /* killed: it goes nowhere */
 		w->stats.moved++;
 	}
-	return NULL;
 }
 
 static struct thread *any_stopped(struct injection *in)
@@ -391,9 +390,7 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 		if (err)
 			return err;
 	}
-	err = move_threads(in, w);
-	if (err)
-		return err;
+	move_threads(in, w);
 	th = any_stopped(in);
 	if (!th)
 		return uerr_new(UERR_NO_TARGET, "process %d (%s) is gone", in->t.pid, in->t.comm);
@@ -406,6 +403,8 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 		semas_lower(in);
 		return NULL;
 	}
+	if (in->torn)
+		return err; /* text may lead anywhere of ours: all of that stays, and the journal says so */
 	semas_unraise(in);
 	unwrite_stubs(in, th);
 	return err;
@@ -559,7 +558,8 @@ static struct uerr *commit(struct injection *in, struct window_state *w)
 	if (err)
 		return err;
 	err = run_change(in, w);
-	journal_sites_done(in, w->patched);
+	if (!in->torn)
+		journal_sites_done(in, w->patched);
 	if (err) {
 		late = journal_flush(&in->journal);
 		return err;

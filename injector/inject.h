@@ -12,7 +12,7 @@
  *	inject_share      memfds to be mapped in the window
  *	inject_patch      bytes to be changed in the window
  *	inject_commit     all threads stop: check, map, move, write; detach
- *	inject_abort      undoes whatever was done; also after a failed commit
+ *	inject_end        undoes whatever was done; also after a failed commit
  *
  * Every step that changes the target is in the journal before it is done, so
  * that whoever comes after a dead worker can undo it (inject_undo).

@@ -113,7 +113,9 @@ struct injection {
 	addr_t cells;        /* as inject_cells() says */
 	bool cells_leave;
 	bool cells_ready;    /* as the stop now going on has found: code may go */
+	bool cells_counted;  /* what has been lost: once, in the first stop */
 	u32 cells_lost;
+	bool torn;           /* a write of text failed, and so did its undoing */
 	VEC(struct sema_change) semas;
 	struct patch_set set;
 };
@@ -177,4 +179,6 @@ bool cells_settle(struct injection *in);
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);
 bool quiesce_cell_stubs_empty(struct injection *in, const struct unmap_req *u);
 bool quiesce_gate_empty(struct injection *in, const struct gate *g);
+/* Does a signal frame lead to [lo, hi), at a multiple of STEP from LO? Or is anybody there? */
+bool quiesce_stubs_entered(struct injection *in, addr_t lo, addr_t hi, u32 step);
 bool quiesce_routine_empty(struct injection *in); /* of a stray */

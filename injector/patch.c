@@ -393,12 +393,13 @@ struct uerr *patch_write(struct injection *in, const struct thread *th)
 		/* Back to what was there, this run included. */
 		for (size_t k = 0, m; k <= i; k += m) {
 			m = run_length(set, k);
-			if (remote_write_text(&in->t, th, set->pages.data[k].addr, set->old + k * PAGE,
-					      set->new + k * PAGE, m * PAGE))
-				return uerr_errno(code,
-						  "process %d (%s): cannot write its code, nor put back what was "
-						  "written: the journal has it",
-						  in->t.pid, in->t.comm);
+			if (!remote_write_text(&in->t, th, set->pages.data[k].addr, set->old + k * PAGE,
+					       set->new + k * PAGE, m * PAGE))
+				continue;
+			in->torn = true;
+			return uerr_errno(code,
+					  "process %d (%s): cannot write its code, nor put back what was written: the "
+					  "journal has it", in->t.pid, in->t.comm);
 		}
 		return uerr_errno(code, "process %d (%s): cannot write its code", in->t.pid, in->t.comm);
 	}

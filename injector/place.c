@@ -192,19 +192,23 @@ static struct uerr *cannot_map(struct injection *in, s64 code, u64 size)
 	return uerr_errno((int)code, "process %d (%s): cannot map %lu KiB", in->t.pid, in->t.comm, size / 1024);
 }
 
-/* The run of N at I. */
-static struct uerr *map_run(struct injection *in, struct remote *r, struct inject_range *ranges, size_t i, size_t n,
-			    s64 remote_fd)
+/* The run of N at I; when its place was taken meanwhile, what must lie behind it moves
+ * with it. */
+static struct uerr *map_run(struct injection *in, struct remote *r, struct inject_range *ranges, size_t nranges,
+			    size_t i, size_t n, s64 remote_fd)
 {
 	struct uerr *err = NULL;
+	size_t end = i + n;
 	s64 got = 0;
 
+	while (end < nranges && ranges[end].behind)
+		end++;
 	for (int try = 0; try < PLACE_TRIES; try++) {
 		err = map_at(r, &ranges[i], n, remote_fd, &got);
 		if (err || got != -EEXIST)
 			break;
 		/* Taken since we looked. */
-		for (size_t k = i; k < i + n; k++)
+		for (size_t k = i; k < end; k++)
 			journal_range_gone(&in->journal, ranges[k].addr);
 		if (ranges[i].exact)
 			return uerr_new(UERR_CANNOT_PROBE,
@@ -212,7 +216,9 @@ static struct uerr *map_run(struct injection *in, struct remote *r, struct injec
 					"try again", in->t.pid, in->t.comm, ranges[i].exact);
 		err = inject_refresh_maps(in);
 		if (!err)
-			err = choose_and_plan(in, ranges, i + n, i, n);
+			err = choose_and_plan(in, ranges, nranges, i, n);
+		for (size_t k = i + n; k < end && !err; k++)
+			err = choose_and_plan(in, ranges, nranges, k, 1);
 		if (!err)
 			err = journal_flush(&in->journal);
 		if (err)
@@ -225,7 +231,8 @@ static struct uerr *map_run(struct injection *in, struct remote *r, struct injec
 
 /* Without map_files: a memfd made there, fetched by pidfd_getfd, gone from the
  * target's table before its threads run again. */
-static struct uerr *map_memfd(struct injection *in, struct remote *r, struct inject_range *ranges, size_t i, int *fd)
+static struct uerr *map_memfd(struct injection *in, struct remote *r, struct inject_range *ranges, size_t n, size_t i,
+			      int *fd)
 {
 	struct uerr *err, *err2;
 	s64 remote_fd, got;
@@ -233,7 +240,7 @@ static struct uerr *map_memfd(struct injection *in, struct remote *r, struct inj
 	err = share_make_memfd(in, r, ranges[i].size, &remote_fd, fd);
 	if (err)
 		return err;
-	err = map_run(in, r, ranges, i, 1, remote_fd);
+	err = map_run(in, r, ranges, n, i, 1, remote_fd);
 	err2 = REMOTE_CALL(r, &got, SYS_close, (u64)remote_fd);
 	if (!err)
 		return err2;
@@ -255,9 +262,9 @@ static struct uerr *map_ranges(struct injection *in, struct thread *th, struct i
 	for (size_t i = 0, len; i < n && !err; i += len) {
 		len = run_length(ranges, n, i);
 		if (!in->map_files && is_shared_kind(ranges[i].kind))
-			err = map_memfd(in, &r, ranges, i, &fds[i]);
+			err = map_memfd(in, &r, ranges, n, i, &fds[i]);
 		else
-			err = map_run(in, &r, ranges, i, len, -1);
+			err = map_run(in, &r, ranges, n, i, len, -1);
 	}
 	remote_end(&r);
 	return err;
@@ -471,7 +478,7 @@ void place_undo(struct injection *in)
 
 	vec_foreach(p, &in->placed)
 		any |= p->mapped && !p->committed;
-	if (!any)
+	if (!any || in->torn)
 		return;
 	/* Nobody else has ever been in there: no text leads to it. */
 	err = tracee_check_alive(&in->t);

@@ -31,11 +31,12 @@
 
 struct range {
 	addr_t lo, hi;
+	u32 step; /* only every so many bytes; 0: all */
 };
 
 static bool in_range(const struct range *r, u64 word)
 {
-	return word >= r->lo && word < r->hi;
+	return word >= r->lo && word < r->hi && !(r->step && (word - r->lo) % r->step);
 }
 
 /* SIGNALS: only as the rip of a signal frame. */
@@ -132,4 +133,11 @@ bool quiesce_cell_stubs_empty(struct injection *in, const struct unmap_req *u)
 	struct range r = { u->addr, u->addr + u->size };
 
 	return nobody_in(in, r, r, true);
+}
+
+bool quiesce_stubs_entered(struct injection *in, addr_t lo, addr_t hi, u32 step)
+{
+	struct range r = { lo, hi, step };
+
+	return !nobody_in(in, r, r, true);
 }

@@ -125,7 +125,6 @@ void semas_lower(struct injection *in)
 	vec_foreach(c, &in->semas) {
 		if (!c->s.raise && !c->gone)
 			uerr_free(change(in, c, false));
-		c->done = c->done || !c->s.raise;
 	}
 }
 

@@ -515,8 +515,10 @@ static struct uerr *pass_from(struct injection *in, struct remote *r, size_t fro
 		err = first_error(err, close_pair(in, r, &pair));
 	if (pair.ours >= 0)
 		close(pair.ours);
-	/* Written with what the commit says afterwards. */
-	journal_sockets(&in->journal, (const u64[2]){});
+	/* Written with what the commit says afterwards. A thread that got away may have them
+	 * open still: whoever undoes what is in the journal closes them. */
+	if (r->active)
+		journal_sockets(&in->journal, (const u64[2]){});
 	return err;
 }
 
