@@ -16,10 +16,11 @@
 
 u64 arena_base_size(void)
 {
-	size_t batch;
+	size_t batch, side;
 
 	inject_batch_code(&batch);
-	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(batch, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul) +
+	side_find_code(&side);
+	return ALIGN_UP(runtime_blob()->size, 64ul) + ALIGN_UP(batch, 64ul) + ALIGN_UP(side, 64ul) + ALIGN_UP(sizeof(struct target_env), 64ul) +
 	       TRAILER_SIZE;
 }
 

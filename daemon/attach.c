@@ -117,10 +117,16 @@ static struct uerr *add_site(const struct state *st, struct target *t, const str
 
 static struct uerr *add_sites(const struct state *s, const struct wanted *w, struct target *t, const struct places *p)
 {
+	const struct module *mod = NULL;
+	u32 module = 0;
+
 	vec_foreach(pl, &p->list) {
 		const struct wanted_group *g = &w->groups.data[pl->group];
-		u32 module = add_module(t, pl->mod);
 
+		if (pl->mod != mod) { /* they are sorted by module */
+			module = add_module(t, pl->mod);
+			mod = pl->mod;
+		}
 		if (module == UINT32_MAX)
 			return uerr_nomem();
 		vec_foreach(prog, &g->programs) {
@@ -255,12 +261,10 @@ static struct uerr *merge_module(const struct daemon *d, struct target *t, const
 {
 	cleanup_free struct window *merged = NULL;
 	cleanup_free const struct window **all = NULL;
-	struct target_module key = { .bias = mod->bias, .dev = mod->dev, .ino = mod->ino,
-				     .name = mod->name, .path = mod->path };
 	const struct textscan *scan;
 	size_t nmerged = 0, nall = 0;
 	struct uerr *err = scan_of(mod, d->cfg.cache_dir, &scan);
-	u32 module = target_module_index(t, &key);
+	u32 module = add_module(t, mod);
 
 	if (!err && !with_installed(t, module, windows, n, &all, &nall))
 		err = uerr_nomem();

@@ -254,6 +254,8 @@ static void attach_succeeded(struct job *job, struct attach_job *aj, struct outc
 		outcome_apply(job->d, o);
 	if (!err && job->req && job->req->client) {
 		reply_attach(job, aj, o);
+		if (aj->w->dry_run) /* what it took for its arguments' description */
+			drop_links(job->d, aj);
 		return;
 	}
 	undo_attach(job->d, aj);

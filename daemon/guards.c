@@ -104,7 +104,7 @@ static bool has_filter(pid_t pid)
 
 static void check_modules(struct guards *g, const struct modules *mods)
 {
-	const struct elf_sym *sym;
+	addr_t lo, hi;
 	bool linker = false;
 
 	if (has_filter(mods->pid))
@@ -115,7 +115,7 @@ static void check_modules(struct guards *g, const struct modules *mods)
 
 		if (begins_with(m, walkers, ARRAY_SIZE(walkers), true))
 			refuse(g, "%s walks its stacks by itself", pathname_base(m->path));
-		if (m->main && image_find(m->image, "runtime.goexit", &sym, 1))
+		if (m->main && image_go_text(m->image, &lo, &hi))
 			refuse(g, "a Go program moves its stacks");
 		linker = linker || is_linker(m);
 	}

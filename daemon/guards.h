@@ -30,8 +30,3 @@ void guards_deinit(struct guards *g);
  * NULL; known are G. TEXT[size] is for the words. */
 const char *guards_takeover_refusal(const struct guards *g, const struct module *mod, const struct func_plan *plan,
 				    char *text, size_t size);
-
-static inline bool tactic_takes_over(enum site_tactic t)
-{
-	return t == SITE_TAIL || t == SITE_ENTRY_TAKEOVER;
-}

@@ -24,7 +24,8 @@
 static void unload_ephemeral(struct daemon *d, u64 client)
 {
 	for (size_t i = d->state->objects.n; i-- > 0;)
-		if (d->state->objects.data[i]->client == client)
+		/* one that follows a map is told, and may ask for something else at once */
+		if (i < d->state->objects.n && d->state->objects.data[i]->client == client)
 			state_remove_object(d->state, d->state->objects.data[i]);
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/cells.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/housekeep.h"
@@ -66,6 +67,12 @@ static bool is_current(const struct journal *j)
 
 static bool is_in_use(const struct target *t, addr_t addr)
 {
+	if (t->installed && (addr == t->threads_addr || addr == t->private_addr))
+		return true;
+	if (t->cells_addr && (addr == t->cells_addr || addr == t->cells_addr - CELL_STUBS_SIZE))
+		return true;
+	if (t->side_addr && addr == t->side_addr)
+		return true;
 	vec_foreach(a, &t->arenas)
 		if (a->addr == addr)
 			return true;
@@ -209,6 +216,8 @@ void cleanup_after_worker(struct daemon *d, const pid_vec *pids)
 			continue;
 		if (t) {
 			t->leftover = true;
+			vec_foreach(s, &t->sites)
+				free(s->symbol);
 			t->sites.n = 0;
 			t->calls.n = 0;
 		}

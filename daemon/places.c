@@ -180,7 +180,7 @@ static bool is_known(const struct known *k, const struct places *p, const struct
 	for (; k->nslots && k->slots[i & (k->nslots - 1)]; i++) {
 		const struct place *o = &p->list.data[k->slots[i & (k->nslots - 1)] - 1];
 
-		if (o->mod == r->mod && o->at == r->link_addr && o->sides == sides)
+		if (o->mod == r->mod && o->at == r->link_addr && o->sides == sides && o->usdt == r->usdt)
 			return true;
 	}
 	return false;

@@ -339,11 +339,12 @@ static struct uerr *want_cells(struct rewrite *rw)
 
 static struct uerr *install_cells(struct rewrite *rw)
 {
-	struct inject_range *r = &rw->ranges.data[rw->cells_range - 1];
+	struct inject_range *r;
 	u32 used = 1;
 
 	if (!rw->cells_range)
 		return NULL;
+	r = &rw->ranges.data[rw->cells_range - 1];
 	if (!vec_push(&rw->views, (struct view_of){ r->addr, r->local, r->size }))
 		return uerr_nomem();
 	takeover_stubs(r->local);
@@ -519,14 +520,16 @@ static struct uerr *install_threads(struct rewrite *rw)
 }
 
 /* It is run in front of the counters, as trampolines are in part. */
-static void put_side_find(struct arena *a, void *local)
+static struct uerr *put_side_find(struct arena *a, void *local)
 {
 	size_t size;
 	const u8 *code = side_find_code(&size);
 
 	a->side_find = arena_alloc(a, size);
-	if (a->side_find)
-		memcpy(arena_local(a, local, a->side_find), code, size);
+	if (!a->side_find)
+		return uerr_new(UERR_FAILED, "the code arena is full");
+	memcpy(arena_local(a, local, a->side_find), code, size);
+	return NULL;
 }
 
 static struct uerr *install_arena(struct rewrite *rw, struct group *g, const struct target_env *env)
@@ -543,7 +546,8 @@ static struct uerr *install_arena(struct rewrite *rw, struct group *g, const str
 		if (!err)
 			err = arena_program(&a, r->local, rw->t, state_program(rw->s, *p), &ap);
 	a.code = a.used;
-	put_side_find(&a, r->local);
+	if (!err)
+		err = put_side_find(&a, r->local);
 	g->arena = a.addr;
 	if (!vec_push(&rw->t->arenas, a) && !err)
 		err = uerr_nomem();
@@ -553,6 +557,7 @@ static struct uerr *install_arena(struct rewrite *rw, struct group *g, const str
 static struct uerr *place_all(struct rewrite *rw)
 {
 	struct target_env env;
+	bool fresh = false;
 	struct uerr *err = NULL;
 
 	if (rw->ranges.n)
@@ -575,7 +580,9 @@ static struct uerr *place_all(struct rewrite *rw)
 		if (!err && !vec_push(&rw->t->mappings, *m))
 			err = uerr_nomem();
 	}
-	if (!err && rw->groups.n)
+	vec_foreach(g, &rw->groups)
+		fresh = fresh || !g->arena;
+	if (!err && fresh)
 		err = env_fill(rw->t, rw->s->ncpus, &env);
 	for (size_t i = 0; !err && i < rw->groups.n; i++)
 		if (!rw->groups.data[i].arena)

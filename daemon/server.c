@@ -240,6 +240,11 @@ static void client_send(struct client *c, const char *text)
 {
 	size_t n = strlen(text) + 1;
 
+	if (c->out_off) { /* or a client that is always a little behind makes it grow for ever */
+		memmove(c->out, c->out + c->out_off, c->out_n - c->out_off);
+		c->out_n -= c->out_off;
+		c->out_off = 0;
+	}
 	if (c->out_n + n > c->out_cap) {
 		size_t cap = c->out_n + n;
 		char *out = realloc(c->out, cap);
@@ -342,6 +347,8 @@ void server_client_event(struct client *c, u32 events)
 	if (!c->dead && (events & EPOLLOUT)) {
 		client_flush(c);
 		client_take_messages(c);
+		if (!c->dead && c->out_off == c->out_n && c->req && c->req->poll)
+			c->req->poll(c->req); /* it has room for news again */
 	}
 	if (c->dead)
 		client_destroy(c);

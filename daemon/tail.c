@@ -42,6 +42,7 @@ struct tail {
 	u32 armed; /* the thread shall sleep at the ring: a futex */
 	bool stop;
 	u64 told[3]; /* dropped, retired, spoilt as the client knows them */
+	bool told_busy; /* that somebody has not finished his record */
 };
 
 static long futex(u32 *word, int op, u32 value)
@@ -105,23 +106,24 @@ static struct uerr *start_thread(struct tail *t)
 
 /* ---- what the client gets ---- */
 
-/* Whose record is next, and not finished. */
-static void add_busy(cJSON *r, const struct tail *t)
+/* Whose record is next, and not finished; false: there is none such. */
+static bool add_busy(cJSON *r, const struct tail *t)
 {
 	u32 owner, size, rec;
 	const struct target *target;
 	cJSON *busy;
 
 	if (!umap_ring_busy(&t->reader, &owner, &size))
-		return;
+		return false;
 	target = state_target_no(t->req->d->state, owner >> OWNER_REC_BITS);
 	rec = owner & ((1u << OWNER_REC_BITS) - 1);
 	if (!target || !target->threads)
-		return;
+		return false;
 	busy = cJSON_AddObjectToObject(r, "busy");
 	cJSON_AddNumberToObject(busy, "pid", target->pid);
 	cJSON_AddNumberToObject(busy, "tid", __atomic_load_n(&threads_rec(target->threads, rec)->tid, __ATOMIC_RELAXED));
 	cJSON_AddNumberToObject(busy, "size", size);
+	return true;
 }
 
 static struct uerr *add_record(cJSON *records, const struct tail *t, const void *data, u32 size)
@@ -155,6 +157,7 @@ static struct uerr *news(struct tail *t, cJSON **ret, bool *any)
 	struct uerr *err = NULL;
 	const void *data;
 	u32 size, n = 0;
+	bool busy;
 	u64 now[3];
 
 	while (!err && n < RECORDS_AT_ONCE && umap_ring_next(&t->reader, &data, &size)) {
@@ -165,38 +168,41 @@ static struct uerr *news(struct tail *t, cJSON **ret, bool *any)
 		cJSON_Delete(r);
 		return err;
 	}
-	*any = counters_changed(t, now) || n;
+	busy = !n && add_busy(r, t);
+	*any = counters_changed(t, now) || n || busy != t->told_busy;
+	t->told_busy = busy;
 	for (int i = 0; i < 3; i++)
 		cJSON_AddItemToObject(r, names[i], protocol_u64(now[i]));
-	if (!n)
-		add_busy(r, t);
 	*ret = r;
 	return NULL;
 }
 
-/* Sends what there is until there is nothing; then the thread may sleep. */
+/* Sends some of what there is; the rest in the next turn of the main loop, where others
+ * have theirs. When there is nothing the thread may sleep. */
 static void follow(struct request *req)
 {
 	struct tail *t = (struct tail *)(uintptr_t)req->data;
 
-	while (request_backlog(req) <= BACKLOG_MAX) {
-		bool any = false;
-		cJSON *r = NULL;
-		struct uerr *err = news(t, &r, &any);
+	const u64 one = 1;
+	bool any = false;
+	cJSON *r = NULL;
+	struct uerr *err;
 
-		if (err) {
-			request_fail(req, err);
-			return;
-		}
-		if (any)
-			request_continue(req, r);
-		else
-			cJSON_Delete(r);
-		if (!any && !umap_ring_sleep(&t->reader)) {
-			arm(t);
-			return;
-		}
+	if (request_backlog(req) > BACKLOG_MAX)
+		return; /* called again when the client has read */
+	err = news(t, &r, &any);
+	if (err) {
+		request_fail(req, err);
+		return;
 	}
+	if (any)
+		request_continue(req, r);
+	else
+		cJSON_Delete(r);
+	if (!any && !umap_ring_sleep(&t->reader))
+		arm(t);
+	else
+		(void)!write(t->src.fd, &one, sizeof(one));
 }
 
 void tail_event(struct tail *t)

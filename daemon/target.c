@@ -9,9 +9,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/cells.h"
 #include "base/cleanup.h"
 #include "daemon/procinfo.h"
 #include "daemon/state.h"
+#include "injector/trampoline.h"
 #include "vm/runtime.h"
 
 struct thread_rec *threads_rec(const struct threads *t, u32 i)
@@ -198,7 +200,7 @@ u32 target_retired(const struct target *t)
 bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks)
 {
 	vec_foreach(s, &t->sites) {
-		bool other = s->link && s->exit && (s->tactic == SITE_TAIL || s->tactic == SITE_ENTRY_TAKEOVER);
+		bool other = s->link && s->exit && tactic_takes_over(s->tactic);
 
 		for (size_t i = 0; i < nlinks; i++)
 			other = other && s->link != links[i];
@@ -220,6 +222,8 @@ u64 target_mapped_bytes(const struct target *t)
 {
 	u64 sum = (t->installed ? t->threads->size + PAGE : 0) + t->stub_pages.n * PAGE;
 
+	sum += t->cells_addr ? CELL_STUBS_SIZE + CELL_AREA_SIZE : 0;
+	sum += t->side_addr ? side_stacks_size(THREAD_RECS_DEFAULT) : 0;
 	vec_foreach(a, &t->arenas)
 		sum += a->size;
 	return sum;
@@ -411,6 +415,7 @@ void target_replace(struct target *t, struct target *changed)
 	t->source = steal_ptr(old.source);
 	t->next_retry_ns = old.next_retry_ns;
 	t->retries = old.retries;
+	t->leftover = old.leftover;
 	old.pidfd = -1;
 	*changed = old;
 	target_destroy(changed);
@@ -480,7 +485,6 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u32(p, t->nthreads);
 	pack_u32(p, t->stops);
 	pack_u64(p, t->stopped_ns);
-	pack_u8(p, t->leftover);
 	pack_u32(p, t->modules.n);
 	vec_foreach(m, &t->modules) {
 		pack_str(p, m->name);
@@ -650,7 +654,6 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	t->nthreads = unpack_u32(u);
 	t->stops = unpack_u32(u);
 	t->stopped_ns = unpack_u64(u);
-	t->leftover = unpack_u8(u);
 	for (size_t i = 0, n = unpack_count(u, 32); i < n && !u->failed; i++)
 		unpack_module(u, t);
 	for (size_t i = 0, n = unpack_count(u, 50); i < n && !u->failed; i++)

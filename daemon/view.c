@@ -291,7 +291,7 @@ cJSON *view_target(const struct daemon *d, const struct target *t)
 	vec_foreach(l, &d->state->links)
 		if (link_has_pid(*l, t->pid))
 			add_id(ids, (*l)->id);
-	cJSON_AddNumberToObject(r, "nsites", t->sites.n);
+	cJSON_AddNumberToObject(r, "nsites", t->sites.n - target_count_sites(t, 0)); /* but guards */
 	cJSON_AddNumberToObject(r, "threads", err ? 0 : pi.nthreads);
 	cJSON_AddNumberToObject(r, "mapped_bytes", target_mapped_bytes(t));
 	add_u64(r, "map_bytes", target_map_bytes(t));

@@ -72,6 +72,10 @@ struct window {
 
 enum site_tactic { SITE_NONE, SITE_JUMP, SITE_PUN, SITE_TRAP, SITE_RET, SITE_TAIL, SITE_ENTRY_TAKEOVER };
 const char *site_tactic_name(enum site_tactic t); /* "-", "jump", "punned", "trap", "ret", "tail", "takeover" */
+static inline bool tactic_takes_over(enum site_tactic t)
+{
+	return t == SITE_TAIL || t == SITE_ENTRY_TAKEOVER;
+}
 
 enum plan_want { PLAN_ENTRY = 1, PLAN_EXIT = 2 };
 
