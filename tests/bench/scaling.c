@@ -33,7 +33,8 @@ static struct uerr *counted_round(struct bench_scaling *s, struct victim *v, uin
 	}
 	env_userspace.detach();
 	err = env_userspace_count("pc_count", &after);
-	s->seen += after - before;
+	if (!err)
+		s->seen += after - before;
 	return err;
 }
 

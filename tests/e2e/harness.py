@@ -205,6 +205,7 @@ def run():
     module = sys.modules["__main__"]
     wanted = sys.argv[1:]
     tests = [(n, f) for n, f in vars(module).items() if n.startswith("test_") and (not wanted or n in wanted)]
+    assert tests, "no such test: %s" % wanted
     print("1..%d" % len(tests), flush=True)
     failed = 0
     for i, (name, fn) in enumerate(tests, 1):

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import (VICTIMS, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, need, need_root, run,
+from harness import (VICTIMS, Sandbox, Skip, Untouched, foreign_mappings, need, need_root, run,
                      wait_for)
 from victims import bpf, counters, links
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-from harness import (VICTIMS, Sandbox, Untouched, assert_text_identical, fds, foreign_mappings, maps, run,
+from harness import (Sandbox, Untouched, assert_text_identical, fds, foreign_mappings, maps, run,
                      wait_for)
 from redis import Redis
 from victims import Victim, bpf
@@ -124,12 +124,13 @@ def cycles(box, pid, choices, healthy):
         assert reply["links"] and reply["sites"], reply
         for link in reply["links"]:
             con.call("Detach", link=str(link["id"]))
-        if i + 1 == WARM_UP:
+        if growth is None and i + 1 >= WARM_UP:
             settled(box, pid)
             growth = Growth(box, pid)
-        if i % 50 == 0:
+        if i % 10 == 0:
             healthy()
             worst = max(worst, len(foreign_mappings(pid)))
+    assert growth, "%d of %d attaches starved" % (starved, OPTIONS.cycles + WARM_UP)
     settled(box, pid)
     now = growth.check()
     print("# %d cycles in %.0f s (%d starved), at most %d mappings retired at a time; %s" %
@@ -234,6 +235,7 @@ def test_cycles_in_redis():
                 c.stop = True
             for c in clients:
                 c.join(30)
+                assert not c.is_alive(), "a client hangs"
                 c.healthy() if c.trouble else None
             load.terminate()
             load.wait()
@@ -341,6 +343,7 @@ def test_killed_at_any_moment():
                 wait_for(v.unblocked, "signals are open again")
                 wait_for(lambda: int(v.v.ask("fds")) == descriptors, "descriptors: %s" % v.v.ask("fds"))
                 assert len(maps(v.pid)) <= mappings + 2, "mappings: %d before, %d now" % (mappings, len(maps(v.pid)))
+        assert any(whom == "worker" and done for whom, _, done in hit), hit
         # docs/limits.md: a stopped thread whose tracer is killed before it sets that right
         interrupted = int(v.v.ask("eintr"))
         print("# %d kills in %.0f s: %s; epoll_wait failed with EINTR %d times" % (

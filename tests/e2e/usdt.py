@@ -7,7 +7,6 @@ import glob
 import json
 import os
 import re
-import signal
 import subprocess
 
 from harness import VICTIMS, Sandbox, Skip, Untouched, need, need_root, run, total, wait_for
@@ -222,6 +221,18 @@ def test_spec_elements_come_back():
         assert element[0]["value"]["arg_cnt"] == 4, element[0]
         used = [e for e in element if e["value"]["arg_cnt"]]
         assert len(used) <= 3, len(used)
+
+
+def test_a_dry_run_takes_no_spec_element():
+    with Sandbox() as box:
+        v = victim(box)
+        with Untouched(v.pid):
+            box.ctl("load", bpf("usdt"))
+            box.ctl("attach", "many", "usdt::kinds:many", "-p", v.pid, "--dry-run")
+            box.ctl("attach", "unsigned_args", "usdt::kinds:unsigned_args", "-p", v.pid)
+            first = box.ctl_json("map", "dump", "__bpf_usdt_specs")["elements"][0]
+            assert first["value"]["arg_cnt"] == 4, first
+            box.ctl("detach", "--all")
 
 
 # ---- real programs ----

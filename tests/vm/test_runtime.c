@@ -1128,7 +1128,6 @@ int main(void)
 	tcase_add_loop_test(tc, queue_operations, NATIVE, WAYS);
 	tcase_add_loop_test(tc, per_cpu_claims, NATIVE, WAYS);
 	tcase_add_loop_test(tc, reads_that_work, NATIVE, WAYS);
-	tcase_add_loop_test(tc, reads_of_nothing, 0, 2);
 	tcase_add_loop_test(tc, reads_that_fail, NATIVE, WAYS);
 	tcase_add_loop_test(tc, reads_of_nothing, NATIVE, WAYS);
 	tcase_add_loop_test(tc, denied_calls_are_not_made, NATIVE, WAYS);
