@@ -31,6 +31,7 @@
 #define RECORDS_AT_ONCE 1000u
 #define BACKLOG_MAX (1u << 20) /* bytes that a client has not read: then the ring may fill */
 #define THREAD_STACK (64u << 10)
+#define BUSY_NS 500000000ull   /* a record that takes longer has a writer that stands still */
 
 struct tail {
 	struct source src; /* the eventfd */
@@ -42,7 +43,8 @@ struct tail {
 	u32 armed; /* the thread shall sleep at the ring: a futex */
 	bool stop;
 	u64 told[3]; /* dropped, retired, spoilt as the client knows them */
-	bool told_busy; /* that somebody has not finished his record */
+	u64 busy_pos, busy_since; /* where the next record is not finished, and since when */
+	bool told_busy; /* that it has not been for long */
 };
 
 static long futex(u32 *word, int op, u32 value)
@@ -106,14 +108,20 @@ static struct uerr *start_thread(struct tail *t)
 
 /* ---- what the client gets ---- */
 
-/* Whose record is next, and not finished; false: there is none such. */
-static bool add_busy(cJSON *r, const struct tail *t)
+/* Whose record is next, and has not been finished for long; false: there is none such. */
+static bool add_busy(cJSON *r, struct tail *t)
 {
+	u64 now = monotonic_ns();
 	u32 owner, size, rec;
 	const struct target *target;
+	bool unfinished = umap_ring_busy(&t->reader, &owner, &size);
 	cJSON *busy;
 
-	if (!umap_ring_busy(&t->reader, &owner, &size))
+	if (!unfinished || t->busy_pos != t->reader.pos) {
+		t->busy_pos = t->reader.pos;
+		t->busy_since = now;
+	}
+	if (!unfinished || now - t->busy_since < BUSY_NS)
 		return false;
 	target = state_target_no(t->req->d->state, owner >> OWNER_REC_BITS);
 	rec = owner & ((1u << OWNER_REC_BITS) - 1);
@@ -182,7 +190,6 @@ static struct uerr *news(struct tail *t, cJSON **ret, bool *any)
 static void follow(struct request *req)
 {
 	struct tail *t = (struct tail *)(uintptr_t)req->data;
-
 	const u64 one = 1;
 	bool any = false;
 	cJSON *r = NULL;
@@ -306,6 +313,7 @@ void cmd_map_tail(struct request *req)
 		request_fail(req, err);
 		return;
 	}
+	t->busy_since = monotonic_ns();
 	t->map->tail = t;
 	t->map->gone = map_gone;
 	counters_changed(t, now);

@@ -27,6 +27,7 @@
 
 #define RING_TRIES 1000u
 #define RING_RECORD_MAX (RING_LEN_MASK - RING_HDR)
+#define RING_MAX (1u << 30) /* so that the rest of a lap has a length that a header can say */
 
 long ringbuf_geometry(struct umap *m)
 {
@@ -34,6 +35,8 @@ long ringbuf_geometry(struct umap *m)
 		return -EINVAL;
 	if (m->max_entries & (m->max_entries - 1) || m->max_entries % PAGE)
 		return -EINVAL;
+	if (m->max_entries > RING_MAX)
+		return -E2BIG;
 	m->data_off = sizeof(struct ring_ctl);
 	m->ring_mask = m->max_entries - 1;
 	m->size = m->data_off + m->max_entries;
@@ -129,7 +132,7 @@ void *umap_ring_reserve(const struct umap *m, u64 size, u64 flags, u32 owner)
 }
 
 /* A sleeper is woken by one writer only. */
-static inline bool ring_must_wake(const struct umap *m, u64 flags)
+bool umap_ring_must_wake(const struct umap *m, u64 flags)
 {
 	u32 *waiters = umap_ring_waiters(m), one = 1;
 
@@ -146,7 +149,7 @@ bool umap_ring_commit(const struct umap *m, void *record, u64 flags, bool discar
 	/* An exchange is a fence too: the reader says that it sleeps and looks at the
 	 * header, we write the header and look whether it sleeps. */
 	__atomic_exchange_n(len, (was & ~RING_BUSY) | (discard ? RING_DISCARD : 0), __ATOMIC_SEQ_CST);
-	return ring_must_wake(m, flags);
+	return umap_ring_must_wake(m, flags);
 }
 
 long umap_ring_output(const struct umap *m, const void *data, u64 size, u64 flags, u32 owner, bool *wake)
@@ -157,8 +160,10 @@ long umap_ring_output(const struct umap *m, const void *data, u64 size, u64 flag
 	if (flags & ~(u64)(UMAP_RB_NO_WAKEUP | UMAP_RB_FORCE_WAKEUP))
 		return -EINVAL;
 	rec = umap_ring_reserve(m, size, 0, owner);
-	if (!rec)
+	if (!rec) {
+		*wake = umap_ring_must_wake(m, 0);
 		return -EAGAIN;
+	}
 	copy_in(rec, data, (u32)size);
 	*wake = umap_ring_commit(m, rec, flags, false);
 	return 0;

@@ -24,7 +24,6 @@ void umap_ring_reader_deinit(struct umap_ring_reader *r)
 	*r = (struct umap_ring_reader){};
 }
 
-
 static void give_back(struct umap_ring_reader *r, u64 step)
 {
 	ring_blank_range(r->m, r->pos + r->m->ring_mask + 1, step);
@@ -70,9 +69,10 @@ static bool header(struct umap_ring_reader *r, u64 *ret)
 
 bool umap_ring_next(struct umap_ring_reader *r, const void **record, u32 *size)
 {
-	u64 h;
+	u64 h, end = r->pos + r->m->ring_mask + 1;
 
-	while (header(r, &h) && !((u32)h & RING_BUSY)) {
+	/* a lap at most: who discards may be as fast as we are */
+	while ((s64)(end - r->pos) > 0 && header(r, &h) && !((u32)h & RING_BUSY)) {
 		bool show = !((u32)h & RING_DISCARD);
 		u32 len = HEADER_LEN(h);
 

@@ -142,12 +142,14 @@ long umap_pop(const struct umap *m, void *value, const struct umap_ctx *cx);
 long umap_peek(const struct umap *m, void *value, const struct umap_ctx *cx);
 
 /* RINGBUF: bpf_ringbuf_reserve() and its siblings (reserve: NULL when there is no
- * room, which is counted; output: 0, -EINVAL, or -EAGAIN). A record belongs to
- * OWNER from its reservation on. Commit, and output by *WAKE, say whether somebody
- * sleeps who wants to know: wake him by futex at umap_ring_waiters(). */
+ * room, which is counted, or can never be; output: 0, -EINVAL, or -EAGAIN). A record
+ * belongs to OWNER from its reservation on. Commit, and output by *WAKE, say whether
+ * somebody sleeps who wants to know: wake him by futex at umap_ring_waiters(). So does
+ * must_wake() where there was no room: that comes by the reader alone. */
 #define UMAP_RB_NO_WAKEUP 1u    /* BPF_RB_* of linux/bpf.h */
 #define UMAP_RB_FORCE_WAKEUP 2u
 void *umap_ring_reserve(const struct umap *m, u64 size, u64 flags, u32 owner);
+bool umap_ring_must_wake(const struct umap *m, u64 flags);
 bool umap_ring_commit(const struct umap *m, void *record, u64 flags, bool discard);
 long umap_ring_output(const struct umap *m, const void *data, u64 size, u64 flags, u32 owner, bool *wake);
 u64 umap_ring_query(const struct umap *m, u64 what);

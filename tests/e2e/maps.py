@@ -4,6 +4,8 @@
 then listed, asked and changed through bpfctl."""
 
 import json
+import os
+import signal
 import subprocess
 
 from harness import BPFCTL, Sandbox, Untouched, run
@@ -171,6 +173,25 @@ def test_ring_buffer_live():
             box.ctl("unload", "rings")
             assert tail.wait(30) == 1 and "its object was unloaded" in tail.stderr.read()
             box.ctl("detach", "--all", check=False)
+
+
+def test_ring_buffer_whose_writer_stands_still():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_hammer", 1)
+        with Untouched(v.pid):
+            box.ctl("load", bpf("rings"))
+            box.ctl("attach", "on_slow", ":hammered", "-p", v.pid)
+            for _ in range(20):  # until it is stopped in the middle of a record
+                tail = box.start(BPFCTL, "--socket", box.socket, "map", "tail", "events", "-d", "3s",
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                assert tail.stdout.readline()
+                os.kill(v.pid, signal.SIGSTOP)
+                words = tail.communicate()[1]
+                os.kill(v.pid, signal.SIGCONT)
+                if "has not finished its record" in words:
+                    break
+            assert "of process %d has not finished its record" % v.pid in words, words
+            box.ctl("detach", "--all")
 
 
 def test_ring_buffer_refusals():

@@ -435,6 +435,15 @@ START_TEST(wakes)
 	ck_assert(wake);
 	ck_assert_int_eq(umap_ring_output(&ring, &v, 8, 0, OWNER, &wake), 0);
 	ck_assert(!wake); /* one is enough */
+	/* where there is no room, the reader alone can make it */
+	while (!umap_ring_output(&ring, &v, 8, UMAP_RB_NO_WAKEUP, OWNER, &wake))
+		;
+	while (take(&data) >= 0)
+		;
+	ck_assert(!umap_ring_sleep(&reader));
+	while (!umap_ring_output(&ring, &v, 8, UMAP_RB_NO_WAKEUP, OWNER, &wake))
+		ck_assert(!wake);
+	ck_assert(wake);
 	teardown();
 }
 END_TEST

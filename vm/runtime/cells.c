@@ -339,7 +339,9 @@ static void rearm(const struct stack *s, struct cell *c)
 	if (slot > s->sp && slot < s->hi) {
 		if (!read_slot(s, slot, &word))
 			return;
-		if (word == real_address(s->area, c->ra)) {
+		if (word == back_of(c)) {
+			c->slot = slot; /* it could not be taken out */
+		} else if (word == real_address(s->area, c->ra)) {
 			c->slot = slot;
 			write_slot(s, slot, word, back_of(c));
 		} else {

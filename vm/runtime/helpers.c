@@ -137,7 +137,12 @@ static u32 frame_owner(const struct hook_frame *frame)
 
 RT_HELPER(ringbuf_reserve)
 {
-	return (u64)umap_ring_reserve((const struct umap *)r1, r2, r3, frame_owner(frame));
+	const struct umap *m = (const struct umap *)r1;
+	void *rec = umap_ring_reserve(m, r2, r3, frame_owner(frame));
+
+	if (!rec)
+		ring_wake(frame, m, umap_ring_must_wake(m, 0));
+	return (u64)rec;
 }
 
 RT_HELPER(ringbuf_submit)

@@ -61,4 +61,23 @@ int BPF_KPROBE(on_small, long arg)
 	return 0;
 }
 
+static int pass(__u32 i, void *arg)
+{
+	return 0;
+}
+
+/* Most of its time goes by while its record is unfinished. */
+SEC("uprobe")
+int on_slow(void *ctx)
+{
+	__u64 *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return 0;
+	bpf_loop(100000, pass, NULL, 0);
+	*e = 1;
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "GPL";
