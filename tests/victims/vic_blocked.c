@@ -48,6 +48,7 @@ struct blocked {
 	int want_errno;
 	int fd[2];
 	char *memory;
+	pid_t child;
 	pthread_t thread;
 	bool early; /* a stop ends it as it would end by itself: the work goes on in the kernel */
 	bool left_out;
@@ -299,18 +300,20 @@ static void wake_fifo(struct blocked *b)
 	rmdir(b->memory);
 }
 
+/* Before there is a socket that lingers: the last to close that would wait for it. */
 static int make_child(struct blocked *b)
 {
 	char c;
 
 	if (pipe(b->fd))
 		return -1;
-	if (!fork()) {
+	b->child = fork();
+	if (!b->child) {
 		dup2(b->fd[0], 0);
 		close_range(1, ~0u, 0);
 		_exit(read(0, &c, 1) == 1 ? 7 : 8);
 	}
-	return 0;
+	return b->child < 0;
 }
 
 static void on_signal(int sig)
@@ -622,20 +625,14 @@ static long call_wait4(struct blocked *b)
 {
 	int status;
 
-	return wait4(-1, &status, __WNOTHREAD, NULL) > 0 && WEXITSTATUS(status) == 7;
+	return wait4(b->child, &status, 0, NULL) == b->child && WEXITSTATUS(status) == 7;
 }
 
-/* Its child is the thread's own. */
-static long call_own_wait4(struct blocked *b)
-{
-	return make_child(b) ? -1 : call_wait4(b);
-}
-
-static long call_own_waitid(struct blocked *b)
+static long call_waitid(struct blocked *b)
 {
 	siginfo_t info = {};
 
-	return make_child(b) || waitid(P_ALL, 0, &info, WEXITED | __WNOTHREAD) ? -1 : info.si_status;
+	return waitid(P_PID, (id_t)b->child, &info, WEXITED) ? -1 : info.si_status;
 }
 
 static long call_pause(struct blocked *b)
@@ -758,8 +755,8 @@ static struct blocked all[] = {
 	B("write to a pipe", write, make_full_pipe, call_write, wake_reader, .want = 1),
 	B("recv", recvfrom, make_sockets, call_recv, wake_byte, .want = 1),
 	B("connect", connect, make_full_listener, call_connect, wake_accept),
-	B("wait4", wait4, make_nothing, call_own_wait4, wake_byte, .want = 1),
-	B("waitid", waitid, make_nothing, call_own_waitid, wake_byte, .want = 7),
+	B("wait4", wait4, make_child, call_wait4, wake_byte, .want = 1),
+	B("waitid", waitid, make_child, call_waitid, wake_byte, .want = 7),
 	B("pause", pause, make_handler, call_pause, wake_signal, .want = -1, .want_errno = EINTR),
 	B("sigsuspend", rt_sigsuspend, make_handler, call_sigsuspend, wake_signal, .want = -1, .want_errno = EINTR),
 	B("msgrcv", msgrcv, make_queue, call_msgrcv, wake_message, .want = 8),
