@@ -95,12 +95,10 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("pace");
 	TCase *tc = tcase_create("pace");
 
 	tcase_add_loop_test(tc, every_gap_comes_in_time, 0, (int)(sizeof(rhythms) / sizeof(rhythms[0])));
 	tcase_add_test(tc, a_few_commands_do_not_wait);
 	tcase_add_test(tc, processes_do_not_wait_for_each_other);
-	suite_add_tcase(s, tc);
-	return suite_run(s);
+	return run_case("pace", tc);
 }

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from harness import VICTIMS, Sandbox, Skip, Untouched, maps, need, need_root, run, total, wait_for
+from harness import VICTIMS, Asked, Sandbox, Skip, Untouched, maps, need, need_root, run, total, wait_for
 from nginx import Nginx
 from redis import Redis
 
@@ -100,23 +100,6 @@ def rounds():
         yield
         if time.monotonic() >= end:
             return
-
-
-class Asked:
-    """A program that answers each line with a line."""
-
-    def __init__(self, box, *argv, **kw):
-        need_root()
-        self.p = box.start(*argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kw)
-        self.pid = self.p.pid
-        assert self.p.stdout.readline() == "ready\n", argv
-
-    def ask(self, line):
-        self.p.stdin.write("%s\n" % line)
-        self.p.stdin.flush()
-        answer = self.p.stdout.readline().strip()
-        assert answer, "it died: %s" % self.p.poll()
-        return answer
 
 
 def asked_with_and_without(box, victim, question, check=None, extra=(), unwinds=False):

@@ -108,6 +108,26 @@ class Sandbox:
         return Running(self, args, **kw)
 
 
+class Asked:
+    """A program that says "ready", and then answers each line with a line."""
+
+    def __init__(self, box, *argv, **kw):
+        need_root()
+        self.p = box.start(*map(str, argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kw)
+        self.pid = self.p.pid
+        assert self.p.stdout.readline() == "ready\n", "%s did not start" % (argv,)
+
+    def ask(self, line):
+        self.p.stdin.write("%s\n" % line)
+        self.p.stdin.flush()
+        answer = self.p.stdout.readline().strip()
+        assert answer, "it died: %s" % self.p.poll()
+        return answer
+
+    def alive(self):
+        return self.p.poll() is None
+
+
 class Running:
     """A bpfctl that goes on until told otherwise."""
 

@@ -5,9 +5,8 @@ script's output is the same with and without probes."""
 
 import json
 
-import subprocess
 
-from harness import Sandbox, Untouched, need_root, run, total
+from harness import Asked, Sandbox, Untouched, run, total
 
 PYTHON = "/usr/bin/python3"
 
@@ -36,17 +35,12 @@ for line in sys.stdin:
 """
 
 
-class Script:
+class Script(Asked):
     def __init__(self, box):
-        need_root()
-        self.p = box.start(PYTHON, "-c", SCRIPT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.pid = self.p.pid
-        assert self.p.stdout.readline() == "ready\n"
+        super().__init__(box, PYTHON, "-c", SCRIPT)
 
     def round(self, n, threads):
-        self.p.stdin.write("%d %d\n" % (n, threads))
-        self.p.stdin.flush()
-        return self.p.stdout.readline().strip()
+        return self.ask("%d %d" % (n, threads))
 
 
 def test_counts_and_output():

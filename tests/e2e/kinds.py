@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import (VICTIMS, Sandbox, Skip, Untouched, foreign_mappings, need, need_root, run,
+from harness import (VICTIMS, Asked, Sandbox, Skip, Untouched, foreign_mappings, need, need_root, run,
                      wait_for)
 from victims import bpf, counters, links
 
@@ -31,21 +31,9 @@ def compile(box, name, *argv, **kw):
     return out
 
 
-class Process:
+class Process(Asked):
     """A started victim that speaks the commands of e2e_hammer.c; PID differs from
     the started process when that is a wrapper (unshare, sudo)."""
-
-    def __init__(self, box, *argv, **kw):
-        self.p = box.start(*map(str, argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kw)
-        assert self.p.stdout.readline() == "ready\n", "%s did not start" % (argv,)
-        self.pid = self.p.pid
-
-    def ask(self, line):
-        self.p.stdin.write(line + "\n")
-        self.p.stdin.flush()
-        answer = self.p.stdout.readline().strip()
-        assert answer, "the victim died: %s" % self.p.wait(5)
-        return answer
 
     def count(self):
         return int(self.ask("count"))
@@ -53,6 +41,14 @@ class Process:
     def wait_more(self, n=PLENTY):
         a = self.count()
         wait_for(lambda: self.count() > a + n, "it goes on")
+
+
+def refused(box, v, words):
+    """V cannot be probed; it goes on untouched."""
+    with Untouched(v.pid):
+        r = box.ctl("attach", "on_entry", ":hammered", "-p", v.pid, check=False)
+        assert r.returncode == 8 and words in r.stderr, (r.returncode, r.stderr)
+        v.wait_more()
 
 
 def counted(box, v, spec=":hammered", exits=True, lost=0, target=None):
@@ -264,11 +260,7 @@ def limited(box, which, value):
 def test_no_free_descriptor():
     """Its limit is reached: what has to be passed to it is refused."""
     with Loaded() as box:
-        v = limited(box, resource.RLIMIT_NOFILE, 3)
-        with Untouched(v.pid):
-            r = box.ctl("attach", "on_entry", ":hammered", "-p", v.pid, check=False)
-            assert r.returncode == 8 and "no free descriptor" in r.stderr, (r.returncode, r.stderr)
-            v.wait_more()
+        refused(box, limited(box, resource.RLIMIT_NOFILE, 3), "no free descriptor")
 
 
 def test_one_free_pair_of_descriptors():
@@ -291,11 +283,7 @@ def test_locked_memory():
 
 def test_address_space_at_its_limit():
     with Loaded() as box:
-        v = limited(box, resource.RLIMIT_AS, 4096)
-        with Untouched(v.pid):
-            r = box.ctl("attach", "on_entry", ":hammered", "-p", v.pid, check=False)
-            assert r.returncode == 8 and "limit of address space" in r.stderr, (r.returncode, r.stderr)
-            v.wait_more()
+        refused(box, limited(box, resource.RLIMIT_AS, 4096), "limit of address space")
 
 
 def state(pid):

@@ -9,27 +9,13 @@ import re
 import struct
 import subprocess
 
-from harness import (VICTIMS, Sandbox, Skip, Untouched, foreign_mappings, maps, need, need_root, run, total,
+from harness import (VICTIMS, Asked, Sandbox, Skip, Untouched, foreign_mappings, maps, need, run, total,
                      wait_for)
 
 
-class Victim:
+class Victim(Asked):
     def __init__(self, box, name, *args, **kw):
-        need_root()
-        self.p = box.start(os.path.join(VICTIMS, name), *map(str, args), stdin=subprocess.PIPE,
-                           stdout=subprocess.PIPE, text=True, **kw)
-        self.pid = self.p.pid
-        assert self.p.stdout.readline() == "ready\n", name + " did not start"
-
-    def ask(self, line):
-        self.p.stdin.write(line + "\n")
-        self.p.stdin.flush()
-        answer = self.p.stdout.readline().strip()
-        assert answer, "the victim died: %s" % self.p.poll()
-        return answer
-
-    def alive(self):
-        return self.p.poll() is None
+        super().__init__(box, os.path.join(VICTIMS, name), *args, **kw)
 
 
 def failed(r):

@@ -135,12 +135,3 @@ __attribute__((unused)) static addr_t victim_addr(const struct victim *v, const 
 	ck_abort_msg("the victim did not print %s", name);
 	return 0;
 }
-
-/* Runs one suite; the tests' main(). */
-__attribute__((unused)) static int run_case(const char *name, TCase *tc)
-{
-	Suite *s = suite_create(name);
-
-	suite_add_tcase(s, tc);
-	return suite_run(s);
-}

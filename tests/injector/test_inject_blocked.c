@@ -72,13 +72,11 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("inject_blocked");
 	TCase *tc = tcase_create("blocked");
 
 	if (not_root("inject_blocked"))
 		return EXIT_SUCCESS;
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, none_notices);
-	suite_add_tcase(s, tc);
-	return suite_run(s);
+	return run_case("inject_blocked", tc);
 }

@@ -211,7 +211,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("inject_sema");
 	TCase *tc = tcase_create("sema");
 
 	if (not_root("inject_sema"))
@@ -220,6 +219,5 @@ int main(void)
 	tcase_add_test(tc, only_in_the_data_of_the_file);
 	tcase_add_test(tc, goes_with_the_text);
 	tcase_add_loop_test(tc, after_a_crash, 0, ARRAY_SIZE(crashes));
-	suite_add_tcase(s, tc);
-	return suite_run(s);
+	return run_case("inject_sema", tc);
 }

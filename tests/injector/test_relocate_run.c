@@ -367,10 +367,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("relocate_run");
 	TCase *tc = tcase_create("relocate_run");
 
 	tcase_add_test(tc, all_forms);
-	suite_add_tcase(s, tc);
-	return suite_run(s);
+	return run_case("relocate_run", tc);
 }

@@ -81,11 +81,9 @@ static inline u32 check_hash(const struct umap *m)
 
 static inline int run_tests(const char *name, void (*add)(TCase *tc), double timeout)
 {
-	Suite *s = suite_create(name);
 	TCase *tc = tcase_create(name);
 
 	add(tc);
 	tcase_set_timeout(tc, timeout);
-	suite_add_tcase(s, tc);
-	return suite_run(s);
+	return run_case(name, tc);
 }

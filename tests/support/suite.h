@@ -16,3 +16,12 @@ static inline int suite_run(Suite *s)
 	srunner_free(sr);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
+
+/* The same for a suite of one case. */
+static inline int run_case(const char *name, TCase *tc)
+{
+	Suite *s = suite_create(name);
+
+	suite_add_tcase(s, tc);
+	return suite_run(s);
+}
