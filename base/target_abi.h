@@ -157,7 +157,9 @@ struct target_env {
 	u32 nsegments;
 	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
 	u32 denied;    /* enum target_call: never to be made here */
-	u32 pad;
+	u32 tick_ns;   /* of the kernel's coarse clock; 0: not known */
+	u64 jiffies;   /* the kernel's ticks when that clock was 0 */
+	u64 pidns_dev, pidns_ino; /* of its pid namespace, as stat(2) has them; 0: not known */
 	struct {
 		addr_t lo, hi;
 		u64 prot;

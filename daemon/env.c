@@ -111,6 +111,8 @@ struct uerr *env_fill(const struct target *t, u32 ncpus, struct target_env *ret)
 		.tsc_clock = runtime_tsc_is_clock(),
 		.denied = t->denied,
 	};
+	runtime_tick(ret);
+	runtime_pidns(t->pid, ret);
 	return fill_segments(t, ret);
 }
 

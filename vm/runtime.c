@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -202,6 +203,52 @@ bool runtime_tsc_is_clock(void)
 	return false;
 }
 
+/* The kernel's ticks now: what it shows to root. Others take it that none was lost
+ * since it started, five minutes before they would wrap in 32 bits. */
+static u64 ticks_now(u32 tick_ns, u64 coarse_ns)
+{
+	cleanup_fclose FILE *f = fopen("/proc/timer_list", "re");
+	unsigned long long ticks;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "jiffies: %llu", &ticks) == 1)
+			return ticks;
+	return (1ull << 32) - 300 * (1000000000ull / tick_ns) + coarse_ns / tick_ns;
+}
+
+static u64 clock_now(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (u64)ts.tv_sec * 1000000000ull + (u64)ts.tv_nsec;
+}
+
+void runtime_tick(struct target_env *env)
+{
+	u64 now = clock_now(CLOCK_MONOTONIC_COARSE);
+	struct timespec t;
+
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &t) || t.tv_sec || !t.tv_nsec)
+		return;
+	env->tick_ns = (u32)t.tv_nsec;
+	env->jiffies = ticks_now(env->tick_ns, now) - now / env->tick_ns;
+}
+
+void runtime_pidns(pid_t pid, struct target_env *env)
+{
+	char path[48] = "/proc/self/ns/pid";
+	struct stat st;
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
+	if (stat(path, &st))
+		return;
+	env->pidns_dev = st.st_dev;
+	env->pidns_ino = st.st_ino;
+}
+
 static void self_init(void)
 {
 	struct target_private *priv = pages(PAGE);
@@ -224,6 +271,8 @@ static void self_init(void)
 	self_env.private_ = (addr_t)priv;
 	self_env.vdso_clock_gettime = (addr_t)vdso;
 	self_env.tsc_clock = runtime_tsc_is_clock();
+	runtime_tick(&self_env);
+	runtime_pidns(0, &self_env);
 	dl_iterate_phdr(add_segments, NULL);
 	pthread_key_create(&self_key, release_rec);
 	pthread_atfork(NULL, NULL, after_fork);
@@ -297,14 +346,6 @@ void trace_ring_format(struct trace_ring *ring)
 	ring->magic = TRACE_RING_MAGIC;
 }
 
-static u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000ull + (u64)ts.tv_nsec;
-}
-
 /* What may go to a terminal: control characters become '?', but for the tab and
  * a final newline. */
 static void clean_text(char *dst, size_t cap, const char *src, size_t len)
@@ -344,7 +385,7 @@ static enum slot_state read_slot(const struct trace_ring *ring, u64 ticket, stru
  * has been complete for a while. */
 static bool given_up(const struct trace_ring *ring, u64 ticket, u64 head)
 {
-	u64 now = now_ns();
+	u64 now = clock_now(CLOCK_MONOTONIC);
 	struct trace_slot later;
 
 	if (head - ticket > TRACE_SLOTS / 2)

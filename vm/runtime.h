@@ -7,6 +7,8 @@
  * into this library for the interpreter and for libbpfvm.
  */
 #pragma once
+#include <sys/types.h>
+
 #include "base/target_abi.h"
 #include "base/types.h"
 
@@ -55,6 +57,10 @@ void runtime_self_frame(struct hook_frame *frame);
 /* Whether the kernel keeps CLOCK_MONOTONIC by the TSC, and that ticks evenly on
  * all CPUs: what env.tsc_clock says. */
 bool runtime_tsc_is_clock(void);
+/* Fills env.tick_ns and env.jiffies. */
+void runtime_tick(struct target_env *env);
+/* What env.pidns_… says of process PID (0: this one). */
+void runtime_pidns(pid_t pid, struct target_env *env);
 
 /* trace_printk: the ring of a target (vm/runtime/tracering.h). */
 struct trace_ring;

@@ -10,6 +10,7 @@
 
 #define CLOCK_MONOTONIC_COARSE_NR 6
 #define CLOCK_BOOTTIME_NR 7
+#define CLOCK_TAI_NR 11
 #define FUTEX_WAKE_NR 1 /* linux/futex.h; not private: the reader is another process */
 
 static inline struct umap_ctx map_ctx(const struct hook_frame *frame)
@@ -83,6 +84,17 @@ RT_HELPER(map_delete_elem)
 	struct umap_ctx cx = map_ctx(frame);
 
 	return (u64)umap_delete(m, (const void *)r2, &cx);
+}
+
+/* What runs in spare slots is not seen: only who adds all copies up, from outside,
+ * has the whole. */
+RT_HELPER(map_lookup_percpu_elem)
+{
+	const struct umap *m = (const struct umap *)r1;
+	struct umap_ctx cx = map_ctx(frame);
+
+	cx.slot = (u32)r3;
+	return (u32)r3 < m->ncpus ? (u64)umap_lookup(m, (const void *)r2, &cx) : 0;
 }
 
 RT_HELPER(map_push_elem)
@@ -309,6 +321,18 @@ RT_HELPER(ktime_get_coarse_ns)
 	return rt_clock_ns(rt_env(frame), CLOCK_MONOTONIC_COARSE_NR);
 }
 
+RT_HELPER(ktime_get_tai_ns)
+{
+	return rt_clock_ns(rt_env(frame), CLOCK_TAI_NR);
+}
+
+RT_HELPER(jiffies64)
+{
+	const struct target_env *env = rt_env(frame);
+
+	return env->tick_ns ? env->jiffies + rt_clock_ns(env, CLOCK_MONOTONIC_COARSE_NR) / env->tick_ns : 0;
+}
+
 static u64 random_seed(const struct thread_rec *rec)
 {
 	u32 lo, hi;
@@ -340,6 +364,24 @@ RT_HELPER(get_current_pid_tgid)
 	const struct target_env *env = rt_env(frame);
 
 	return (u64)rt_tgid(env) << 32 | rt_tid(env);
+}
+
+/* As the kernel: it answers only if (dev, inode) is the namespace that the process
+ * itself is in. */
+RT_HELPER(get_ns_current_pid_tgid)
+{
+	const struct target_env *env = rt_env(frame);
+	struct {
+		u32 pid, tgid; /* struct bpf_pidns_info */
+	} *to = (void *)r3;
+
+	if ((u32)r4 == sizeof(*to) && env->pidns_ino && r1 == env->pidns_dev && r2 == env->pidns_ino) {
+		to->pid = rt_tid(env);
+		to->tgid = rt_tgid(env);
+		return 0;
+	}
+	rt_zero((void *)r3, (u32)r4);
+	return (u64)-EINVAL;
 }
 
 RT_HELPER(get_current_uid_gid)

@@ -111,6 +111,17 @@ u64 rt_clock_ns(const struct target_env *env, int clock);
 u64 rt_monotonic_ns(const struct target_env *env);
 void rt_comm(const struct target_env *env, char comm[16]);
 
+/* text.c: FMT with NARGS arguments into T, which is not ended by a NUL. The length
+ * that it would have with room enough, or -EINVAL. */
+struct rt_text {
+	char *buf;
+	u32 len, cap; /* cap without the final NUL; len may be above it */
+};
+long rt_format(struct rt_text *t, const char *fmt, const u64 *args, u32 nargs, const struct hook_frame *frame);
+/* Arguments that are an array of u64 of SIZE bytes; false: they cannot be. */
+#define RT_FORMAT_ARGS 12u /* MAX_BPRINTF_VARARGS of the kernel */
+bool rt_format_args(u64 data, u32 size, u32 *nargs);
+
 static inline struct thread_rec *rt_rec(const struct hook_frame *frame)
 {
 	struct thread_rec *rec = (struct thread_rec *)frame->rec;

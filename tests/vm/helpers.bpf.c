@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+/*
+ * One program for each helper that test_helpers_kernel.c compares: it takes its
+ * arguments from the one element of `io`, and leaves there what came out. The same
+ * object is run by the kernel and by libbpfvm.
+ */
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "helpers_io.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct io);
+} io SEC(".maps");
+
+#define PROGRAM(name)                                              \
+	static __always_inline void name##_body(struct io *io);    \
+	SEC("raw_tp")                                              \
+	int name(void *ctx)                                        \
+	{                                                          \
+		__u32 zero = 0;                                    \
+		struct io *p = bpf_map_lookup_elem(&io, &zero);    \
+                                                                   \
+		if (p)                                             \
+			name##_body(p);                            \
+		return 0;                                          \
+	}                                                          \
+	static __always_inline void name##_body(struct io *io)
+
+PROGRAM(do_strtol)
+{
+	long number = 7;
+
+	if (io->len && io->len <= sizeof(io->text))
+		io->ret = bpf_strtol(io->text, io->len, io->args[0], &number);
+	io->number = number;
+}
+
+PROGRAM(do_strtoul)
+{
+	unsigned long number = 7;
+
+	if (io->len && io->len <= sizeof(io->text))
+		io->ret = bpf_strtoul(io->text, io->len, io->args[0], &number);
+	io->number = number;
+}
+
+#define STRNCMP(n, with)                                            \
+	case n:                                                     \
+		io->ret = bpf_strncmp(io->text, len, with);         \
+		break;
+
+PROGRAM(do_strncmp)
+{
+	__u32 len = io->len;
+
+	if (!len)
+		return;
+	asm volatile("" : "+r"(len)); /* or both become one comparison, from which nothing is learned */
+	if (len > sizeof(io->text))
+		return;
+	switch (io->args[0]) {
+		STRNCMP(0, "")
+		STRNCMP(1, "a")
+		STRNCMP(2, "seven77")
+		STRNCMP(3, "eighteight")
+		STRNCMP(4, "sixteen characters and some more")
+		STRNCMP(5, "\xff\x80 above 127")
+	}
+}
+
+#define FORMAT(n, fmt) \
+	case n:        \
+		io->ret = bpf_snprintf(io->out, size, fmt, io->args, sizeof(io->args)); \
+		break;
+
+PROGRAM(do_snprintf)
+{
+	__u32 size = io->len;
+
+	if (size > sizeof(io->out))
+		return;
+	switch (io->format) {
+		FORMATS(FORMAT)
+	}
+}
+
+/* with addresses, which differ from where to where */
+PROGRAM(do_snprintf_memory)
+{
+	__u64 args[] = { (long)io->text, (long)io->args, (long)io->args, (long)io->args, (long)io->args, 0 };
+	__u64 padded[] = { (long)io->text, (long)io->text };
+
+	if (io->format == 0)
+		io->ret = bpf_snprintf(io->out, sizeof(io->out), "%s %pI4 %pi4 %pI6 %pi6 [%s]", args, sizeof(args));
+	else
+		io->ret = bpf_snprintf(io->out, sizeof(io->out), "[%40s][%-40s]", padded, sizeof(padded));
+}
+
+PROGRAM(do_ns_pid)
+{
+	struct bpf_pidns_info info = { 1, 2 };
+
+	io->ret = bpf_get_ns_current_pid_tgid(io->args[0], io->args[1], &info, sizeof(info));
+	io->number = (__u64)info.tgid << 32 | info.pid;
+}
+
+PROGRAM(do_clocks)
+{
+	io->ret = bpf_jiffies64();
+	io->number = bpf_ktime_get_tai_ns();
+	io->args[0] = bpf_ktime_get_boot_ns();
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} per_cpu SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} per_cpu_hash SEC(".maps");
+
+PROGRAM(do_percpu)
+{
+	__u32 key = io->args[0];
+	__u64 *v;
+
+	if (io->len)
+		v = bpf_map_lookup_percpu_elem(&per_cpu_hash, &key, io->args[1]);
+	else
+		v = bpf_map_lookup_percpu_elem(&per_cpu, &key, io->args[1]);
+	io->ret = v ? (long)*v : -1;
+}
+
+char LICENSE[] SEC("license") = "GPL";

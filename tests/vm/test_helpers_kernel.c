@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Helpers beside the kernel's: each program of helpers.bpf.c is run by the kernel
+ * (as a raw tracepoint's, which BPF_PROG_TEST_RUN runs when asked), by libbpfvm
+ * compiled and by libbpfvm interpreted, on the same arguments, and must leave the
+ * same. Where bpf(2) is not permitted the programs run all the same, and what is
+ * known of a result by itself is checked.
+ */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <check.h>
+#include <errno.h>
+#include <linux/bpf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/support/suite.h"
+#include "tests/vm/helpers_io.h"
+#include "vm/bpfvm.h"
+
+#define NCPUS_MAX 512
+
+static struct bpfvm *vm;
+static struct bpf_object *kernel; /* NULL: not permitted */
+static int ncpus;
+
+static int quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	return level == LIBBPF_WARN && getenv("VERBOSE") ? vfprintf(stderr, fmt, ap) : 0;
+}
+
+static void open_all(void)
+{
+	const char *path = getenv("HELPERS_OBJECT");
+	struct bpfvm_error *error = NULL;
+
+	ck_assert_ptr_nonnull(path);
+	vm = bpfvm_open_file(path, &error);
+	ck_assert_msg(vm != NULL, "%s", error ? bpfvm_error_message(error) : "");
+	ck_assert_msg(!bpfvm_load(vm, 0, &error), "%s\n%s", error ? bpfvm_error_message(error) : "",
+		      error ? bpfvm_error_log(error) : "");
+	libbpf_set_print(quiet);
+	ncpus = libbpf_num_possible_cpus();
+	kernel = bpf_object__open_file(path, NULL);
+	ck_assert_ptr_nonnull(kernel);
+	if (bpf_object__load(kernel)) {
+		ck_assert_msg(errno == EPERM, "the kernel refuses: %s", strerror(errno));
+		bpf_object__close(kernel);
+		kernel = NULL;
+	}
+}
+
+static void close_all(void)
+{
+	bpfvm_close(vm);
+	bpf_object__close(kernel);
+}
+
+static int kernel_map(const char *name)
+{
+	return bpf_object__find_map_fd_by_name(kernel, name);
+}
+
+static void run_in_kernel(const char *name, struct io *io)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	const struct bpf_program *p = bpf_object__find_program_by_name(kernel, name);
+	__u32 zero = 0;
+
+	ck_assert_int_eq(bpf_map_update_elem(kernel_map("io"), &zero, io, 0), 0);
+	ck_assert_int_eq(bpf_prog_test_run_opts(bpf_program__fd(p), &opts), 0);
+	ck_assert_int_eq(bpf_map_lookup_elem(kernel_map("io"), &zero, io), 0);
+}
+
+static void run_here(const char *name, struct io *io, bool interpret)
+{
+	struct bpfvm_map *m = bpfvm_map_find(vm, "io");
+	const struct bpfvm_prog *p = bpfvm_prog_find(vm, name);
+	uint64_t ctx[32] = { 0 };
+	__u32 zero = 0;
+
+	ck_assert_int_eq(bpfvm_map_update(m, &zero, io, 0), 0);
+	ck_assert_int_eq(interpret ? bpfvm_interpret(p, ctx, sizeof(ctx), 0, NULL) : bpfvm_run(p, ctx, sizeof(ctx), NULL), 0);
+	ck_assert_int_eq(bpfvm_map_lookup(m, &zero, io), 0);
+}
+
+static void same(const char *name, const struct io *in, const struct io *want, const struct io *got, const char *who)
+{
+	ck_assert_msg(want->ret == got->ret && want->number == got->number && !memcmp(want->out, got->out, sizeof(got->out)),
+		      "%s(text \"%.64s\", len %u, format %u, args %llx %llx %llx %llx) %s: %lld, %lld, \"%.256s\"; expected %lld, %lld, \"%.256s\"",
+		      name, in->text, in->len, in->format, in->args[0], in->args[1], in->args[2], in->args[3], who,
+		      (long long)got->ret, (long long)got->number, got->out, (long long)want->ret, (long long)want->number,
+		      want->out);
+}
+
+/* What NAME makes of IO, everywhere. */
+static struct io compare(const char *name, const struct io *io)
+{
+	struct io jit = *io, interp = *io, want = *io;
+
+	run_here(name, &jit, false);
+	run_here(name, &interp, true);
+	same(name, io, &jit, &interp, "interpreted");
+	if (kernel) {
+		run_in_kernel(name, &want);
+		same(name, io, &want, &jit, "compiled");
+	}
+	return jit;
+}
+
+static struct io text_io(const char *text, size_t len, __u64 arg)
+{
+	struct io io = { .len = (__u32)len, .args = { arg } };
+
+	memcpy(io.text, text, len < sizeof(io.text) ? len : sizeof(io.text));
+	return io;
+}
+
+static void both_numbers(const char *text, size_t len, __u64 flags)
+{
+	struct io io = text_io(text, len, flags);
+
+	compare("do_strtol", &io);
+	compare("do_strtoul", &io);
+}
+
+static unsigned rnd(unsigned n)
+{
+	static unsigned long long state = 88172645463325252ull;
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return (unsigned)(state >> 20) % n;
+}
+
+START_TEST(numbers)
+{
+	static const char *const rows[] = { "0", "1", "-1", "+1", "  42", "\t-42x", "0x1f", "0X1F", "0x", "0xg", "-0x10", "017", "08",
+		"9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809",
+		"18446744073709551615", "18446744073709551616", "99999999999999999999999", "0xffffffffffffffff",
+		"0x10000000000000000", "1777777777777777777777", "2000000000000000000000", "", "-", " ", "--1", "- 1", "abc",
+		"ABCDEF", "\xa0 5", "12 34", "00000000000000000000000000000000000000000000000000000000000005",
+		"                                                              3" };
+	static const __u64 flags[] = { 0, 8, 10, 16, 1, 2, 32, 1ull << 32, ~0ull };
+	struct io io;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		for (size_t k = 0; k < sizeof(flags) / sizeof(flags[0]); k++)
+			both_numbers(rows[i], strlen(rows[i]), flags[k]);
+	io = text_io("-77 and", 7, 10);
+	io = compare("do_strtol", &io);
+	ck_assert_int_eq(io.ret, 3);
+	ck_assert_int_eq((long long)io.number, -77);
+}
+END_TEST
+
+START_TEST(random_numbers)
+{
+	static const char chars[] = "00112345678889abcdefxX-+ \t\n\r.g_\x7f\x80";
+	char text[64];
+
+	for (int i = 0; i < 3000; i++) {
+		size_t len = rnd(rnd(4) ? 8 : 64);
+
+		for (size_t k = 0; k < len; k++)
+			text[k] = chars[rnd(sizeof(chars))];
+		both_numbers(text, len, (const __u64[]){ 0, 8, 10, 16 }[rnd(4)]);
+	}
+}
+END_TEST
+
+START_TEST(strings)
+{
+	static const char *const rows[] = { "", "a", "b", "ab", "A", "seven77", "seven78", "seven7", "eighteight", "eighteighT",
+		"eighteighty", "sixteen characters and some more", "sixteen characters and some mor",
+		"sixteen characters And some more", "sixteen characters and some more and more",
+		"\xff\x80 above 127", "\xff\x81", "\x7f" };
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		for (__u64 with = 0; with < 6; with++)
+			for (size_t len = 1; len <= 64; len++) {
+				struct io io = text_io(rows[i], strlen(rows[i]), with);
+
+				io.len = (__u32)len;
+				io = compare("do_strncmp", &io);
+				if (!strcmp(rows[i], "sixteen characters and some mor") && with == 4)
+					ck_assert_int_eq(io.ret, len < 32 ? 0 : -1);
+			}
+}
+END_TEST
+
+START_TEST(formats)
+{
+	static const __u64 rows[][IO_ARGS] = {
+		{ 0, 0, 0, 0 },
+		{ 1, 2, 3, 4 },
+		{ 'a', 'b', 'c', 'd' },
+		{ ~0ull, ~0ull, ~0ull, ~0ull },
+		{ 1ull << 63, 1ull << 31, 1ull << 32, 0xdeadbeefcafe },
+		{ (__u64)-5, (__u64)-42, 42, (__u64)INT64_MIN },
+	};
+	static const __u32 sizes[] = { 256, 20, 8, 1, 0 };
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		for (__u32 format = 0; format < NFORMATS; format++)
+			for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
+				struct io io = { .format = format, .len = sizes[k] };
+
+				memcpy(io.args, rows[i], sizeof(io.args));
+				memset(io.out, '~', sizeof(io.out));
+				io = compare("do_snprintf", &io);
+				if (i == 1 && format == 1 && !k)
+					ck_assert_str_eq(io.out, "1 2 3 4");
+			}
+}
+END_TEST
+
+START_TEST(formats_of_memory)
+{
+	for (__u32 len = 0; len < 64; len++)
+		for (__u32 format = 0; format < 2; format++) {
+			struct io io = { .format = format, .args = { 0x0100007f, 0x1122334455667788 } };
+
+			memset(io.text, 'x', len);
+			io = compare("do_snprintf_memory", &io);
+			if (len == 3 && format == 0)
+				ck_assert_msg(!strncmp(io.out, "xxx 127.0.0.1 127.000.000.001 ", 30), "%s", io.out);
+		}
+}
+END_TEST
+
+START_TEST(own_namespace)
+{
+	struct stat st;
+	struct io io;
+
+	ck_assert_int_eq(stat("/proc/self/ns/pid", &st), 0);
+	for (int i = 0; i < 4; i++) {
+		io = (struct io){ .args = { st.st_dev + (i & 1), st.st_ino + (i >> 1) } };
+		io = compare("do_ns_pid", &io);
+		ck_assert_int_eq(io.ret, i ? -EINVAL : 0);
+		ck_assert_uint_eq(io.number, i ? 0 : (__u64)getpid() << 32 | (__u64)gettid());
+	}
+	io = (struct io){ .args = { st.st_dev | 1ull << 40, st.st_ino } };
+	compare("do_ns_pid", &io);
+}
+END_TEST
+
+static __u64 now(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (__u64)t.tv_sec * 1000000000u + (__u64)t.tv_nsec;
+}
+
+/* Within a few ticks of the kernel's, and between what the clocks say before and after. */
+START_TEST(clocks)
+{
+	for (int way = 0; way < 2; way++) {
+		struct io before = { 0 }, io = { 0 }, after = { 0 };
+		__u64 tai = now(CLOCK_TAI), boot = now(CLOCK_BOOTTIME);
+
+		if (kernel)
+			run_in_kernel("do_clocks", &before);
+		run_here("do_clocks", &io, way);
+		if (kernel) {
+			run_in_kernel("do_clocks", &after);
+			ck_assert_int_ge(io.ret, before.ret - 3);
+			ck_assert_int_le(io.ret, after.ret + 3);
+		}
+		ck_assert(io.number >= tai && io.number <= now(CLOCK_TAI));
+		ck_assert(io.args[0] >= boot && io.args[0] <= now(CLOCK_BOOTTIME));
+	}
+}
+END_TEST
+
+static void fill_percpu(const char *name, __u32 key)
+{
+	__u64 values[NCPUS_MAX];
+
+	ck_assert_int_le(ncpus, NCPUS_MAX);
+	for (int i = 0; i < ncpus; i++)
+		values[i] = 1000u * (key + 1) + (__u64)i;
+	if (kernel)
+		ck_assert_int_eq(bpf_map_update_elem(kernel_map(name), &key, values, 0), 0);
+	ck_assert_int_eq(bpfvm_map_update(bpfvm_map_find(vm, name), &key, values, 0), 0);
+}
+
+START_TEST(other_cpus)
+{
+	for (__u32 key = 0; key < 2; key++) {
+		fill_percpu("per_cpu", key);
+		fill_percpu("per_cpu_hash", key);
+	}
+	for (__u32 hash = 0; hash < 2; hash++)
+		for (__u32 key = 0; key < 4; key++)
+			for (int cpu = 0; cpu < ncpus + 2; cpu++) {
+				struct io io = { .len = hash, .args = { key, (__u64)cpu } };
+
+				io = compare("do_percpu", &io);
+				ck_assert_int_eq(io.ret, key < 2 && cpu < ncpus ? 1000 * ((int)key + 1) + cpu : -1);
+			}
+	for (int i = 0; i < 3; i++) {
+		struct io io = { .args = { 0, (const __u64[]){ ~0ull, 1ull << 32, 64 + (__u64)ncpus }[i] } };
+
+		compare("do_percpu", &io);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("helpers");
+
+	tcase_add_unchecked_fixture(tc, open_all, close_all);
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, numbers);
+	tcase_add_test(tc, random_numbers);
+	tcase_add_test(tc, strings);
+	tcase_add_test(tc, formats);
+	tcase_add_test(tc, formats_of_memory);
+	tcase_add_test(tc, own_namespace);
+	tcase_add_test(tc, clocks);
+	tcase_add_test(tc, other_cpus);
+	return run_case("helpers_kernel", tc);
+}
