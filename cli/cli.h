@@ -66,6 +66,8 @@ struct uerr *cmd_map_dump(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_map_lookup(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_map_update(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_map_delete(struct cli *cli) UERR_MUST_CHECK;
+struct uerr *cmd_map_pop(struct cli *cli) UERR_MUST_CHECK;
+struct uerr *cmd_map_freeze(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_map_tail(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_link_list(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_link_show(struct cli *cli) UERR_MUST_CHECK;

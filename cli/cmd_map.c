@@ -245,6 +245,60 @@ static struct uerr *print_elements(struct cli *cli, const cJSON *reply, const cJ
 	return NULL;
 }
 
+/* LIST's items behind those of ALL. (The first item knows the last.) */
+static void append_list(cJSON *all, cJSON *list)
+{
+	cJSON *first = list ? list->child : NULL, *last;
+
+	if (all && first && !all->child) {
+		all->child = first;
+		list->child = NULL;
+	} else if (all && first) {
+		last = all->child->prev;
+		all->child->prev = first->prev;
+		last->next = first;
+		first->prev = last;
+		list->child = NULL;
+	}
+	cJSON_Delete(list);
+}
+
+#define DUMP_PART 10000 /* elements in one reply */
+
+/* All elements of MAP, in as many replies as it takes. The first of these gets them. */
+static struct uerr *dump_parts(struct cli *cli, const char *map, cJSON **ret)
+{
+	cleanup_free char *after = NULL;
+	cJSON *all = NULL;
+
+	for (;;) {
+		cJSON *params = params_of("map", map), *reply = NULL, *list;
+		struct uerr *err;
+
+		cJSON_AddNumberToObject(params, "count", DUMP_PART);
+		if (after)
+			cJSON_AddStringToObject(params, "after", after);
+		err = call_once(cli, "MapDump", params, &reply);
+		if (err) {
+			cJSON_Delete(*ret);
+			*ret = NULL;
+			return err;
+		}
+		free(after);
+		after = *json_str(reply, "next") ? strdup(json_str(reply, "next")) : NULL;
+		if (!*ret) {
+			*ret = reply;
+			all = cJSON_GetObjectItemCaseSensitive(reply, "elements");
+		} else {
+			list = cJSON_DetachItemFromObjectCaseSensitive(reply, "elements");
+			append_list(all, list);
+			cJSON_Delete(reply);
+		}
+		if (!after)
+			return NULL;
+	}
+}
+
 struct uerr *cmd_map_dump(struct cli *cli)
 {
 	struct words w = map_words(cli);
@@ -254,7 +308,7 @@ struct uerr *cmd_map_dump(struct cli *cli)
 
 	if (w.n != 1)
 		return uerr_new(UERR_USAGE, "map dump MAP: one map, by id or name");
-	err = call_once(cli, "MapDump", params_of("map", w.w[0]), &reply);
+	err = dump_parts(cli, w.w[0], &reply);
 	if (!err)
 		err = print_elements(cli, reply, json_list(reply, "elements"));
 	if (!err && !opt_given(cli->o, OPT_JSON))
@@ -300,18 +354,38 @@ struct uerr *cmd_map_lookup(struct cli *cli)
 	return print_elements(cli, reply, list);
 }
 
-struct uerr *cmd_map_delete(struct cli *cli)
+static struct uerr *take_out(struct cli *cli, const char *method)
 {
 	struct words w = map_words(cli);
 	cleanup_json cJSON *params = NULL, *reply = NULL, *list = cJSON_CreateArray();
 	struct uerr *err = map_and_key(w, w.n, &params);
 
 	if (!err)
-		err = call_once(cli, "MapDelete", steal_ptr(params), &reply);
+		err = call_once(cli, method, steal_ptr(params), &reply);
 	if (err || !cJSON_HasObjectItem(reply, "element"))
 		return err;
 	cJSON_AddItemToArray(list, cJSON_DetachItemFromObjectCaseSensitive(reply, "element"));
 	return print_elements(cli, reply, list);
+}
+
+struct uerr *cmd_map_delete(struct cli *cli)
+{
+	return take_out(cli, "MapDelete");
+}
+
+struct uerr *cmd_map_pop(struct cli *cli)
+{
+	return take_out(cli, "MapPop");
+}
+
+struct uerr *cmd_map_freeze(struct cli *cli)
+{
+	struct words w = map_words(cli);
+	cleanup_json cJSON *reply = NULL;
+
+	if (w.n != 1)
+		return uerr_new(UERR_USAGE, "map freeze MAP: one map, by id or name");
+	return call_once(cli, "MapFreeze", params_of("map", w.w[0]), &reply);
 }
 
 static bool is_flag(const char *word)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MapDump, MapLookup, MapUpdate, MapDelete. The daemon reads and writes the
- * very memory that programs in targets use; nothing here waits for them.
+ * MapDump, MapLookup, MapUpdate, MapDelete, MapPop, MapFreeze, and the batches. The
+ * daemon reads and writes the very memory that programs in targets use; nothing here
+ * waits for them.
  */
 #include <errno.h>
+#include <linux/bpf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +37,11 @@ static bool is_progs(const struct map *m)
 	return m->umap.type == UMAP_PROG_ARRAY;
 }
 
+static bool is_hash(const struct map *m)
+{
+	return m->umap.nelems;
+}
+
 static const struct object_map *meta(const struct map *m)
 {
 	return &m->owner->obj->maps[m->index];
@@ -48,6 +55,20 @@ static struct uerr *find_with_elements(struct request *req, struct map **ret)
 		return uerr_new(UERR_FAILED, "map %s is a ring buffer, which has no elements: bpfctl map tail %s shows its "
 				"records", (*ret)->name, (*ret)->name);
 	return err;
+}
+
+/* As bpf(2) says by EPERM. */
+static struct uerr *refuse_access(const struct map *m, bool read, bool write)
+{
+	if (write && m->umap.sealed)
+		return uerr_new(UERR_NOT_PERMITTED, "map %s is frozen: only programs change it", m->name);
+	if (write && m->readonly)
+		return uerr_new(UERR_NOT_PERMITTED, "map %s is read-only (frozen)", m->name);
+	if (write && m->umap.map_flags & BPF_F_RDONLY)
+		return uerr_new(UERR_NOT_PERMITTED, "map %s has BPF_F_RDONLY: only programs change it", m->name);
+	if (read && m->umap.map_flags & BPF_F_WRONLY)
+		return uerr_new(UERR_NOT_PERMITTED, "map %s has BPF_F_WRONLY: only programs read it", m->name);
+	return NULL;
 }
 
 static struct umap_ctx context(const struct request *req)
@@ -131,18 +152,67 @@ static void buffers_deinit(struct buffers *b)
 	free(b->value);
 }
 
-/* In the order in which pops would give them. All of them stay. */
-static struct uerr *dump_queue(const struct map *m, cJSON *elements)
+/* Which elements a dump is to give. */
+struct part {
+	u32 count;         /* at most, then the rest is asked for by `next`; 0: all, but a refusal above DUMP_MAX */
+	const char *after; /* where the part before ended, or NULL */
+	bool take;         /* they go */
+	char *next;        /* to be `after`, malloc'd; NULL when that was all */
+};
+
+static void part_deinit(struct part *p)
+{
+	free(p->next);
+}
+
+/* Whether the N-th element of this part belongs to the next one. */
+static struct uerr *part_is_full(const struct part *p, const struct map *m, u32 n, bool *ret)
+{
+	*ret = p->count && n == p->count;
+	if (p->count || n < DUMP_MAX)
+		return NULL;
+	return uerr_new(UERR_FAILED, "map %s has more than %u elements: ask for a 'count' of them at a time", m->name, DUMP_MAX);
+}
+
+static char *hex_cursor(const u8 *key, u32 size)
+{
+	char *text = malloc(5 + 3ul * size), *at = text;
+
+	if (text)
+		at += sprintf(at, "hex");
+	for (u32 i = 0; text && i < size; i++)
+		at += sprintf(at, " %02x", key[i]);
+	return text;
+}
+
+static struct uerr *parse_part(struct request *req, struct part *ret)
+{
+	const cJSON *count = param_item(req, "count");
+
+	*ret = (struct part){ .after = param_str(req, "after"), .take = param_bool(req, "take") };
+	if (count && (count->valuedouble < 1 || count->valuedouble > DUMP_MAX))
+		return uerr_new(UERR_USAGE, "count is from 1 to %u", DUMP_MAX);
+	ret->count = count ? (u32)count->valuedouble : 0;
+	return NULL;
+}
+
+/* In the order in which pops would give them. The cursor is a number. */
+static struct uerr *dump_queue(struct request *req, const struct map *m, struct part *p, cJSON *elements)
 {
 	cleanup(buffers_deinit) struct buffers b = {};
+	struct umap_ctx cx = context(req);
 	struct uerr *err = buffers_init(&b, m);
+	u32 first = p->after ? (u32)strtoul(p->after, NULL, 10) : 0;
 
-	for (u32 n = 0; !err && !umap_peek_at(&m->umap, n, b.value); n++) {
+	for (u32 n = 0; !err; n++) {
+		bool full = false;
 		cJSON *e;
 
-		if (n == DUMP_MAX)
-			return uerr_new(UERR_FAILED, "map %s has more than %u elements: take some out (map delete)", m->name,
-					DUMP_MAX);
+		err = part_is_full(p, m, n, &full);
+		if (full && asprintf(&p->next, "%u", p->take ? 0 : first + n) < 0)
+			err = uerr_nomem();
+		if (err || full || (p->take ? umap_take(&m->umap, NULL, b.value, &cx) : umap_peek_at(&m->umap, first + n, b.value)))
+			break;
 		err = element(m, NULL, b.value, &e);
 		if (!err)
 			cJSON_AddItemToArray(elements, e);
@@ -150,23 +220,33 @@ static struct uerr *dump_queue(const struct map *m, cJSON *elements)
 	return err;
 }
 
-static struct uerr *dump_keys(struct request *req, const struct map *m, cJSON *elements)
+/* The cursor is the last key. */
+static struct uerr *dump_keys(struct request *req, const struct map *m, struct part *p, cJSON *elements)
 {
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
 	struct uerr *err = buffers_init(&b, m);
 	u32 n = 0;
 
-	for (long r = err ? -1 : umap_next_key(&m->umap, NULL, b.next); !r && !err;
+	if (!err && p->after)
+		err = btf_value_from_text(m->owner->obj, 0, p->after, b.key, m->umap.key_size);
+	for (long r = err ? -1 : umap_next_key(&m->umap, p->after ? b.key : NULL, b.next); !r && !err;
 	     r = umap_next_key(&m->umap, b.key, b.next)) {
+		bool full = false;
 		cJSON *e;
 
+		err = part_is_full(p, m, n, &full);
+		if (full && !err)
+			p->next = hex_cursor(b.key, m->umap.key_size);
+		if (full && !p->next)
+			err = uerr_nomem();
+		if (err || full)
+			break;
 		memcpy(b.key, b.next, m->umap.key_size);
-		if (umap_read(&m->umap, b.key, b.value, &cx)) /* deleted meanwhile */
+		/* deleted meanwhile */
+		if (p->take ? umap_take(&m->umap, b.key, b.value, &cx) : umap_read(&m->umap, b.key, b.value, &cx))
 			continue;
-		if (++n > DUMP_MAX)
-			return uerr_new(UERR_FAILED, "map %s has more than %u elements: look up single keys", m->name,
-					DUMP_MAX);
+		n++;
 		err = element(m, b.key, b.value, &e);
 		if (!err)
 			cJSON_AddItemToArray(elements, e);
@@ -174,26 +254,36 @@ static struct uerr *dump_keys(struct request *req, const struct map *m, cJSON *e
 	return err;
 }
 
-static struct uerr *dump(struct request *req, const struct map *m, cJSON *elements)
+static struct uerr *dump(struct request *req, const struct map *m, struct part *p, cJSON *elements)
 {
+	if (p->take && !is_queue(m) && !is_hash(m))
+		return uerr_new(UERR_FAILED, "nothing can be taken out of map %s (type %s)", m->name,
+				view_map_type(m->umap.type));
 	if (is_queue(m))
-		return dump_queue(m, elements);
+		return dump_queue(req, m, p, elements);
 	if (is_bloom(m))
 		return uerr_new(UERR_FAILED, "map %s is a bloom filter, which cannot be listed: ask for a value "
 				"(bpfctl map lookup %s VALUE)", m->name, m->name);
-	return dump_keys(req, m, elements);
+	return dump_keys(req, m, p, elements);
 }
 
 void cmd_map_dump(struct request *req)
 {
+	cleanup(part_deinit) struct part part = {};
 	struct map *m;
 	struct uerr *err = find_with_elements(req, &m);
 	cJSON *r = cJSON_CreateObject();
 
+	if (!err)
+		err = parse_part(req, &part);
+	if (!err)
+		err = refuse_access(m, true, part.take);
 	if (!err) {
 		cJSON_AddItemToObject(r, "map", view_map(m));
-		err = dump(req, m, cJSON_AddArrayToObject(r, "elements"));
+		err = dump(req, m, &part, cJSON_AddArrayToObject(r, "elements"));
 	}
+	if (!err && part.next)
+		cJSON_AddStringToObject(r, "next", part.next);
 	if (err) {
 		cJSON_Delete(r);
 		request_fail(req, err);
@@ -237,31 +327,38 @@ static struct uerr *parse_program(struct request *req, const struct map *m, u8 *
 }
 
 /* Every copy of a per-CPU value becomes the one that was given, as bpftool does. */
-static struct uerr *parse_value(struct request *req, const struct map *m, u8 *value)
+static void spread_value(const struct map *m, u8 *value)
 {
 	size_t stride = ALIGN_UP(m->umap.value_size, 8u);
+
+	for (u32 cpu = 1; is_percpu(m) && cpu < m->umap.ncpus; cpu++)
+		memcpy(value + cpu * stride, value, m->umap.value_size);
+}
+
+static struct uerr *parse_value(struct request *req, const struct map *m, u8 *value)
+{
 	struct uerr *err;
 
 	if (is_progs(m))
 		return parse_program(req, m, value);
 	err = parse_text(m, param_str(req, "value"), value);
-
-	for (u32 cpu = 1; !err && is_percpu(m) && cpu < m->umap.ncpus; cpu++)
-		memcpy(value + cpu * stride, value, m->umap.value_size);
+	if (!err)
+		spread_value(m, value);
 	return err;
 }
 
-static struct uerr *map_error(const struct request *req, const struct map *m, long r)
+/* KEY as it was given. */
+static struct uerr *map_error(const struct map *m, const char *key, long r)
 {
 	switch (-r) {
 	case ENOENT:
 		if (is_queue(m))
 			return uerr_new(UERR_FAILED, "map %s is empty", m->name);
 		if (is_bloom(m))
-			return uerr_new(UERR_FAILED, "map %s has never been given %s", m->name, param_str(req, "key"));
-		return uerr_new(UERR_FAILED, "map %s has no key %s", m->name, param_str(req, "key"));
+			return uerr_new(UERR_FAILED, "map %s has never been given %s", m->name, key);
+		return uerr_new(UERR_FAILED, "map %s has no key %s", m->name, key);
 	case EEXIST:
-		return uerr_new(UERR_FAILED, "map %s has key %s already", m->name, param_str(req, "key"));
+		return uerr_new(UERR_FAILED, "map %s has key %s already", m->name, key);
 	case E2BIG:
 		if (is_queue(m))
 			return uerr_new(UERR_FAILED, "map %s is full (%u elements); with 'exist' the oldest makes room",
@@ -275,11 +372,6 @@ static struct uerr *map_error(const struct request *req, const struct map *m, lo
 	return uerr_errno(-r, "map %s", m->name);
 }
 
-static struct uerr *refuse_frozen(const struct map *m)
-{
-	return m->readonly ? uerr_new(UERR_NOT_PERMITTED, "map %s is read-only (frozen)", m->name) : NULL;
-}
-
 void cmd_map_lookup(struct request *req)
 {
 	cleanup(buffers_deinit) struct buffers b = {};
@@ -288,6 +380,8 @@ void cmd_map_lookup(struct request *req)
 	struct uerr *err = find_with_elements(req, &m);
 	cJSON *r, *e = NULL;
 
+	if (!err)
+		err = refuse_access(m, true, false);
 	if (!err)
 		err = buffers_init(&b, m);
 	if (!err && is_bloom(m))
@@ -298,7 +392,7 @@ void cmd_map_lookup(struct request *req)
 	if (!err) {
 		long rc = umap_read(&m->umap, b.key, b.value, &cx);
 
-		err = rc ? map_error(req, m, rc) : element(m, b.key, b.value, &e);
+		err = rc ? map_error(m, param_str(req, "key"), rc) : element(m, b.key, b.value, &e);
 	}
 	if (err) {
 		request_fail(req, err);
@@ -333,7 +427,7 @@ void cmd_map_update(struct request *req)
 	u64 flags = 0;
 
 	if (!err)
-		err = refuse_frozen(m);
+		err = refuse_access(m, false, true);
 	if (!err)
 		err = parse_flags(param_str(req, "flags"), &flags);
 	if (!err)
@@ -345,7 +439,7 @@ void cmd_map_update(struct request *req)
 	if (!err) {
 		long rc = umap_write(&m->umap, b.key, b.value, flags, &cx);
 
-		err = rc ? map_error(req, m, rc) : NULL;
+		err = rc ? map_error(m, param_str(req, "key"), rc) : NULL;
 	}
 	if (err)
 		request_fail(req, err);
@@ -353,34 +447,161 @@ void cmd_map_update(struct request *req)
 		request_reply(req, NULL);
 }
 
-void cmd_map_delete(struct request *req)
+static void reply_element(struct request *req, cJSON *e)
+{
+	cJSON *r = e ? cJSON_CreateObject() : NULL;
+
+	if (e)
+		cJSON_AddItemToObject(r, "element", e);
+	request_reply(req, r);
+}
+
+/* Takes an element out: *RET, when it is to be SHOWN. */
+static struct uerr *take_out(struct request *req, bool shown, cJSON **ret)
 {
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
 	struct map *m;
 	struct uerr *err = find_with_elements(req, &m);
-	cJSON *e = NULL, *r = NULL;
+	long rc;
 
+	*ret = NULL;
 	if (!err)
-		err = refuse_frozen(m);
+		err = refuse_access(m, shown, true);
 	if (!err)
 		err = buffers_init(&b, m);
 	if (!err)
 		err = parse_key(req, m, b.key);
-	if (!err) {
-		long rc = is_queue(m) ? umap_take(&m->umap, NULL, b.value, &cx) : umap_delete(&m->umap, b.key, &cx);
+	if (err)
+		return err;
+	shown = shown || is_queue(m);
+	rc = shown ? umap_take(&m->umap, b.key, b.value, &cx) : umap_erase(&m->umap, b.key, &cx);
+	if (rc == -UMAP_ENOTSUPP)
+		return uerr_new(UERR_FAILED, "nothing can be taken out of map %s (type %s)", m->name,
+				view_map_type(m->umap.type));
+	if (rc)
+		return map_error(m, param_str(req, "key"), rc);
+	return shown ? element(m, b.key, b.value, ret) : NULL;
+}
 
-		err = rc ? map_error(req, m, rc) : NULL;
+void cmd_map_delete(struct request *req)
+{
+	cJSON *e;
+	struct uerr *err = take_out(req, false, &e);
+
+	if (err)
+		request_fail(req, err);
+	else
+		reply_element(req, e);
+}
+
+void cmd_map_pop(struct request *req)
+{
+	cJSON *e;
+	struct uerr *err = take_out(req, true, &e);
+
+	if (err)
+		request_fail(req, err);
+	else
+		reply_element(req, e);
+}
+
+void cmd_map_freeze(struct request *req)
+{
+	struct map *m;
+	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+
+	if (!err && (m->umap.sealed || m->readonly))
+		err = uerr_new(UERR_FAILED, "map %s is frozen already", m->name);
+	if (!err)
+		err = refuse_access(m, false, true);
+	if (!err && umap_freeze(&m->umap))
+		err = uerr_new(UERR_FAILED, "map %s cannot be frozen", m->name);
+	if (err)
+		request_fail(req, err);
+	else
+		request_reply(req, NULL);
+}
+
+/*
+ * Batches: as many single updates or deletes, ended by the first that fails. How many
+ * were done is in the reply, or in what is said of the failure.
+ */
+
+static struct uerr *text_at(const cJSON *item, const struct map *m, u32 type, void *ret, u32 size)
+{
+	return uerr_prefix(btf_value_from_text(m->owner->obj, type, item->valuestring, ret, size), "map %s", m->name);
+}
+
+static struct uerr *write_one(const struct map *m, const cJSON *key, const cJSON *value, u64 flags, struct buffers *b,
+			      const struct umap_ctx *cx)
+{
+	struct uerr *err;
+	long rc;
+
+	if (!value) {
+		rc = umap_erase(&m->umap, b->key, cx);
+		return rc ? map_error(m, key->valuestring, rc) : NULL;
 	}
-	if (!err && is_queue(m))
-		err = element(m, NULL, b.value, &e);
+	err = text_at(value, m, meta(m)->btf_value_type_id, b->value, m->umap.value_size);
+	if (err)
+		return err;
+	spread_value(m, b->value);
+	rc = umap_write(&m->umap, b->key, b->value, flags, cx);
+	return rc ? map_error(m, key->valuestring, rc) : NULL;
+}
+
+static void write_batch(struct request *req, const cJSON *values)
+{
+	cleanup(buffers_deinit) struct buffers b = {};
+	struct umap_ctx cx = context(req);
+	const cJSON *keys = param_item(req, "keys"), *key;
+	const cJSON *value = values ? values->child : NULL;
+	int n = 0;
+	u64 flags = 0;
+	struct map *m;
+	struct uerr *err = find_with_elements(req, &m);
+
+	if (!err)
+		err = refuse_access(m, false, true);
+	if (!err)
+		err = parse_flags(param_str(req, "flags"), &flags);
+	if (!err && (!m->umap.key_size || is_progs(m) || (!values && !is_hash(m))))
+		err = uerr_new(UERR_FAILED, "map %s (type %s) has no batches", m->name, view_map_type(m->umap.type));
+	if (!err && values && cJSON_GetArraySize(keys) != cJSON_GetArraySize(values))
+		err = uerr_new(UERR_USAGE, "there are %d keys, but %d values", cJSON_GetArraySize(keys),
+			       cJSON_GetArraySize(values));
+	if (!err)
+		err = buffers_init(&b, m);
 	if (err) {
 		request_fail(req, err);
 		return;
 	}
-	if (e) {
-		r = cJSON_CreateObject();
-		cJSON_AddItemToObject(r, "element", e);
+	cJSON_ArrayForEach(key, keys) {
+		err = text_at(key, m, meta(m)->btf_key_type_id, b.key, m->umap.key_size);
+		if (!err)
+			err = write_one(m, key, value, flags, &b, &cx);
+		if (err)
+			break;
+		n++;
+		value = value ? value->next : NULL;
 	}
+	if (err) {
+		request_fail(req, uerr_prefix(err, "after %d of %d", n, cJSON_GetArraySize(keys)));
+		return;
+	}
+	cJSON *r = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(r, "count", n);
 	request_reply(req, r);
+}
+
+void cmd_map_update_batch(struct request *req)
+{
+	write_batch(req, param_item(req, "values"));
+}
+
+void cmd_map_delete_batch(struct request *req)
+{
+	write_batch(req, NULL);
 }

@@ -155,7 +155,7 @@ cJSON *view_map(const struct map *m)
 	add_type(r, "key_type", m, om->btf_key_type_id);
 	add_type(r, "value_type", m, om->btf_value_type_id);
 	cJSON_AddNumberToObject(r, "object", m->owner->id);
-	cJSON_AddBoolToObject(r, "frozen", m->readonly);
+	cJSON_AddBoolToObject(r, "frozen", m->readonly || m->umap.sealed);
 	add_u64(r, "bytes", m->umap.size);
 	return r;
 }

@@ -66,6 +66,11 @@
  * then on. The bytes are plain stores: who loses a race over one has misjudged how
  * recently something was used. An element that is not in a chain yet is passed by.
  *
+ * Lookup-and-delete (the host's, hash_host.c) marks as a delete does, with TAKE
+ * beside the mark: then nobody frees the element but the taker, who first swaps
+ * {val, state} from the value that it returns to a free state. An update that had
+ * found the element before the mark has either got into that value or fails there.
+ *
  * Death. Before an allocation and before an unlink the thread writes an intent
  * into its record. What a dead thread left is then one of a few things, and the
  * daemon finishes it (hash_host.c). Intents nest, since a signal handler with a
@@ -153,13 +158,11 @@ static void format_bits(u64 *words, u32 first, u32 count)
 		words[i >> 6] |= 1ull << (i & 63);
 }
 
-/* Zeros are right for everything else: generation 0, free. */
+/* Zeros are right for everything else. */
 void hash_format(const struct umap *m)
 {
 	struct hash_ctl *ctl = hash_ctl(m);
 
-	for (u32 b = 0; b < m->nbuckets; b++)
-		*hash_bucket(m, b) = LINK_END | b;
 	format_bits((u64 *)(m->base + m->bitmap_off), 0, m->nelems);
 	for (u32 i = 0; i < HASH_CURSORS; i++) {
 		ctl->cursor[i].word[POOL_ELEMS] = (u64)(m->nelems + 63) / 64 * i / HASH_CURSORS;
@@ -168,11 +171,6 @@ void hash_format(const struct umap *m)
 	if (!m->nblocks)
 		return;
 	format_bits((u64 *)(m->base + m->block_bitmap_off), m->nelems, m->nblocks);
-	for (u32 i = 0; i < m->nelems; i++) {
-		hash_elem(m, i)->val = i;
-		hash_block(m, i)->state = STATE(0, 0, STATE_USED);
-		hash_block(m, i)->elem = i;
-	}
 }
 
 static force_inline u8 *lru_ref(const struct umap *m, u32 i)
@@ -204,7 +202,7 @@ static force_inline void *shared_value_at(const struct umap *m, u32 i, u64 val)
 {
 	if (!m->nblocks)
 		return &hash_elem(m, i)->val;
-	return likely(val_block(val) < m->nblocks) ? hash_block_value(m, val_block(val)) : NULL;
+	return likely(val_block(i, val) < m->nblocks) ? hash_block_value(m, val_block(i, val)) : NULL;
 }
 
 /* The same in any map; its state was STATE. */
@@ -253,13 +251,14 @@ static force_inline enum walked walk_fast(const struct umap *m, const u8 *key, u
 	u64 cur = load(prev);
 
 	for (u32 n = 0; n <= m->nelems; n++) {
-		struct seen seen = { .elem = (u32)cur };
+		struct seen seen = { .elem = link_elem(cur) };
 		struct hash_elem *e;
 		bool match;
 		u64 next;
 
 		if (seen.elem >= m->nelems)
-			return likely(seen.elem == (LINK_END | bucket)) ? WALK_ABSENT : WALK_ODD;
+			return likely((u32)cur == (LINK_END | bucket) || link_is_unused(m, bucket, prev, cur)) ?
+				       WALK_ABSENT : WALK_ODD;
 		e = hash_elem(m, seen.elem);
 		if (with_state)
 			seen.state = load(&e->state);
@@ -496,7 +495,7 @@ static long put_prepare(struct hash_op *o, struct hash_put *put)
 	} else if (!m->nblocks) {
 		store(&e->val, small_value(m, put->value));
 	} else {
-		u32 block = val_block(load(&e->val));
+		u32 block = val_block(put->elem, load(&e->val));
 
 		if (block >= m->nblocks)
 			return -EBUSY;
@@ -530,8 +529,8 @@ static force_inline long put_insert(struct hash_op *o, struct hash_put *put)
 			return err;
 	}
 	e = hash_elem(o->m, put->elem);
-	store(&e->next, link_next(o->head, load(&e->next)));
-	if (!swap(hash_bucket(o->m, o->bucket), o->head, link_next(put->elem, o->head)))
+	store(&e->next, link_next((u32)o->head ? o->head : LINK_END | o->bucket, load(&e->next)));
+	if (!swap(hash_bucket(o->m, o->bucket), o->head, link_next(put->elem + 1, o->head)))
 		return -EAGAIN;
 	put->elem = -1;
 	return 0;
@@ -572,6 +571,7 @@ static long put_replace_block(struct hash_op *o, struct hash_put *put)
 	struct hash_elem *e = hash_elem(m, o->index);
 	struct hash_pool blocks = pool_blocks(m);
 	u64 val, old_state;
+	u32 old;
 	long err;
 
 	if (put->elem >= 0)
@@ -581,16 +581,17 @@ static long put_replace_block(struct hash_op *o, struct hash_put *put)
 		if (err)
 			return err;
 	}
-	store(&hash_block(m, put->block)->elem, o->index);
+	store(&hash_block(m, put->block)->elem, o->index + 1ull);
 	val = load(&e->val);
-	if (val_block(val) >= m->nblocks)
+	old = val_block(o->index, val);
+	if (old >= m->nblocks)
 		return -EBUSY;
-	old_state = load(pool_state(&blocks, val_block(val)));
-	intent_unlink(o, (u64)m->nelems + val_block(val), old_state);
-	if (!pair_swap(e, val, o->state, ((val >> 32) + 1) << 32 | (u32)put->block))
+	old_state = load(pool_state(&blocks, old));
+	intent_unlink(o, (u64)m->nelems + old, old_state);
+	if (!pair_swap(e, val, o->state, val_next(o->index, val, put->block)))
 		return -EAGAIN;
 	put->block = -1;
-	pool_free(&blocks, val_block(val), old_state, o->owner);
+	pool_free(&blocks, old, old_state, o->owner);
 	return 0;
 }
 

@@ -202,6 +202,14 @@ static force_inline u32 *pool_cursor(const struct hash_pool *p, u32 owner)
 	return &hash_ctl(p->m)->cursor[owner % HASH_CURSORS].word[p->which];
 }
 
+/* Whether STATE of entry I says that it is free. */
+static force_inline bool pool_is_free(const struct hash_pool *p, u32 i, u64 state)
+{
+	if (STATE_USE(state) != STATE_FREE)
+		return false;
+	return p->which != POOL_BLOCKS || STATE_GEN(state) || i >= p->m->nelems;
+}
+
 /* Says that entry I is free: its bit, and that the pool is not full. The locked
  * instruction before this (the state's swap) orders it against pool_rescan(). */
 static force_inline void pool_show_free(const struct hash_pool *p, u32 i)
@@ -228,7 +236,7 @@ static force_inline bool pool_take(const struct hash_pool *p, u32 i, struct hash
 {
 	u64 state = load(pool_state(p, i));
 
-	if (STATE_USE(state) != STATE_FREE)
+	if (!pool_is_free(p, i, state))
 		return false;
 	intent_alloc(o, p->which == POOL_BLOCKS ? (u64)p->m->nelems + i : i);
 	if (!swap(pool_state(p, i), state, STATE(STATE_GEN(state), o->owner, STATE_USED)))
@@ -297,12 +305,16 @@ static inline long pool_alloc(const struct hash_pool *p, struct hash_op *o)
 }
 
 /* Takes the marked element INDEX out of its chain, if nobody else does; whoever
- * succeeds frees it. */
+ * succeeds frees it, unless its value is being taken out as well. */
 static inline bool op_unlink(struct hash_op *o, u64 *prev, u64 cur, u32 index, u64 next, u64 state)
 {
 	struct hash_pool elems = pool_elems(o->m);
 	bool won;
 
+	if (unlikely(next & LINK_TAKE)) {
+		swap(prev, cur, link_next(next, cur));
+		return true;
+	}
 	if (!intent_begin(o))
 		return false;
 	intent_unlink(o, index, state);
@@ -312,6 +324,12 @@ static inline bool op_unlink(struct hash_op *o, u64 *prev, u64 cur, u32 index, u
 	compiler_barrier();
 	__atomic_store_n(&o->intent->unlink, 0, __ATOMIC_RELAXED);
 	return true;
+}
+
+/* Whether CUR, read at PREV, is that of a bucket which has never had anything. */
+static force_inline bool link_is_unused(const struct umap *m, u32 bucket, const u64 *prev, u64 cur)
+{
+	return !(u32)cur && prev == hash_bucket(m, bucket);
 }
 
 /*
@@ -331,7 +349,7 @@ static force_inline long op_find(struct hash_op *o, const bool wide)
 
 		o->head = cur;
 		for (;;) {
-			u32 i = (u32)cur;
+			u32 i = link_elem(cur);
 			struct hash_elem *e;
 			u64 state, next;
 			bool match;
@@ -339,13 +357,13 @@ static force_inline long op_find(struct hash_op *o, const bool wide)
 			if (unlikely(!o->budget))
 				return -EBUSY;
 			o->budget--;
-			if (i & LINK_END) {
-				if ((i & ~LINK_END) != o->bucket)
+			if ((u32)cur & LINK_END) {
+				if ((u32)cur != (LINK_END | o->bucket))
 					break;
 				return -ENOENT;
 			}
 			if (unlikely(i >= m->nelems))
-				return -EBUSY;
+				return link_is_unused(m, o->bucket, prev, cur) ? -ENOENT : -EBUSY;
 			e = hash_elem(m, i);
 			state = load(&e->state);
 			next = load(&e->next);
@@ -371,9 +389,23 @@ static force_inline long op_find(struct hash_op *o, const bool wide)
 	}
 }
 
-static force_inline u32 val_block(u64 val)
+/* The block of element I. */
+static force_inline u32 val_block(u32 i, u64 val)
 {
-	return (u32)val;
+	return (u32)val + i;
+}
+
+/* What `val` is to be when block BLOCK takes the place of that in VAL. */
+static force_inline u64 val_next(u32 i, u64 val, u32 block)
+{
+	return ((val >> 32) + 1) << 32 | (u32)(block - i);
+}
+
+static force_inline u64 block_elem(const struct umap *m, u32 block)
+{
+	u64 elem = load(&hash_block(m, block)->elem);
+
+	return elem ? elem - 1 : block;
 }
 
 /* How the daemon recovers what dead threads' intents name: the pools, numbered

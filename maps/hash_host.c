@@ -33,8 +33,8 @@ static void read_value(const struct umap *m, u32 i, u64 val, u64 state, void *va
 		read_copies(m, i, state, value);
 	else if (!m->nblocks)
 		memcpy(value, &val, m->value_size);
-	else if (val_block(val) < m->nblocks)
-		copy_out(value, hash_block_value(m, val_block(val)), m->value_size);
+	else if (val_block(i, val) < m->nblocks)
+		copy_out(value, hash_block_value(m, val_block(i, val)), m->value_size);
 }
 
 long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
@@ -63,6 +63,62 @@ long hash_read(const struct umap *m, const void *key, void *value, const struct 
 	return err;
 }
 
+/* Frees the element that O has taken out of its chain, and gives the value that it
+ * had at that moment. */
+static long take_value(struct hash_op *o, u32 i, u64 state, void *value)
+{
+	const struct umap *m = o->m;
+	struct hash_pool elems = pool_elems(m);
+	struct hash_elem *e = hash_elem(m, i);
+
+	while (o->budget--) {
+		u64 val = load(&e->val);
+
+		read_value(m, i, val, state, value);
+		if (pair_swap_both(e, val, state, val, STATE(STATE_GEN(state) + 1, 0, STATE_FREE))) {
+			pool_show_free(&elems, i);
+			return 0;
+		}
+		if (load(&e->state) != state)
+			break; /* scribbled */
+	}
+	return -EBUSY;
+}
+
+/* The walk that helps along what is marked needs an intent of its own beside the
+ * one that names our element: it is had before anything is done. */
+long hash_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
+{
+	struct hash_op o, help;
+	long err;
+
+	op_init(&o, m, key, cx);
+	for (;;) {
+		u32 i;
+
+		err = op_find(&o, key_is_wide(m));
+		if (err)
+			break;
+		i = o.index;
+		op_init(&help, m, key, cx);
+		err = -EBUSY;
+		if (!intent_begin(&o) || !intent_begin(&help))
+			break;
+		intent_unlink(&o, i, o.state);
+		if (!swap(&hash_elem(m, i)->next, o.next, (o.next + LINK_TAG) | LINK_TAKE | LINK_MARK)) {
+			intent_end(&help);
+			continue;
+		}
+		err = swap(o.prev, o.cur, link_next(o.next, o.cur)) ? 0 : op_find(&help, key_is_wide(m));
+		intent_end(&help);
+		if (err != -EBUSY) /* it is out of the chain */
+			err = take_value(&o, i, o.state, value);
+		break;
+	}
+	intent_end(&o);
+	return err;
+}
+
 /* The smallest key of BUCKET above AFTER (NULL: the smallest) into RET, through
  * SCRATCH. 0, -ENOENT or -EBUSY. Hand over hand, as op_find(). */
 static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, u8 *scratch)
@@ -74,11 +130,11 @@ static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, 
 		long err = -ENOENT;
 
 		for (;;) {
-			u32 i = (u32)cur;
+			u32 i = link_elem(cur);
 			struct hash_elem *e;
 			u64 state, next, word;
 
-			if (i == (LINK_END | bucket))
+			if ((u32)cur == (LINK_END | bucket) || link_is_unused(m, bucket, prev, cur))
 				return err;
 			if (i >= m->nelems || !o->budget)
 				return -EBUSY;
@@ -145,6 +201,37 @@ long hash_next_key(const struct umap *m, const void *key, void *next_key)
 	return err ? -ENOENT : 0;
 }
 
+long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret)
+{
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec};
+	cleanup_free u8 *scratch = calloc(2, m->key_size);
+	struct hash_op o;
+	u32 n = 0;
+
+	if (!scratch)
+		return -ENOMEM;
+	op_init(&o, m, scratch, &cx);
+	for (; *bucket < m->nbuckets && n < room; ++*bucket) {
+		const u8 *after = NULL;
+		u32 first = n;
+
+		o.budget = m->nelems + 1000ul;
+		while (!chain_next(&o, *bucket, after, scratch, scratch + m->key_size)) {
+			if (n == room) { /* not the whole of this bucket */
+				*ret = first;
+				intent_end(&o);
+				return first ? 0 : -ENOSPC;
+			}
+			after = keys + (size_t)n++ * m->key_size;
+			memcpy(keys + (after - keys), scratch, m->key_size);
+		}
+	}
+	intent_end(&o);
+	*ret = n;
+	return *bucket < m->nbuckets ? 0 : -ENOENT;
+}
+
 /* Whether element I is in the chain of its key. Its key does not change while
  * its state does not: the only one who could write it is dead. */
 static bool elem_is_linked(const struct umap *m, u32 i)
@@ -165,9 +252,9 @@ static bool elem_is_linked(const struct umap *m, u32 i)
 /* Whether the element that block I was meant for has it. */
 static bool block_is_owned(const struct umap *m, u32 i)
 {
-	u64 elem = load(&hash_block(m, i)->elem);
+	u64 elem = block_elem(m, i);
 
-	return elem < m->nelems && val_block(load(&hash_elem(m, elem)->val)) == i;
+	return elem < m->nelems && val_block(elem, load(&hash_elem(m, elem)->val)) == i;
 }
 
 /*
@@ -193,7 +280,7 @@ static void recover_one(const struct umap *m, const struct recovery *r, u64 inte
 	if (i >= pool->count)
 		return;
 	state = load(pool_state(pool, i));
-	if (STATE_USE(state) == STATE_FREE) {
+	if (pool_is_free(pool, i, state)) {
 		pool_show_free(pool, i);
 		return;
 	}

@@ -14,17 +14,23 @@
  *   values_off        values of blocks, elem_stride apart; per CPU:
  *                     struct hash_copy, elem_stride apart, slot_stride a slot
  *
- * A link:   63            33   32   31    30 …               0
- *           tag              | mark | end | index of element, or of bucket at the end
+ * A link:   63         34   33     32    31   30 …               0
+ *           tag           | take | mark | end | 1 + index of element, or bucket at the end
+ *           all zero: a bucket that has never had anything, which is an end
  * A state:  63        32  31       8  7      0
  *           generation  | owner     | FREE/USED
+ *
+ * Fresh memory is zeros and means an empty map but for the bitmaps, so that a large
+ * map costs memory only as it fills: the block of generation 0 with the number of an
+ * element belongs to that element.
  */
 #pragma once
 #include "umap.h"
 
 #define LINK_END 0x80000000u
 #define LINK_MARK (1ull << 32)
-#define LINK_TAG (1ull << 33)
+#define LINK_TAKE (1ull << 33) /* with the mark: whoever set it frees the element, not whoever unlinks it */
+#define LINK_TAG (1ull << 34)
 
 #define STATE_FREE 0u
 #define STATE_USED 1u
@@ -38,14 +44,14 @@
 struct hash_elem {
 	u64 next;
 	u64 key;   /* the key itself, zero-extended, up to 8 bytes */
-	u64 val;   /* the value up to 8 bytes, else version << 32 | block */
+	u64 val;   /* the value up to 8 bytes, else version << 32 | block - index of this element (u32) */
 	u64 state;
 };
 _Static_assert(sizeof(struct hash_elem) == 32, "layout");
 
 struct hash_block {
 	u64 state;
-	u64 elem; /* to which it belongs or is about to belong */
+	u64 elem; /* 1 + the one to which it belongs or is about to belong; 0: that of its number */
 };
 
 /* A per-CPU copy. It counts only while `stamp` names the element's generation;
@@ -84,19 +90,30 @@ struct hash_ctl {
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* A link to element INDEX to be stored where OLD is, so that its tag is new. */
-static force_inline u64 link_next(u32 index, u64 old)
+/* The element that LINK leads to; beyond all of them if it leads to none. */
+static force_inline u32 link_elem(u64 link)
 {
-	return (u64)index | ((old & ~(LINK_MARK | 0xffffffffull)) + LINK_TAG);
+	return (u32)link - 1;
 }
 
-/* {val, state} of E from {VAL, ST} to {NEW_VAL, ST}, as one step. */
-static force_inline bool pair_swap(struct hash_elem *e, u64 val, u64 st, u64 new_val)
+/* The way that TO goes, to be stored where OLD is, so that its tag is new. */
+static force_inline u64 link_next(u64 to, u64 old)
+{
+	return (u32)to | ((old & ~(LINK_TAKE | LINK_MARK | 0xffffffffull)) + LINK_TAG);
+}
+
+/* {val, state} of E from {VAL, ST} to {NEW_VAL, NEW_ST}, as one step. */
+static force_inline bool pair_swap_both(struct hash_elem *e, u64 val, u64 st, u64 new_val, u64 new_st)
 {
 	unsigned __int128 *pair = (unsigned __int128 *)(void *)&e->val;
 
 	return __sync_bool_compare_and_swap(pair, (unsigned __int128)st << 64 | val,
-					    (unsigned __int128)st << 64 | new_val);
+					    (unsigned __int128)new_st << 64 | new_val);
+}
+
+static force_inline bool pair_swap(struct hash_elem *e, u64 val, u64 st, u64 new_val)
+{
+	return pair_swap_both(e, val, st, new_val, st);
 }
 
 static force_inline u64 *hash_bucket(const struct umap *m, u32 b)

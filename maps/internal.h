@@ -107,11 +107,18 @@ void ringbuf_format(const struct umap *m);
 /* ringbuf_host.c: host only. */
 void ringbuf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 
+/* umap_host.c: host only. Whether the host may do that: 0 or -EPERM. */
+long umap_host_access(const struct umap *m, bool read, bool write);
+
 /* queue_host.c: host only. */
 long queue_peek_at(const struct umap *m, u32 n, void *value);
 void queue_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 
 /* hash_host.c: host only. */
 long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+long hash_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long hash_next_key(const struct umap *m, const void *key, void *next_key);
+/* The next keys of bucket *BUCKET and those behind it, whole buckets, at most ROOM of them; *BUCKET
+ * is where to go on. 0, -ENOENT after the last, -ENOSPC when one bucket has more than ROOM. */
+long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret);
 void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);

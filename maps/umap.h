@@ -59,7 +59,7 @@ struct umap {
 	u32 ncpus;       /* what readers see of a per-CPU map */
 	u32 nslots;      /* copies that programs use: ncpus + UMAP_SPARE_SLOTS, else 1 */
 	u32 elem_stride; /* bytes from one value to the next: ARRAY types, the value rounded up to 8 */
-	u32 frozen;      /* programs may not write (rodata) */
+	u32 frozen;      /* nobody may write (rodata) */
 	u64 data_off;    /* ARRAY: values; PERCPU_ARRAY: copy of slot 0 */
 	u64 slot_stride; /* PERCPU_*: bytes from one slot's copy to the next */
 	/* hash */
@@ -69,7 +69,7 @@ struct umap {
 	u32 hash_shift;  /* the bucket is hash >> hash_shift */
 	u32 node_stride; /* bytes from one element (links, key, state) to the next */
 	u32 nblocks;     /* value blocks: elements and spares; 0: the value is in the element, or per CPU */
-	u32 pad;
+	u32 sealed;      /* the host may not write (umap_freeze) */
 	u64 blocks_off, block_bitmap_off, ctl_off;
 	u64 refs_off;    /* LRU types: a byte for each element, whether it was used of late; else 0 */
 	/* QUEUE and STACK: as hash, with nodes for elements and cells_off; nnodes of them
@@ -205,13 +205,36 @@ void umap_destroy(struct umap *m, int fd);
 /* Same for a claims table. */
 struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd) UERR_MUST_CHECK;
 
-/* 0 or a negative errno, as the bpf(2) commands give it. Maps without keys (key
- * NULL): read peeks, write pushes, take (lookup-and-delete) pops; a bloom filter
+/* 0 or a negative errno, as the bpf(2) commands give it; -EPERM also where
+ * BPF_F_RDONLY or BPF_F_WRONLY forbids it, or the map is frozen. Maps without keys
+ * (key NULL): read peeks, write pushes, take (lookup-and-delete) pops; a bloom filter
  * is asked about what is in VALUE. PROG_ARRAY: the value is 1 + the number of a
- * program; absent elements give -ENOENT. */
+ * program; absent elements give -ENOENT. What take gives is what the element was
+ * when it went: no update in between is lost. */
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+long umap_erase(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+
+/* BPF_MAP_FREEZE: the host writes no more; programs do as before. -EPERM when it is
+ * frozen already. */
+long umap_freeze(struct umap *m);
+
+/* Many elements at once. KEYS and VALUES hold `count` of them, which becomes how
+ * many there were; `flags` are those of each element. read and take begin at FROM,
+ * what the call before put into NEXT (umap_cursor_size() bytes; NULL: the
+ * beginning), and give 0, -ENOENT after the last element (with those up to there),
+ * or -ENOSPC when `count` is too small for one step. */
+struct umap_batch {
+	void *keys, *values;
+	u32 count;
+	u64 flags;
+};
+u32 umap_cursor_size(const struct umap *m);
+long umap_read_batch(const struct umap *m, const void *from, void *next, struct umap_batch *b, const struct umap_ctx *cx);
+long umap_take_batch(const struct umap *m, const void *from, void *next, struct umap_batch *b, const struct umap_ctx *cx);
+long umap_write_batch(const struct umap *m, struct umap_batch *b, const struct umap_ctx *cx);
+long umap_delete_batch(const struct umap *m, struct umap_batch *b, const struct umap_ctx *cx);
 /* QUEUE, STACK: the N-th element from the one that a pop would give, which stays.
  * -ENOENT after the last. Exact while nobody pushes or pops. */
 long umap_peek_at(const struct umap *m, u32 n, void *value);

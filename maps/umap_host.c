@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -152,8 +153,28 @@ static long percpu_array_write(const struct umap *m, u32 index, const u8 *value,
 	return 0;
 }
 
+long umap_host_access(const struct umap *m, bool read, bool write)
+{
+	if (read && m->map_flags & BPF_F_WRONLY)
+		return -EPERM;
+	return write && (m->frozen || m->sealed || m->map_flags & BPF_F_RDONLY) ? -EPERM : 0;
+}
+
+long umap_freeze(struct umap *m)
+{
+	long err = umap_host_access(m, false, true);
+
+	if (!err)
+		m->sealed = 1;
+	return err;
+}
+
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
+	long err = umap_host_access(m, true, false);
+
+	if (err)
+		return err;
 	if (m->type == UMAP_RINGBUF)
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
@@ -167,8 +188,10 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 
 long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx)
 {
-	if (m->frozen)
-		return -EPERM;
+	long err = umap_host_access(m, false, true);
+
+	if (err)
+		return err;
 	if (m->type == UMAP_RINGBUF)
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
@@ -184,7 +207,20 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 
 long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
 {
+	long err = umap_host_access(m, true, true);
+
+	if (err)
+		return err;
+	if (type_is_hash(m->type))
+		return hash_take(m, key, value, cx);
 	return umap_is_queue(m->type) ? umap_pop(m, value, cx) : -UMAP_ENOTSUPP;
+}
+
+long umap_erase(const struct umap *m, const void *key, const struct umap_ctx *cx)
+{
+	long err = umap_host_access(m, false, true);
+
+	return err ? err : umap_delete(m, key, cx);
 }
 
 long umap_peek_at(const struct umap *m, u32 n, void *value)
@@ -195,7 +231,10 @@ long umap_peek_at(const struct umap *m, u32 n, void *value)
 long umap_next_key(const struct umap *m, const void *key, void *next_key)
 {
 	u32 next = 0;
+	long err = umap_host_access(m, true, false);
 
+	if (err)
+		return err;
 	if (m->type == UMAP_RINGBUF)
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))

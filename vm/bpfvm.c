@@ -1143,7 +1143,7 @@ int bpfvm_map_update(struct bpfvm_map *m, const void *key, const void *value, ui
 
 	if (!m->store)
 		return -EINVAL;
-	return m->map.frozen ? -EPERM : (int)umap_write(&m->map, key, value, flags, &cx);
+	return (int)umap_write(&m->map, key, value, flags, &cx);
 }
 
 int bpfvm_map_delete(struct bpfvm_map *m, const void *key)
@@ -1152,7 +1152,63 @@ int bpfvm_map_delete(struct bpfvm_map *m, const void *key)
 
 	if (!m->store)
 		return -EINVAL;
-	return m->map.frozen ? -EPERM : (int)umap_delete(&m->map, key, &cx);
+	return (int)umap_erase(&m->map, key, &cx);
+}
+
+int bpfvm_map_lookup_and_delete(struct bpfvm_map *m, const void *key, void *value)
+{
+	struct umap_ctx cx = map_ctx();
+
+	return m->store ? (int)umap_take(&m->map, key, value, &cx) : -EINVAL;
+}
+
+int bpfvm_map_freeze(struct bpfvm_map *m)
+{
+	return m->store ? (int)umap_freeze(&m->map) : -EINVAL;
+}
+
+typedef long read_batch(const struct umap *m, const void *from, void *next, struct umap_batch *b, const struct umap_ctx *cx);
+
+static int map_read_batch(read_batch *read, struct bpfvm_map *m, const void *from, void *next, void *keys, void *values,
+			  uint32_t *count)
+{
+	struct umap_batch b = { .keys = keys, .values = values, .count = *count };
+	struct umap_ctx cx = map_ctx();
+	int status = m->store ? (int)read(&m->map, from, next, &b, &cx) : -EINVAL;
+
+	*count = b.count;
+	return status;
+}
+
+int bpfvm_map_lookup_batch(struct bpfvm_map *m, const void *from, void *next, void *keys, void *values, uint32_t *count)
+{
+	return map_read_batch(umap_read_batch, m, from, next, keys, values, count);
+}
+
+int bpfvm_map_lookup_and_delete_batch(struct bpfvm_map *m, const void *from, void *next, void *keys, void *values,
+				      uint32_t *count)
+{
+	return map_read_batch(umap_take_batch, m, from, next, keys, values, count);
+}
+
+int bpfvm_map_update_batch(struct bpfvm_map *m, const void *keys, const void *values, uint32_t *count, uint64_t flags)
+{
+	struct umap_batch b = { .keys = (void *)keys, .values = (void *)values, .count = *count, .flags = flags };
+	struct umap_ctx cx = map_ctx();
+	int status = m->store ? (int)umap_write_batch(&m->map, &b, &cx) : -EINVAL;
+
+	*count = b.count;
+	return status;
+}
+
+int bpfvm_map_delete_batch(struct bpfvm_map *m, const void *keys, uint32_t *count)
+{
+	struct umap_batch b = { .keys = (void *)keys, .count = *count };
+	struct umap_ctx cx = map_ctx();
+	int status = m->store ? (int)umap_delete_batch(&m->map, &b, &cx) : -EINVAL;
+
+	*count = b.count;
+	return status;
 }
 
 int bpfvm_map_next_key(struct bpfvm_map *m, const void *key, void *next_key)

@@ -223,6 +223,18 @@ uint32_t bpfvm_map_value_size(const struct bpfvm_map *m); /* as passed here; per
 int bpfvm_map_lookup(struct bpfvm_map *m, const void *key, void *value);
 int bpfvm_map_update(struct bpfvm_map *m, const void *key, const void *value, uint64_t flags);
 int bpfvm_map_delete(struct bpfvm_map *m, const void *key);
+int bpfvm_map_lookup_and_delete(struct bpfvm_map *m, const void *key, void *value);
+/* The host changes the map no more; programs do. */
+int bpfvm_map_freeze(struct bpfvm_map *m);
+/* Many elements: KEYS and VALUES have room for *COUNT, which becomes how many there
+ * were. Lookups begin at FROM, what the call before put into NEXT (as large as a key,
+ * at least 4 bytes); NULL: at the beginning. -ENOENT with the last of them, -ENOSPC
+ * when *COUNT is too small for a step. As BPF_MAP_LOOKUP_BATCH and its siblings. */
+int bpfvm_map_lookup_batch(struct bpfvm_map *m, const void *from, void *next, void *keys, void *values, uint32_t *count);
+int bpfvm_map_lookup_and_delete_batch(struct bpfvm_map *m, const void *from, void *next, void *keys, void *values,
+				      uint32_t *count);
+int bpfvm_map_update_batch(struct bpfvm_map *m, const void *keys, const void *values, uint32_t *count, uint64_t flags);
+int bpfvm_map_delete_batch(struct bpfvm_map *m, const void *keys, uint32_t *count);
 /* KEY NULL: the first. -ENOENT after the last. */
 int bpfvm_map_next_key(struct bpfvm_map *m, const void *key, void *next_key);
 /* The value itself, as a program's lookup gives it; NULL when there is none, and

@@ -726,7 +726,12 @@ key 1  value 5000000000000001
 key 2  value 18446744073709551615
 key 3  value {"a":9007199254740993,"b":["0x01"]}
 """)
-    check("map", fake.called("MapDump"), [{"map": "sizes"}])
+    check("map", fake.called("MapDump"), [{"map": "sizes", "count": 10000}])
+    parts = [dict(ELEMENTS, elements=ELEMENTS["elements"][:2], next="hex 02 00"), dict(ELEMENTS, elements=ELEMENTS["elements"][2:])]
+    _, _, fake = run({"MapDump": lambda params, conn: parts[1 if "after" in params else 0]}, ["map", "dump", "sizes"],
+                     err="3 elements\n", out=None)
+    check("parts", fake.called("MapDump"), [{"map": "sizes", "count": 10000},
+                                            {"map": "sizes", "count": 10000, "after": "hex 02 00"}])
     out, _, _ = run({"MapDump": ELEMENTS}, ["map", "dump", "id", "4", "--json"], err="")
     check("exact", json.loads(out)["elements"], [
         {"key": 1, "value": 5000000000000001}, {"key": 2, "value": 2**64 - 1},

@@ -120,6 +120,43 @@ def test_maps_by_hand_with_exact_integers():
         assert "5000000000000001" in box.ctl("map", "dump", str(data[0]["id"]), "--json").stdout
 
 
+def test_maps_in_parts_and_for_good():
+    with Sandbox() as box:
+        need_root()
+        box.ctl("load", bpf("calls"))
+
+        def call(method, **params):
+            return json.loads(box.ctl("call", method, json.dumps(dict(params, map="results"))).stdout)
+
+        n = 60
+        assert call("MapUpdateBatch", keys=[str(k) for k in range(n)], values=[str(k * k) for k in range(n)])["count"] == n
+        seen, after = {}, {}
+        while True:
+            part = call("MapDump", count=7, **after)
+            assert len(part["elements"]) <= 7, part
+            for e in part["elements"]:
+                assert e["key_json"] not in seen, e
+                seen[e["key_json"]] = e["value_json"]
+            if "next" not in part:
+                break
+            after = {"after": part["next"]}
+        assert seen == {str(k): str(k * k) for k in range(n)}, seen
+        assert call("MapDeleteBatch", keys=["0", "1", "2"])["count"] == 3
+        r = box.ctl("call", "MapDeleteBatch", '{"map":"results","keys":["3","1"]}', check=False)
+        assert r.returncode == 1 and "after 1 of 2: map results has no key 1" in r.stderr, r
+        assert box.ctl("map", "pop", "results", "12").stdout == "key 12  value 144\n"
+        r = box.ctl("map", "pop", "results", "12", check=False)
+        assert r.returncode == 1 and "has no key 12" in r.stderr, r
+        assert len(call("MapDump", count=1000, take=True)["elements"]) == n - 5
+        assert box.ctl_json("map", "dump", "results")["elements"] == []
+        box.ctl("map", "update", "results", "1", "1")
+        box.ctl("map", "freeze", "results")
+        for args in (["update", "results", "2", "2"], ["delete", "results", "1"], ["pop", "results", "1"], ["freeze", "results"]):
+            r = box.ctl("map", *args, check=False)
+            assert r.returncode in (1, 7) and "frozen" in r.stderr, r
+        assert box.ctl("map", "dump", "results").stdout == "key 1  value 1\n"
+
+
 def test_listings():
     with Sandbox() as box:
         v = Victim(box, "e2e_shapes")

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "maps/hash_layout.h"
+#include "maps/hash_core.h"
 #include "maps/umap.h"
 #include "tests/support/suite.h"
 
@@ -42,17 +42,16 @@ static inline u32 check_hash(const struct umap *m)
 		u64 cur = *hash_bucket(m, b);
 		u32 steps = 0;
 
-		for (; !((u32)cur & LINK_END) && steps <= m->nelems; steps++) {
-			struct hash_elem *e = hash_elem(m, (u32)cur);
+		for (; link_elem(cur) < m->nelems && steps <= m->nelems; steps++) {
+			struct hash_elem *e = hash_elem(m, link_elem(cur));
 
-			ck_assert_uint_lt((u32)cur, m->nelems);
-			seen[(u32)cur]++;
+			seen[link_elem(cur)]++;
 			bad += !!(e->next & LINK_MARK) + (STATE_USE(e->state) != STATE_USED);
-			for (u64 o = e->next; !((u32)o & LINK_END); o = hash_elem(m, (u32)o)->next)
-				bad += hash_elem(m, (u32)o)->key == e->key && m->key_size <= 8;
+			for (u64 o = e->next; link_elem(o) < m->nelems; o = hash_elem(m, link_elem(o))->next)
+				bad += hash_elem(m, link_elem(o))->key == e->key && m->key_size <= 8;
 			cur = e->next;
 		}
-		bad += (u32)cur != (LINK_END | b);
+		bad += (u32)cur != (LINK_END | b) && (steps || (u32)cur);
 	}
 	ck_assert_msg(!bad, "%u marked, free or duplicate elements in chains, or wrong ends", bad);
 	for (u32 i = 0; i < m->nelems; i++) {
@@ -63,13 +62,16 @@ static inline u32 check_hash(const struct umap *m)
 		ck_assert_msg(seen[i] == use, "element %u: used %d, reachable %u times", i, use, seen[i]);
 		ck_assert_msg((bits[i >> 6] >> (i & 63) & 1) == !use, "element %u: used %d, bit wrong", i, use);
 		if (m->nblocks) {
-			ck_assert_uint_lt((u32)e->val, m->nblocks);
-			owned[(u32)e->val]++;
-			ck_assert_uint_eq(hash_block(m, (u32)e->val)->elem, i);
+			u32 block = val_block(i, e->val);
+
+			ck_assert_uint_lt(block, m->nblocks);
+			owned[block]++;
+			ck_assert_uint_eq(block_elem(m, block), i);
 		}
 	}
 	for (u32 i = 0; i < m->nblocks; i++) {
-		bool use = STATE_USE(hash_block(m, i)->state) == STATE_USED;
+		struct hash_pool blocks = pool_blocks(m);
+		bool use = !pool_is_free(&blocks, i, hash_block(m, i)->state);
 
 		ck_assert_msg(owned[i] == use, "block %u: used %d, owned by %u elements", i, use, owned[i]);
 		ck_assert_msg((block_bits[i >> 6] >> (i & 63) & 1) == !use, "block %u: used %d, bit wrong", i, use);

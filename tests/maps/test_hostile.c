@@ -37,7 +37,7 @@ static u64 hostile_word(u64 *seed)
 	case 1:
 		return LINK_END | small;
 	case 2:
-		return small | LINK_MARK;
+		return small | LINK_MARK | (r >> 9 & 1 ? LINK_TAKE : 0);
 	case 3:
 		return STATE(small, small, r >> 8 & 1);
 	case 4:
@@ -78,7 +78,7 @@ static void one_step(u64 *seed, struct umap_ctx *cx)
 	memset(value, 1, sizeof(value));
 	memset(big, 1, sizeof(big));
 	cx->slot = rnd(seed) % (map.nslots + 2);
-	switch (rnd(seed) % 9) {
+	switch (rnd(seed) % 10) {
 	case 0:
 		umap_update(&map, key, value, UMAP_ANY, cx);
 		break;
@@ -90,6 +90,9 @@ static void one_step(u64 *seed, struct umap_ctx *cx)
 		break;
 	case 3:
 		umap_read(&map, key, big, cx);
+		break;
+	case 8:
+		umap_take(&map, key, big, cx);
 		break;
 	case 4:
 		umap_write(&map, key, big, UMAP_ANY, cx);
@@ -153,9 +156,9 @@ START_TEST(endless_chain_ends)
 	ck_ok(umap_create("test", UMAP_HASH, 4, 8, 2, 0, 2, 1, &map, &fd));
 	ck_assert_int_eq(umap_update(&map, &key, &value, UMAP_ANY, &cx), 0);
 	for (u32 b = 0; b < map.nbuckets; b++)
-		*hash_bucket(&map, b) = 0;
+		*hash_bucket(&map, b) = 1;
 	for (u32 i = 0; i < map.nelems; i++)
-		hash_elem(&map, i)->next = 0;
+		hash_elem(&map, i)->next = 1;
 	ck_assert_ptr_null(umap_lookup(&map, &other, &cx));
 	ck_assert_int_eq(umap_update(&map, &other, &value, UMAP_ANY, &cx), -EBUSY);
 	ck_assert_int_eq(umap_delete(&map, &other, &cx), -EBUSY);
@@ -163,8 +166,12 @@ START_TEST(endless_chain_ends)
 	ck_assert_int_eq(umap_next_key(&map, &other, &next), -ENOENT);
 	/* every element is marked, and unlinking one brings it back */
 	for (u32 i = 0; i < map.nelems; i++)
-		hash_elem(&map, i)->next = LINK_MARK | !i;
+		hash_elem(&map, i)->next = LINK_MARK | (1 + !i);
 	ck_assert_int_eq(umap_update(&map, &other, &value, UMAP_ANY, &cx), -EBUSY);
+	for (u32 i = 0; i < map.nelems; i++)
+		hash_elem(&map, i)->next = LINK_MARK | LINK_TAKE | (1 + !i);
+	ck_assert_int_eq(umap_update(&map, &other, &value, UMAP_ANY, &cx), -EBUSY);
+	ck_assert_int_eq(umap_take(&map, &other, &value, &cx), -EBUSY);
 	ck_assert_uint_eq(rec.depth, 0);
 	umap_destroy(&map, fd);
 }

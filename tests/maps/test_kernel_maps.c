@@ -110,8 +110,6 @@ static void run_op(const struct both *b, enum op op, const u8 *key, u64 flags, l
 
 	if (!m->key_size)
 		key = NULL;
-	if (op == TAKE && m->nelems) /* that is for queues here; of a hash, one looks up, then deletes */
-		op = DEL;
 	switch (op) {
 	case PUT:
 		*want = bpf_map_update_elem(b->fd, key, b->value, flags);
@@ -126,7 +124,7 @@ static void run_op(const struct both *b, enum op op, const u8 *key, u64 flags, l
 		break;
 	case DEL:
 		*want = bpf_map_delete_elem(b->fd, key);
-		*got = umap_delete(m, key, &cx);
+		*got = umap_erase(m, key, &cx);
 		break;
 	case TAKE:
 		*want = bpf_map_lookup_and_delete_elem(b->fd, key, b->value);
@@ -392,6 +390,163 @@ START_TEST(same_prog_array)
 }
 END_TEST
 
+/*
+ * Batches. Where the order is each side's own, what one batch holds is too; what all
+ * of them hold together, and how they end, is not.
+ */
+#define BATCH_KEYS 2000u
+
+struct batches {
+	const struct both *b;
+	bool ours, take;
+	u8 *keys, *values;
+	u32 n; /* in all batches */
+};
+
+static long next_batch(struct batches *x, void *from, void *next, u32 *count)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, opts);
+	u8 *keys = x->keys + (u64)x->n * x->b->m->key_size;
+	u8 *values = x->values + x->n * umap_user_value_size(x->b->m);
+	struct umap_batch batch = {.keys = keys, .values = values, .count = *count};
+	long rc;
+
+	if (x->ours) {
+		rc = x->take ? umap_take_batch(x->b->m, from, next, &batch, &cx) :
+			       umap_read_batch(x->b->m, from, next, &batch, &cx);
+		*count = batch.count;
+		return rc;
+	}
+	return x->take ? bpf_map_lookup_and_delete_batch(x->b->fd, from, next, keys, values, count, &opts) :
+			 bpf_map_lookup_batch(x->b->fd, from, next, keys, values, count, &opts);
+}
+
+static long all_batches(struct batches *x, u32 size)
+{
+	u8 cursors[2][64];
+	long rc = 0;
+
+	x->n = 0;
+	for (u32 i = 0; !rc && i < BATCH_KEYS; i++) {
+		u32 count = size;
+
+		ck_assert_uint_le(x->n + size, BATCH_KEYS);
+		rc = next_batch(x, i ? cursors[i % 2] : NULL, cursors[(i + 1) % 2], &count);
+		ck_assert_uint_le(count, size);
+		if (!rc || rc == -ENOENT)
+			x->n += count;
+	}
+	return rc;
+}
+
+static void compare_batches(const struct batches *theirs, const struct batches *ours)
+{
+	const struct umap *m = theirs->b->m;
+	u64 stride = umap_user_value_size(m);
+
+	ck_assert_uint_eq(theirs->n, ours->n);
+	for (u32 i = 0; i < theirs->n; i++) {
+		u32 k = 0;
+
+		while (k < ours->n && memcmp(theirs->keys + i * m->key_size, ours->keys + k * m->key_size, m->key_size))
+			k++;
+		ck_assert_uint_lt(k, ours->n);
+		compare_values(m, theirs->values + i * stride, ours->values + k * stride);
+	}
+}
+
+START_TEST(same_in_batches)
+{
+	static const u32 sizes[] = {64, 7, 1, 200};
+	static const u64 flags[] = {0, 1, 1ull << 40, BPF_F_LOCK};
+	struct batches theirs = {0}, ours = {.ours = true};
+	u64 stride;
+	struct umap m;
+	struct both b;
+	int memfd;
+
+	both_init(&b, &m, _i, &memfd);
+	theirs.b = ours.b = &b;
+	stride = umap_user_value_size(&m);
+	theirs.keys = calloc(BATCH_KEYS, 64);
+	theirs.values = calloc(BATCH_KEYS, stride);
+	ours.keys = calloc(BATCH_KEYS, 64);
+	ours.values = calloc(BATCH_KEYS, stride);
+	for (u32 round = 0; round < 12; round++) {
+		u32 n = shapes[_i].keys < 60 ? shapes[_i].keys : 60, count = n, size = sizes[round % ARRAY_SIZE(sizes)];
+		u64 flag = flags[round / 3 % ARRAY_SIZE(flags)];
+		LIBBPF_OPTS(bpf_map_batch_opts, opts, .elem_flags = flag);
+		struct umap_batch batch = {.keys = ours.keys, .values = ours.values, .count = n, .flags = flag};
+		long want, got;
+
+		for (u32 k = 0; k < n; k++) {
+			set_key(ours.keys + k * m.key_size, m.key_size, k);
+			for (u32 i = 0; i < stride; i++)
+				ours.values[k * stride + i] = k * 11 + i + round;
+		}
+		want = bpf_map_update_batch(b.fd, ours.keys, ours.values, &count, &opts);
+		got = umap_write_batch(&m, &batch, &cx);
+		ck_assert_msg(want == got, "update, flags %lu: kernel %ld, ours %ld", (long)flag, want, got);
+		if (!want || want == -E2BIG || want == -ENOENT)
+			ck_assert_uint_eq(count, batch.count);
+		theirs.take = ours.take = round % 3 == 2;
+		size = ours.take ? 200 : size;
+		want = all_batches(&theirs, size);
+		got = all_batches(&ours, size);
+		/* a bucket with more than the batch has room for is each side's own matter */
+		if (want == -ENOSPC || got == -ENOSPC)
+			continue;
+		ck_assert_msg(want == got, "lookup of %u, take %d: kernel %ld, ours %ld", size, ours.take, want, got);
+		compare_batches(&theirs, &ours);
+		compare_contents(&m, b.fd, b.value, b.ours);
+		for (u32 k = 0; k < n; k++)
+			set_key(ours.keys + k * m.key_size, m.key_size, (k + 3) % n);
+		if (round % 3)
+			continue;
+		count = batch.count = n / 2;
+		want = bpf_map_delete_batch(b.fd, ours.keys, &count, &opts);
+		got = umap_delete_batch(&m, &batch, &cx);
+		ck_assert_msg(want == got, "delete, flags %lu: kernel %ld, ours %ld", (long)flag, want, got);
+		compare_contents(&m, b.fd, b.value, b.ours);
+	}
+	free(theirs.keys);
+	free(theirs.values);
+	free(ours.keys);
+	free(ours.values);
+	both_deinit(&b, &m, memfd);
+}
+END_TEST
+
+/* What a frozen map, and one that is not to be read or written from outside, lets us do. */
+START_TEST(same_access)
+{
+	static const u32 flags[] = {0, BPF_F_RDONLY, BPF_F_WRONLY, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG};
+	u32 type = _i % 2 ? UMAP_ARRAY : UMAP_HASH, bits = flags[_i / 2];
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = bits);
+	int fd = bpf_map_create(type, "uprobed_test", 4, 8, 4, &opts), memfd;
+	u8 theirs[8] = {1}, ours[8] = {1};
+	u32 key = 1, next;
+	struct umap m;
+
+	ck_assert_int_ge(fd, 0);
+	ck_ok(umap_create("test", type, 4, 8, 4, bits, 2, 3, &m, &memfd));
+	for (int frozen = 0; frozen < 3; frozen++) {
+		struct both b = {&m, fd, theirs, ours};
+		static const enum op ops[] = {PUT, GET, DEL, TAKE};
+		long want, got;
+
+		for (u32 i = 0; i < 2 * ARRAY_SIZE(ops); i++) {
+			run_op(&b, ops[i % ARRAY_SIZE(ops)], (const u8 *)&key, 0, &want, &got);
+			ck_assert_msg(want == got, "frozen %d, operation %u: kernel %ld, ours %ld", frozen, i, want, got);
+		}
+		ck_assert_int_eq(bpf_map_get_next_key(fd, NULL, &next), umap_next_key(&m, NULL, &next));
+		ck_assert_int_eq(bpf_map_freeze(fd), umap_freeze(&m));
+	}
+	umap_destroy(&m, memfd);
+	close(fd);
+}
+END_TEST
+
 static const struct {
 	u32 key_size, value_size, max_entries;
 } sizes[] = {
@@ -438,6 +593,8 @@ static void add(TCase *tc)
 	tcase_add_loop_test(tc, same_as_kernel, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, same_rows_as_kernel, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, same_under_eviction, 0, ARRAY_SIZE(shapes));
+	tcase_add_loop_test(tc, same_in_batches, 0, ARRAY_SIZE(shapes));
+	tcase_add_loop_test(tc, same_access, 0, 10);
 	tcase_add_test(tc, same_prog_array);
 	tcase_add_loop_test(tc, same_refusals_as_kernel, 0, ARRAY_SIZE(types));
 }

@@ -2,6 +2,7 @@
 /* One user of a map: what each operation answers, on every kind and size. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <linux/bpf.h>
 #include <sys/mman.h>
 
@@ -384,8 +385,34 @@ START_TEST(too_large_says_how_large)
 }
 END_TEST
 
+/* Ten million elements cost what is in them, not what could be. */
+START_TEST(memory_comes_as_it_is_used)
+{
+	static const struct {
+		u32 type, value_size;
+	} kinds[] = {{UMAP_HASH, 8}, {UMAP_HASH, 64}, {UMAP_LRU_HASH, 8}, {UMAP_PERCPU_HASH, 8}, {UMAP_ARRAY, 64}, {UMAP_QUEUE, 16}};
+	u64 one[128] = {7};
+	struct stat st;
+	struct umap m;
+	u32 key = 9999999;
+	int fd;
+
+	ck_ok(umap_create("big", kinds[_i].type, kinds[_i].type == UMAP_QUEUE ? 0 : 4, kinds[_i].value_size, 10000000, 0, 2, 1,
+			  &m, &fd));
+	ck_assert_int_eq(umap_write(&m, &key, one, UMAP_ANY, &cx), 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_uint_gt(m.size, 100000000);
+	ck_assert_msg(st.st_blocks * 512ul < 3000000, "%lu of %lu bytes are there", (long)st.st_blocks * 512, (long)m.size);
+	memset(one, 0, sizeof(one));
+	ck_assert_int_eq(umap_read(&m, &key, one, &cx), 0);
+	ck_assert_uint_eq(one[0], 7);
+	umap_destroy(&m, fd);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_loop_test(tc, memory_comes_as_it_is_used, 0, 6);
 	tcase_add_loop_test(tc, hash_answers, 0, ARRAY_SIZE(hashes));
 	tcase_add_loop_test(tc, lru_evicts_what_is_unused, 0, 3);
 	tcase_add_test(tc, long_value_is_replaced_not_overwritten);

@@ -26,7 +26,7 @@
 #define ABSENT (-1)
 #define OWNER OWNER_ID(6, 1)
 
-enum kind { UPDATE, NOEXIST, EXIST, DELETE, LOOKUP, READ };
+enum kind { UPDATE, NOEXIST, EXIST, DELETE, LOOKUP, READ, TAKE };
 
 struct step {
 	enum kind kind;
@@ -47,6 +47,7 @@ static const struct {
 
 static const struct step firsts[] = {
 	{UPDATE, 1}, {UPDATE, 2}, {NOEXIST, 2}, {EXIST, 1}, {DELETE, 0}, {DELETE, 1}, {LOOKUP, 0}, {READ, 1}, {READ, 2},
+	{TAKE, 0}, {TAKE, 1}, {TAKE, 2},
 };
 
 /* Run inside the first. Several delete and insert, so that an element is reused
@@ -65,6 +66,9 @@ static const struct {
 	{{{DELETE, 1}, {UPDATE, 4}, {DELETE, 4}, {UPDATE, 1}}, 4},
 	{{{UPDATE, 1}, {UPDATE, 1}, {UPDATE, 1}}, 3},
 	{{{DELETE, 1}, {DELETE, 0}, {UPDATE, 0}, {UPDATE, 1}}, 4},
+	{{{TAKE, 1}}, 1},
+	{{{TAKE, 0}, {UPDATE, 0}, {TAKE, 1}}, 3},
+	{{{UPDATE, 1}, {TAKE, 1}, {UPDATE, 4}, {TAKE, 4}}, 4},
 };
 
 static struct umap map;
@@ -109,6 +113,9 @@ static s64 model_step(struct model *m, struct step s, s64 value, u32 by)
 	case DELETE:
 		*at = ABSENT;
 		return there ? 0 : -ENOENT;
+	case TAKE:
+		*at = ABSENT;
+		return there ? old : -ENOENT;
 	case LOOKUP:
 		return there;
 	case READ:
@@ -170,6 +177,8 @@ static s64 map_call(enum kind kind, const u8 *key, u32 *words)
 		return !!umap_lookup(&map, key, &cx);
 	case READ:
 		return umap_read(&map, key, words, &cx);
+	case TAKE:
+		return umap_take(&map, key, words, &cx);
 	}
 	return 0;
 }
@@ -187,7 +196,7 @@ static s64 map_step_traced(struct step s, s64 value, bool traced)
 	result = map_call(s.kind, key, words);
 	if (traced)
 		trap_flag(false);
-	return s.kind == READ && !result ? value_of(words) : result;
+	return (s.kind == READ || s.kind == TAKE) && !result ? value_of(words) : result;
 }
 
 static s64 map_step(struct step s, s64 value)
@@ -290,6 +299,19 @@ static bool explained(struct step first, s64 result, u32 at, struct model model)
 	return holds(&model);
 }
 
+static bool seconds_take(void)
+{
+	for (u32 i = 0; i < seconds[second].n; i++)
+		if (seconds[second].steps[i].kind == TAKE)
+			return true;
+	return false;
+}
+
+static bool writes(enum kind kind)
+{
+	return kind == UPDATE || kind == NOEXIST || kind == EXIST;
+}
+
 START_TEST(interrupted_anywhere)
 {
 	struct model model;
@@ -299,6 +321,12 @@ START_TEST(interrupted_anywhere)
 		u64 length = count_instructions(firsts[f], &model), stride = 1 + length / POINTS;
 
 		for (second = 0; second < ARRAY_SIZE(seconds); second++) {
+			/* a copy of a per-CPU value may be written while the element is taken out */
+			if (umap_is_percpu(map.type) && seconds_take() && writes(firsts[f].kind))
+				continue;
+			/* each takes two intents, of which there are three: it is refused */
+			if (seconds_take() && firsts[f].kind == TAKE)
+				continue;
 			for (u64 n = 1 + second * 7 % stride; n <= length; n += stride) {
 				bool fine = false;
 				s64 result;

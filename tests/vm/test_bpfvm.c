@@ -153,6 +153,40 @@ START_TEST(hash)
 	ck_assert_int_eq(bpfvm_map_next_key(counts, NULL, &next), 0);
 	ck_assert_int_eq(bpfvm_map_delete(counts, &key), 0);
 	ck_assert_int_eq(bpfvm_map_delete(counts, &key), -ENOENT);
+	ck_assert_int_eq(bpfvm_map_lookup_and_delete(counts, &in.key, &v), 0);
+	ck_assert_uint_eq(v, 10);
+	ck_assert_int_eq(bpfvm_map_lookup_and_delete(counts, &in.key, &v), -ENOENT);
+}
+END_TEST
+
+START_TEST(batches)
+{
+	struct bpfvm_map *counts = bpfvm_map_find(vm, "counts");
+	uint32_t keys[4] = { 1, 2, 3, 4 }, all[4], from, count = 4, n = 0, sum = 0;
+	uint64_t values[4] = { 10, 20, 30, 40 }, got[4];
+	int status = 0;
+
+	ck_assert_int_eq(bpfvm_map_update_batch(counts, keys, values, &count, 0), 0);
+	ck_assert_uint_eq(count, 4);
+	for (int i = 0; !status; i++) {
+		count = 3;
+		status = bpfvm_map_lookup_batch(counts, i ? &from : NULL, &from, all, got, &count);
+		for (uint32_t k = 0; k < count; k++)
+			sum += (uint32_t)got[k] * all[k];
+		n += count;
+	}
+	ck_assert_int_eq(status, -ENOENT);
+	ck_assert_uint_eq(n, 4);
+	ck_assert_uint_eq(sum, 10 + 40 + 90 + 160);
+	count = 1;
+	ck_assert_int_eq(bpfvm_map_delete_batch(counts, keys, &count), 0);
+	count = 4;
+	ck_assert_int_eq(bpfvm_map_lookup_and_delete_batch(counts, NULL, &from, all, got, &count), -ENOENT);
+	ck_assert_uint_eq(count, 3);
+	ck_assert_int_eq(bpfvm_map_freeze(counts), 0);
+	count = 4;
+	ck_assert_int_eq(bpfvm_map_update_batch(counts, keys, values, &count, 0), -EPERM);
+	ck_assert_int_eq(bpfvm_map_update(counts, keys, values, 0), -EPERM);
 }
 END_TEST
 
@@ -789,6 +823,7 @@ int main(void)
 	tcase_add_test(tc, runs);
 	tcase_add_test(tc, reads_memory);
 	tcase_add_test(tc, hash);
+	tcase_add_test(tc, batches);
 	tcase_add_test(tc, array);
 	tcase_add_test(tc, global_data);
 	tcase_add_test(tc, per_cpu);
