@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "daemon/procinfo.h"
 #include "elfsym/procmaps.h"
 #include "injector/inject.h"
@@ -105,8 +106,14 @@ struct uerr *family_find(struct daemon *d, pid_t pid, struct target **ret)
 	*ret = NULL;
 	if (err)
 		return err;
-	vec_foreach(t, &d->state->targets)
-		if ((*t)->pid != pid && maps_arena_of(&pm, *t))
-			return adopt(d, *t, *t, pid, ret);
+	vec_foreach(t, &d->state->targets) {
+		if ((*t)->pid == pid || !maps_arena_of(&pm, *t))
+			continue;
+		if (process_same_memory((*t)->pid, pid))
+			return uerr_new(UERR_CANNOT_PROBE,
+					"process %d shares its memory with process %d (%s), which is probed already: use -p %d",
+					pid, (*t)->pid, (*t)->comm, (*t)->pid);
+		return adopt(d, *t, *t, pid, ret);
+	}
 	return NULL;
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "daemon/places.h"
 
 static const struct {
@@ -94,7 +95,7 @@ static bool has_filter(pid_t pid)
 	cleanup_fclose FILE *f = NULL;
 	int mode = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	snprintf(path, sizeof(path), "/proc/%d/status", process_live_tid(pid));
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f))
 		if (sscanf(line, "Seccomp: %d", &mode) == 1)

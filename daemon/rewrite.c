@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "daemon/arena.h"
 #include "daemon/env.h"
 #include "daemon/stubs.h"
@@ -195,7 +196,7 @@ static void *map_arena(const struct target *t, const struct arena *a)
 	char path[80];
 	void *local;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", t->pid, (unsigned long)a->addr,
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", process_live_tid(t->pid), (unsigned long)a->addr,
 		 (unsigned long)(a->addr + a->size));
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "daemon/job.h"
 
 #define MANY 64u
@@ -54,9 +55,19 @@ static bool is_ours(const struct request *req, const struct procinfo *pi)
 	return false;
 }
 
+/* What shares its memory with one that is there (CLONE_VM) is one with it: a
+ * probe hits both, and an attach stops both. */
+static bool is_there(const pid_vec *v, pid_t pid)
+{
+	vec_foreach(have, v)
+		if (*have == pid || process_same_memory(*have, pid))
+			return true;
+	return false;
+}
+
 static bool add(pid_vec *v, pid_t pid)
 {
-	return pid_vec_has(v, pid) || vec_push(v, pid);
+	return is_there(v, pid) || vec_push(v, pid);
 }
 
 static struct uerr *add_children(const struct request *req, pid_t pid, pid_vec *ret)

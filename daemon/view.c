@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "daemon/procinfo.h"
 
 static void add_id(cJSON *array, u32 id)
@@ -245,7 +246,7 @@ static bool maps_inode(pid_t pid, u64 inode)
 	size_t cap = 0;
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", process_live_tid(pid));
 	f = fopen(path, "re");
 	while (f && getline(&line, &cap, f) > 0) {
 		unsigned long long ino;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "base/vec.h"
 #include "elfsym/image_int.h"
 #include "elfsym/resolve_int.h"
@@ -187,7 +188,7 @@ struct uerr *ifuncs_create(const struct modules *m, const struct module *def, st
 	if (!fs)
 		return uerr_nomem();
 	fs->def = def;
-	snprintf(path, sizeof(path), "/proc/%d/mem", m->pid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", process_live_tid(m->pid));
 	fs->mem = open(path, O_RDONLY | O_CLOEXEC);
 	err = add_module(fs, def);
 	for (size_t i = 0; i < m->n && !err; i++)

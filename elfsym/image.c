@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "base/vec.h"
 #include "elfsym/image_int.h"
 #include "elfsym/procmaps.h"
@@ -585,6 +586,7 @@ static int open_mapped(pid_t pid, const struct procmap *map)
 	char path[96];
 	int fd, first;
 
+	pid = process_live_tid(pid);
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, pid, map->start, map->end);
 	first = image_open_regular(path);
 	if (first >= 0)

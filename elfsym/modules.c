@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "base/vec.h"
 #include "elfsym/image_int.h"
 #include "elfsym/resolve_int.h"
@@ -130,7 +131,7 @@ static void read_exe(pid_t pid, struct exe *exe)
 	char link[64];
 	ssize_t n;
 
-	snprintf(link, sizeof(link), "/proc/%d/exe", pid);
+	snprintf(link, sizeof(link), "/proc/%d/exe", process_live_tid(pid));
 	exe->known = !stat(link, &exe->st);
 	n = readlink(link, exe->path, sizeof(exe->path) - 1);
 	exe->path[n > 0 ? n : 0] = '\0';
@@ -310,6 +311,22 @@ static struct uerr *read_modules(pid_t pid, struct modules *m, module_vec *mods)
 	return err ? err : set_names(mods);
 }
 
+/* Why nothing of what it maps can be read. */
+static struct uerr *no_modules(const struct modules *m)
+{
+	unsigned char ident[EI_NIDENT] = {};
+	cleanup_close int fd = -1;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(m->pid));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && pread(fd, ident, sizeof(ident), 0) == sizeof(ident) && !memcmp(ident, ELFMAG, SELFMAG) &&
+	    ident[EI_CLASS] == ELFCLASS32)
+		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s) is a 32-bit program: only x86-64 is served", m->pid,
+				m->comm);
+	return uerr_new(UERR_NO_TARGET, "process %d (%s) runs no x86-64 ELF file that can be read", m->pid, m->comm);
+}
+
 struct uerr *modules_read(pid_t pid, struct modules *ret)
 {
 	struct modules m = { .pid = pid };
@@ -327,7 +344,7 @@ struct uerr *modules_read(pid_t pid, struct modules *ret)
 	m.mods = mods.data;
 	m.n = mods.n;
 	if (!err && !m.n)
-		err = uerr_new(UERR_NO_TARGET, "process %d (%s) runs no x86-64 ELF file that can be read", pid, m.comm);
+		err = no_modules(&m);
 	if (err) {
 		modules_deinit(&m);
 		return err;

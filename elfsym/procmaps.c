@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "base/vec.h"
 
 #define MAPS_TEXT_MAX (256u << 20) /* 2.5 million mappings: more is no maps file */
@@ -203,7 +204,7 @@ static struct uerr *read_once(pid_t pid, struct procmaps *ret)
 	struct uerr *err;
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", process_live_tid(pid));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return open_error(pid, errno);

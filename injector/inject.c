@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 
 #define DEFAULT_TIMEOUT_MS 2000
 #define WORKER_TIMEOUT_MS 200 /* for one thread of many to stop */
@@ -62,7 +63,7 @@ static bool can_open_map_files(pid_t pid)
 	DIR *dir;
 	bool ok = false;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files", pid);
+	snprintf(path, sizeof(path), "/proc/%d/map_files", process_live_tid(pid));
 	dir = opendir(path);
 	if (!dir)
 		return false;

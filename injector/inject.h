@@ -238,8 +238,8 @@ void journal_deinit(struct journal *j);
 struct uerr *inject_undo(const struct inject_opts *opts, const struct journal *j, bool (*entered)(void *),
 			 void *arg, struct inject_stats *ret) UERR_MUST_CHECK;
 
-/* Processes other than PID that map INODE of ours (fork children), into
- * ret[*nret], malloc'd. */
+/* Processes other than PID that map INODE of ours (fork children; not those that
+ * share PID's memory), into ret[*nret], malloc'd. */
 struct uerr *inject_descendants(pid_t pid, u64 inode, pid_t **ret, size_t *nret) UERR_MUST_CHECK;
 
 /* Brings a child that is about to exec to the point where its libraries are

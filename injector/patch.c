@@ -414,12 +414,12 @@ static int open_mapped_file(struct injection *in, const struct target_map *m)
 	struct stat st;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", in->t.pid, m->lo, m->hi);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", tracee_live_tid(&in->t), m->lo, m->hi);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0)
 		return fd;
 	/* Without the capability: the program file can be had. */
-	snprintf(path, sizeof(path), "/proc/%d/exe", in->t.pid);
+	snprintf(path, sizeof(path), "/proc/%d/exe", tracee_live_tid(&in->t));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && !fstat(fd, &st) && st.st_ino == m->ino && major(st.st_dev) == m->dev_major &&
 	    minor(st.st_dev) == m->dev_minor)

@@ -15,7 +15,6 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kcmp.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
@@ -29,6 +28,7 @@
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "injector/arch_x86_64.h"
 
 #ifndef PTRACE_O_SUSPEND_SECCOMP
@@ -347,11 +347,6 @@ static bool proc_add(struct tracee *t, pid_t pid)
 	return false;
 }
 
-static bool same_memory(pid_t a, pid_t b)
-{
-	return !syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0);
-}
-
 /* Children of one thread that share the target's memory. */
 static void find_children(struct tracee *t, pid_t pid, pid_t tid)
 {
@@ -364,7 +359,7 @@ static void find_children(struct tracee *t, pid_t pid, pid_t tid)
 	if (!f)
 		return;
 	while (fscanf(f, "%d", &child) == 1)
-		if (same_memory(t->pid, child))
+		if (process_same_memory(t->pid, child))
 			proc_add(t, child);
 }
 
@@ -373,7 +368,7 @@ static void find_siblings(struct tracee *t)
 	struct task_status st;
 
 	if (task_status_read(t->pid, t->pid, &st) && st.ppid > 1 && st.ppid != getpid() &&
-	    same_memory(t->pid, st.ppid))
+	    process_same_memory(t->pid, st.ppid))
 		proc_add(t, st.ppid);
 	for (size_t i = 0; i < t->threads.n; i++)
 		find_children(t, t->threads.data[i].tgid, t->threads.data[i].tid);
@@ -499,7 +494,7 @@ static void new_child(struct tracee *t, struct thread *parent)
 	tid = (pid_t)msg;
 	if (!tid || thread_find(t, tid) || !task_status_read(tid, tid, &st))
 		return;
-	if (st.tgid == parent->tgid || same_memory(t->pid, tid)) {
+	if (st.tgid == parent->tgid || process_same_memory(t->pid, tid)) {
 		if (st.tgid == tid)
 			proc_add(t, tid);
 		th = thread_add(t, st.tgid, tid);
@@ -790,7 +785,7 @@ static struct uerr *check_elf(struct tracee *t)
 	unsigned char ident[EI_NIDENT + 4];
 	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/%d/exe", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(t->pid));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return NULL; /* the code segment of a stopped thread decides */

@@ -20,6 +20,7 @@
 
 #include "base/cells.h"
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "base/target_abi.h"
 #include "injector/remote_mem.h"
 
@@ -370,7 +371,7 @@ static bool maps_inode(pid_t pid, u64 inode)
 	struct target_maps maps = {};
 	bool found = false;
 
-	err = target_maps_read(pid, pid, &maps);
+	err = target_maps_read(pid, process_live_tid(pid), &maps);
 	if (err)
 		return false;
 	vec_foreach(m, &maps.v)
@@ -386,7 +387,7 @@ static bool same_program(pid_t a, const struct stat *exe)
 	char path[32];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "/proc/%d/exe", a);
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(a));
 	if (stat(path, &st))
 		return false; /* a kernel thread, or dead */
 	return !exe->st_ino || (st.st_ino == exe->st_ino && st.st_dev == exe->st_dev);
@@ -399,7 +400,7 @@ struct uerr *inject_descendants(pid_t pid, u64 inode, pid_t **ret, size_t *nret)
 	char path[32];
 	DIR *dir;
 
-	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(pid));
 	if (stat(path, &exe))
 		exe.st_ino = 0;
 	dir = opendir("/proc");
@@ -408,8 +409,9 @@ struct uerr *inject_descendants(pid_t pid, u64 inode, pid_t **ret, size_t *nret)
 	for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
 		pid_t other = atoi(d->d_name);
 
+		/* One that shares the memory is PID itself under another number. */
 		if (other <= 0 || other == pid || other == getpid() || !same_program(other, &exe) ||
-		    !maps_inode(other, inode))
+		    !maps_inode(other, inode) || process_same_memory(pid, other))
 			continue;
 		if (!vec_push(&found, other)) {
 			closedir(dir);
