@@ -63,7 +63,7 @@ struct map_intent {
  * thread is gone (counters stay: only their sum over all records means
  * anything). 128 bytes: two cache lines that no other thread touches. */
 struct thread_rec {
-	u32 tid;      /* as the target's own pid namespace numbers it; 0 free */
+	u32 tid;      /* as the target's own pid namespace numbers it; 0 free, REC_BUSY */
 	u32 depth;    /* map_intents in use */
 	u64 entries;  /* hits begun */
 	u64 leaves;   /* hits ended; all threads' sums equal: nobody is inside */
@@ -85,6 +85,10 @@ struct thread_table {
 	u32 nrecs; /* a power of two; a hint: the truth is in target_env */
 	u64 missed; /* hits without any record */
 };
+/* As a tid: between two owners. Who finds a record free, or its thread dead, puts
+ * this there by a compare-and-swap, and after that the new number, or 0, in the
+ * same way: in between somebody may have died. */
+#define REC_BUSY (~0u)
 #define THREAD_TABLE_MAGIC 0x31646f7270757464ull
 #define THREAD_RECS_OFF 4096u
 #define THREAD_PROBES 16u
@@ -134,7 +138,8 @@ enum target_call {
 	TARGET_CALL_NAME = 64,     /* prctl(PR_GET_NAME) */
 	TARGET_CALL_IDS = 128,     /* getuid, getgid */
 	TARGET_CALL_WAKE = 256,    /* futex(FUTEX_WAKE) */
-	TARGET_CALLS_ALL = 511,
+	TARGET_CALL_ALIVE = 512,   /* tkill(tid, 0) */
+	TARGET_CALLS_ALL = 1023,
 };
 
 /* Constants of a target, in its code arena: it cannot write them. All

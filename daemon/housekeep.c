@@ -56,11 +56,15 @@ void cleanup_after_client(struct daemon *d, u64 client)
  * After a target.
  */
 
-static void recover_thread(struct daemon *d, const struct target *t, u32 i)
+/* TID is what was read from record I, before it turned out to be dead. */
+static void recover_thread(struct daemon *d, const struct target *t, u32 i, u32 tid)
 {
 	struct thread_rec *rec = threads_rec(t->threads, i);
 	u32 owner = OWNER_ID(t->threads->no, i);
 
+	/* A thread there may be quicker. */
+	if (!__atomic_compare_exchange_n(&rec->tid, &tid, REC_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		return;
 	vec_foreach(o, &d->state->objects) {
 		for (size_t m = 0; m < (*o)->obj->nmaps; m++)
 			umap_recover(&(*o)->maps[m].umap, rec, owner);
@@ -73,16 +77,49 @@ static void recover_thread(struct daemon *d, const struct target *t, u32 i)
 	__atomic_store_n(&rec->tid, 0, __ATOMIC_RELEASE);
 }
 
+/* The numbers in T's thread records that are none of T's own threads; 0 for the
+ * others. How many? */
+static u32 foreign_tids(const struct target *t, bool all, u32 tids[THREAD_RECS_DEFAULT])
+{
+	u32 n = 0;
+
+	for (u32 i = 0; i < THREAD_RECS_DEFAULT; i++) {
+		tids[i] = __atomic_load_n(&threads_rec(t->threads, i)->tid, __ATOMIC_ACQUIRE);
+		if (tids[i] && !all && procinfo_has_thread(t->pid, (pid_t)tids[i]))
+			tids[i] = 0;
+		n += tids[i] != 0;
+	}
+	return n;
+}
+
 /* Threads that ended: what they left half done in maps is finished, and their
- * records are free again. ALL: the whole process is gone. */
+ * records are free again. ALL: the whole process is gone. Those who live (fork
+ * children have the table, too) are looked for after the records were read, so that
+ * nobody is missed who came in between. */
 static void recover_threads(struct daemon *d, const struct target *t, bool all)
 {
-	for (u32 i = 0; i < THREAD_RECS_DEFAULT; i++) {
-		u32 tid = __atomic_load_n(&threads_rec(t->threads, i)->tid, __ATOMIC_ACQUIRE);
+	u32 tids[THREAD_RECS_DEFAULT];
+	struct uerr *err = NULL;
+	pid_vec alive = {};
 
-		if (tid && (all || !procinfo_thread_alive(t->pid, tid)))
-			recover_thread(d, t, i);
-	}
+	if (!foreign_tids(t, all, tids))
+		return;
+	if (!all)
+		err = procinfo_family_tids(t->pid, &alive);
+	for (u32 i = 0; !err && i < THREAD_RECS_DEFAULT; i++)
+		if (tids[i] && !pid_vec_has(&alive, (pid_t)tids[i]))
+			recover_thread(d, t, i, tids[i]);
+	uerr_free(err);
+	vec_free(&alive);
+}
+
+/* Of several that share a table one is enough. */
+static bool is_first_with_table(const struct daemon *d, const struct target *t)
+{
+	vec_foreach(other, &d->state->targets)
+		if ((*other)->installed && (*other)->threads == t->threads)
+			return *other == t;
+	return false;
 }
 
 void leave_links(struct daemon *d, struct target *t)
@@ -213,7 +250,7 @@ void housekeep(struct daemon *d)
 			cleanup_after_target(d, t);
 			continue;
 		}
-		if (t->installed)
+		if (t->installed && is_first_with_table(d, t))
 			recover_threads(d, t, false);
 		retry_retired(d, t);
 	}

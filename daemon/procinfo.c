@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 
 static void cleanup_closedirp(DIR **d)
 {
@@ -70,7 +72,8 @@ static bool parse_stat(const char *text, struct procinfo *ret)
 	ret->ppid = ppid;
 	ret->nthreads = nthreads;
 	ret->starttime = starttime;
-	ret->zombie = state == 'Z' || state == 'X';
+	/* One whose leader alone has ended goes on. */
+	ret->zombie = (state == 'Z' || state == 'X') && nthreads <= 1;
 	return true;
 }
 
@@ -79,7 +82,7 @@ static void read_exe(pid_t pid, struct procinfo *ret)
 	char path[64], *deleted;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(pid));
 	n = readlink(path, ret->exe, sizeof(ret->exe) - 1);
 	ret->exe[n > 0 ? n : 0] = 0;
 	deleted = strstr(ret->exe, " (deleted)");
@@ -153,7 +156,7 @@ bool procinfo_maps_path(pid_t pid, const char *path)
 	char name[64];
 	ssize_t n;
 
-	snprintf(name, sizeof(name), "/proc/%d/maps", pid);
+	snprintf(name, sizeof(name), "/proc/%d/maps", process_live_tid(pid));
 	f = fopen(name, "re");
 	while (f && (n = getline(&line, &cap, f)) > 0) {
 		line[--n] = 0;
@@ -163,37 +166,75 @@ bool procinfo_maps_path(pid_t pid, const char *path)
 	return false;
 }
 
-/* The last number of NSpid is the thread's number in its own namespace. */
-static bool ns_tid_is(pid_t pid, const char *tid, pid_t ns_tid)
+/* The last number of NSpid is the thread's number in its own namespace; 0 when it
+ * is gone. */
+static pid_t ns_tid(pid_t pid, const char *tid)
 {
 	char path[320], text[4096], *p;
 	int v = 0, n;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, tid);
 	if (!read_small(path, text, sizeof(text)))
-		return false;
+		return 0;
 	p = strstr(text, "\nNSpid:");
 	if (!p)
-		return false;
+		return 0;
 	for (p += 7; sscanf(p, "%d%n", &v, &n) == 1; p += n)
 		if (p[n] == '\n')
 			break;
-	return v == ns_tid;
+	return v;
 }
 
-bool procinfo_thread_alive(pid_t pid, pid_t ns_tid)
+bool procinfo_has_thread(pid_t pid, pid_t tid)
 {
-	char path[64], tid[16];
+	char name[16];
+
+	snprintf(name, sizeof(name), "%d", tid);
+	return ns_tid(pid, name) == tid;
+}
+
+static struct uerr *add_ns_tids(pid_t pid, pid_vec *ret)
+{
+	char path[64];
 	cleanup(cleanup_closedirp) DIR *dir = NULL;
 	struct dirent *e;
 
-	snprintf(tid, sizeof(tid), "%d", ns_tid);
-	if (ns_tid_is(pid, tid, ns_tid))
-		return true;
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
-	while (dir && (e = readdir(dir)))
-		if (isdigit((unsigned char)e->d_name[0]) && ns_tid_is(pid, e->d_name, ns_tid))
-			return true;
-	return false;
+	while (dir && (e = readdir(dir))) {
+		pid_t tid = isdigit((unsigned char)e->d_name[0]) ? ns_tid(pid, e->d_name) : 0;
+
+		if (tid && !vec_push(ret, tid))
+			return uerr_nomem();
+	}
+	return NULL;
+}
+
+/* One whose program cannot be seen may run the same. */
+static bool same_program(pid_t pid, const struct stat *exe)
+{
+	struct stat st;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(pid));
+	if (stat(path, &st))
+		return errno == EACCES || errno == EPERM;
+	return st.st_ino == exe->st_ino && st.st_dev == exe->st_dev;
+}
+
+struct uerr *procinfo_family_tids(pid_t pid, pid_vec *ret)
+{
+	pid_vec all = {};
+	struct stat exe = {};
+	struct uerr *err = procinfo_list(&all);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", process_live_tid(pid));
+	if (stat(path, &exe))
+		exe.st_ino = 0;
+	vec_foreach(other, &all)
+		if (!err && (*other == pid || same_program(*other, &exe)))
+			err = add_ns_tids(*other, ret);
+	vec_free(&all);
+	return err;
 }

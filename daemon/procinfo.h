@@ -31,9 +31,12 @@ void procinfo_children(pid_t pid, pid_vec *ret);
 /* Does PID map the file at PATH (any mapping)? */
 bool procinfo_maps_path(pid_t pid, const char *path);
 
-/* Does thread TID of process PID (numbers of the target's own pid namespace,
- * when that is another) still live? */
-bool procinfo_thread_alive(pid_t pid, pid_t ns_tid);
+/* Is TID, as its own pid namespace numbers it and as this one does, a thread of PID? */
+bool procinfo_has_thread(pid_t pid, pid_t tid);
+
+/* Appends the numbers, each in its own pid namespace, of the threads of PID and of
+ * all processes that run the same program: PID's fork children are among them. */
+struct uerr *procinfo_family_tids(pid_t pid, pid_vec *ret) UERR_MUST_CHECK;
 
 bool pid_vec_has(const pid_vec *v, pid_t pid);
 const char *pathname_base(const char *path);

@@ -225,6 +225,7 @@ static const struct {
 	{ TARGET_CALL_NAME, SYS_prctl, { PR_GET_NAME, 0x10000000 } },
 	{ TARGET_CALL_IDS, SYS_getuid, {} },
 	{ TARGET_CALL_IDS, SYS_getgid, {} },
+	{ TARGET_CALL_ALIVE, SYS_tkill, { 1, 0 } },
 	{ TARGET_CALL_WAKE, SYS_futex, { 0x10000000, FUTEX_WAKE, 1, 0 } },
 };
 

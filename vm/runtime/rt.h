@@ -39,6 +39,12 @@ RT_HELPER(percpu_lookup_8);
 /* See vm/runtime.h. */
 struct thread_rec *thread_rec_slow(const struct target_env *env);
 
+/* thread.c: takes REC, which is free or whose thread has ended with nothing half
+ * done, out of use: false when it is not. Nobody finds it until it is given to TID
+ * (0: free), which fails when somebody else has taken it meanwhile. */
+bool rt_rec_seal(const struct target_env *env, struct thread_rec *rec);
+bool rt_rec_unseal(struct thread_rec *rec, u32 tid);
+
 /* cells.c. For trampolines: a cell for the return address RA at SLOT, or 0. */
 u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra);
 u64 rt_guard_unwind(u64 *ctx, u64 zero, struct hook_frame *frame);

@@ -107,6 +107,47 @@ static struct thread_rec *rec_claim(const struct target_env *env, u32 tid)
 	return NULL;
 }
 
+/* Asks for every process: a fork child shares the table. */
+static bool is_dead(const struct target_env *env, u32 tid)
+{
+	return rt_call(env, TARGET_CALL_ALIVE, __NR_tkill, tid, 0, 0, 0, 0, 0) == -ESRCH;
+}
+
+bool rt_rec_seal(const struct target_env *env, struct thread_rec *rec)
+{
+	u32 tid = __atomic_load_n(&rec->tid, __ATOMIC_ACQUIRE);
+
+	/* What a dead thread left half done is the daemon's business. */
+	if (tid && (tid == REC_BUSY || rec->depth || rec->entries != rec->leaves || !is_dead(env, tid)))
+		return false;
+	return __atomic_compare_exchange_n(&rec->tid, &tid, REC_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+bool rt_rec_unseal(struct thread_rec *rec, u32 tid)
+{
+	u32 busy = REC_BUSY;
+
+	return __atomic_compare_exchange_n(&rec->tid, &busy, tid, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}
+
+/* One of a thread that has ended: the daemon comes by once a second, which is not
+ * enough where threads live for milliseconds. */
+static struct thread_rec *rec_inherit(const struct target_env *env, u32 tid)
+{
+	for (u32 i = 0; i < THREAD_PROBES; i++) {
+		u32 at = (tid + i) & (env->nrecs - 1);
+		struct thread_rec *rec = rec_at(env, at);
+
+		if (!rec_usable(env, at) || !rt_rec_seal(env, rec))
+			continue;
+		rec->stack_lo = 0;
+		rec->stack_hi = 0;
+		if (rt_rec_unseal(rec, tid))
+			return rec;
+	}
+	return NULL;
+}
+
 struct thread_rec *thread_rec_slow(const struct target_env *env)
 {
 	u32 tid = rt_tid(env);
@@ -114,6 +155,8 @@ struct thread_rec *thread_rec_slow(const struct target_env *env)
 
 	if (!rec && tid)
 		rec = rec_claim(env, tid);
+	if (!rec && tid)
+		rec = rec_inherit(env, tid);
 	if (rec)
 		return rec;
 	__atomic_fetch_add(&((struct thread_table *)env->threads)->missed, 1, __ATOMIC_RELAXED);
