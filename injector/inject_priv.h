@@ -135,8 +135,13 @@ struct uerr *inject_pick_stopped(struct injection *in, struct thread **ret) UERR
 /* Stops one thread that can make calls, and only that; the caller releases. */
 struct uerr *inject_stop_worker(struct injection *in, struct thread **ret) UERR_MUST_CHECK;
 
+#define PRIVATE_RANGES 4 /* RANGE_PRIVATE in one injection: their calls go with the last of a batch */
+
 /* place.c: unmaps what was placed and not committed. */
 void place_undo(struct injection *in);
+
+/* What an mmap of SIZE there that ended with CODE means. */
+struct uerr *cannot_map(const struct injection *in, s64 code, u64 size);
 
 /* facts.c */
 struct uerr *facts_collect(struct injection *in) UERR_MUST_CHECK;

@@ -23,6 +23,7 @@
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "injector/pun.h"
 
 #define PLACE_TRIES 16
@@ -135,8 +136,10 @@ static struct uerr *choose_and_plan(struct injection *in, struct inject_range *r
 	return err;
 }
 
-static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
+static struct uerr *check_ranges(const struct injection *in, const struct inject_range *ranges, size_t n)
 {
+	size_t privates = 0;
+
 	for (size_t i = 0; i < n; i++)
 		if (ranges[i].exact % PAGE || ((ranges[i].exact || ranges[i].behind) && is_reserved(ranges[i].kind)) ||
 		    (ranges[i].behind && !i))
@@ -146,6 +149,12 @@ static struct uerr *check_ranges(const struct inject_range *ranges, size_t n)
 		    ranges[i].near_end < ranges[i].near || ranges[i].kind < RANGE_CODE ||
 		    ranges[i].kind > RANGE_CELLS)
 			return uerr_new(UERR_USAGE, "bad range of %lu bytes", ranges[i].size);
+	for (size_t i = 0; i < n; i++)
+		privates += ranges[i].kind == RANGE_PRIVATE;
+	vec_foreach(p, &in->placed)
+		privates += p->kind == RANGE_PRIVATE && !p->committed;
+	if (privates > PRIVATE_RANGES)
+		return uerr_new(UERR_USAGE, "%zu private ranges in one injection, %d can be", privates, PRIVATE_RANGES);
 	return NULL;
 }
 
@@ -182,9 +191,10 @@ static struct uerr *note_placed(struct injection *in, const struct inject_range 
 	return NULL;
 }
 
-static struct uerr *cannot_map(struct injection *in, s64 code, u64 size)
+struct uerr *cannot_map(const struct injection *in, s64 code, u64 size)
 {
-	if (code == ENOMEM)
+	/* EAGAIN: all that it maps is locked (mlockall), and that is too much. */
+	if (code == ENOMEM || code == EAGAIN)
 		return uerr_new(UERR_CANNOT_PROBE,
 				"process %d (%s): cannot map %lu KiB there: its limit of address space or of locked "
 				"memory is reached (prlimit --pid %d)",
@@ -280,7 +290,7 @@ static int open_map_file(pid_t pid, addr_t addr, u64 size)
 	DIR *dir;
 	int fd = -1;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files", pid);
+	snprintf(path, sizeof(path), "/proc/%d/map_files", process_live_tid(pid));
 	snprintf(want, sizeof(want), "%lx-", addr);
 	dir = opendir(path);
 	if (!dir)
@@ -376,7 +386,7 @@ struct uerr *inject_place(struct injection *in, struct inject_range *ranges, siz
 		if (ranges[i].behind)
 			ranges[i].exact = 0;
 	}
-	err = check_ranges(ranges, n);
+	err = check_ranges(in, ranges, n);
 	if (!err)
 		err = note_exact(in, ranges, n);
 	if (!err)

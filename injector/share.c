@@ -33,7 +33,7 @@
 #define MADV_WIPEONFORK 18
 #endif
 #define BATCH 32
-#define PRIVATE_OPS 8 /* two a page */
+#define PRIVATE_OPS (2 * PRIVATE_RANGES)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* A message header and its parts in the target's scratch area. */
@@ -188,19 +188,27 @@ struct pair {
 	int theirs[2];
 };
 
-/* Private pages that were only reserved. */
-static size_t private_ops(struct injection *in, struct remote_op *ops, size_t max)
+/* Private pages that were only reserved; inject_place lets no more than PRIVATE_RANGES in. */
+static size_t private_ops(struct injection *in, struct remote_op *ops)
 {
 	size_t k = 0;
 
 	vec_foreach(p, &in->placed) {
-		if (p->kind != RANGE_PRIVATE || p->committed || k + 2 > max)
+		if (p->kind != RANGE_PRIVATE || p->committed)
 			continue;
 		ops[k++] = REMOTE_OP(SYS_mmap, p->addr, p->size, PROT_READ | PROT_WRITE,
 				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (u64)-1, 0);
 		ops[k++] = REMOTE_OP(SYS_madvise, p->addr, p->size, MADV_WIPEONFORK);
 	}
 	return k;
+}
+
+static struct uerr *check_mapped(const struct injection *in, const struct remote_op *ops, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (remote_failed(ops[i].ret))
+			return cannot_map(in, -ops[i].ret, ops[i].args[1]);
+	return NULL;
 }
 
 /* Maps SHARES[n] as FDS[got] and closes these, in one go, since all threads
@@ -216,7 +224,7 @@ static struct uerr *map_and_close(struct injection *in, struct remote *r, const 
 	for (size_t i = 0; i < n; i++)
 		ops[k++] = map_op(&shares[i], fds[i]);
 	if (last)
-		k += private_ops(in, ops + k, PRIVATE_OPS);
+		k += private_ops(in, ops + k);
 	nmaps = k;
 	for (size_t i = 0; i < got; i++)
 		ops[k++] = REMOTE_OP(SYS_close, (u64)fds[i]);
@@ -228,11 +236,7 @@ static struct uerr *map_and_close(struct injection *in, struct remote *r, const 
 		pair->theirs[0] = -1;
 	}
 	err = remote_batch(r, in->batch_code, ops, k, last ? pair->ours : -1);
-	for (size_t i = 0; i < nmaps && !err; i++)
-		if (remote_failed(ops[i].ret))
-			err = uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
-					 in->t.comm);
-	return err;
+	return err ? err : check_mapped(in, ops, nmaps);
 }
 
 /* One message with N memfds, of which *done got mapped: fewer when the target
@@ -308,14 +312,10 @@ static struct uerr *close_pair(struct injection *in, struct remote *r, const str
 static struct uerr *map_private(struct injection *in, struct remote *r)
 {
 	struct remote_op ops[PRIVATE_OPS];
-	size_t n = private_ops(in, ops, PRIVATE_OPS);
+	size_t n = private_ops(in, ops);
 	struct uerr *err = remote_batch(r, in->batch_code, ops, n, -1);
 
-	for (size_t i = 0; i < n && !err; i++)
-		if (remote_failed(ops[i].ret))
-			err = uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
-					 in->t.comm);
-	return err;
+	return err ? err : check_mapped(in, ops, n);
 }
 
 /* ------------------------------------------------- all by the routine */
@@ -347,7 +347,7 @@ static size_t hand_over_ops(struct injection *in, addr_t at, const struct share 
 		ops[k++].nr |= REMOTE_INT_5TH(FD_AT(i));
 	}
 	if (last)
-		k += private_ops(in, ops + k, PRIVATE_OPS);
+		k += private_ops(in, ops + k);
 	*nmade = k;
 	for (size_t i = 0; i < n; i++)
 		ops[k++] = REMOTE_OP(SYS_close | REMOTE_INT_1ST(FD_AT(i)));
@@ -405,8 +405,7 @@ static struct uerr *hand_over_batch(struct injection *in, struct remote *r, cons
 		++*done;
 	for (size_t i = FIRST_MAP; i < nmade; i++)
 		if (remote_failed(ops[i].ret) && (i >= FIRST_MAP + n || i < FIRST_MAP + *done))
-			return uerr_errno((int)-ops[i].ret, "process %d (%s): cannot map memory", in->t.pid,
-					  in->t.comm);
+			return cannot_map(in, -ops[i].ret, ops[i].args[1]);
 	return NULL;
 }
 

@@ -227,6 +227,31 @@ START_TEST(ranges_of_all_kinds)
 }
 END_TEST
 
+START_TEST(private_ranges_are_counted)
+{
+	struct victim v = victim_start("sleep", 1);
+	struct injection *in = probe_begin(v.pid, NULL);
+	struct inject_range r[5] = {};
+
+	for (size_t i = 0; i < ARRAY_SIZE(r); i++)
+		r[i] = (struct inject_range){ .kind = RANGE_PRIVATE, .size = PAGE };
+	refused(inject_place(in, r, 5), UERR_USAGE, "5 private ranges in one injection, 4 can be");
+	ok(inject_place(in, r, 3));
+	refused(inject_place(in, r, 2), UERR_USAGE, "5 private ranges");
+	ok(inject_place(in, r + 4, 1));
+	ok(inject_commit(in, NULL));
+	inject_end(in);
+	for (size_t i = 0; i < ARRAY_SIZE(r); i++)
+		if (r[i].addr) {
+			char perms[5];
+
+			perms_at(v.pid, r[i].addr, perms);
+			ck_assert_str_eq(perms, "rw-p");
+		}
+	victim_kill(&v);
+}
+END_TEST
+
 /* By single calls, and by the routine in the target, to which the third time only
  * three descriptors are left. */
 START_TEST(many_shares)
@@ -374,6 +399,7 @@ int main(void)
 	tcase_add_test(tc, changed_text_is_refused);
 	tcase_add_test(tc, exact_ranges_keep_their_places);
 	tcase_add_test(tc, ranges_of_all_kinds);
+	tcase_add_test(tc, private_ranges_are_counted);
 	tcase_add_loop_test(tc, many_shares, 0, 3);
 	tcase_add_test(tc, facts);
 	tcase_add_test(tc, fork_child_is_found_and_undone);

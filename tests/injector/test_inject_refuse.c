@@ -324,7 +324,7 @@ START_TEST(no_private_memory_left)
 	ok(inject_place(in, r, 2));
 	ok(inject_share(in, r[0].addr, PAGE, fd, false));
 	ok(inject_poke(in, r[1].addr, "private", 8));
-	refused(inject_commit(in, &stats), UERR_FAILED, "cannot map memory");
+	refused(inject_commit(in, &stats), UERR_CANNOT_PROBE, "its limit of address space or of locked memory is reached");
 	inject_end(in);
 	after = text_read(v.pid, v.shared->site);
 	ck_assert(text_equal(&before, &after));
