@@ -160,13 +160,22 @@ class Running:
             return f.read()
 
 
+def proc(pid, name):
+    """/proc/PID/NAME; where the leader has ended, of a thread that lives."""
+    with open("/proc/%d/stat" % pid) as f:
+        if f.read().rpartition(")")[2].split()[0] != "Z":
+            return "/proc/%d/%s" % (pid, name)
+    tid = max(map(int, os.listdir("/proc/%d/task" % pid)))
+    return "/proc/%d/task/%d/%s" % (pid, tid, name)
+
+
 def maps(pid):
-    with open("/proc/%d/maps" % pid) as f:
+    with open(proc(pid, "maps")) as f:
         return [line.split(None, 5) for line in f]
 
 
 def fds(pid):
-    return sorted(os.listdir("/proc/%d/fd" % pid), key=int)
+    return sorted(os.listdir(proc(pid, "fd")), key=int)
 
 
 def assert_text_identical(pid):
@@ -177,7 +186,7 @@ def assert_text_identical(pid):
         if "x" not in m[1] or not path.startswith("/") or not os.path.exists(path):
             continue
         start, end = (int(x, 16) for x in m[0].split("-"))
-        with open("/proc/%d/mem" % pid, "rb", 0) as mem, open(path, "rb") as f:
+        with open(proc(pid, "mem"), "rb", 0) as mem, open(path, "rb") as f:
             mem.seek(start)
             f.seek(int(m[2], 16))
             have, want = mem.read(end - start), f.read(end - start)

@@ -8,10 +8,11 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 
-from harness import (VICTIMS, Asked, Sandbox, Skip, Untouched, foreign_mappings, need, need_root, run,
-                     wait_for)
+from harness import (VICTIMS, Asked, Sandbox, Skip, Untouched, foreign_mappings, maps, need, need_root,
+                     run, wait_for)
 from victims import bpf, counters, links
 
 SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../victims")
@@ -273,12 +274,115 @@ def test_500_threads():
         counted(box, Process(box, HAMMER, 500, 20, 20000))
 
 
+def in_state(box, state, threads=4, burst=0, **kw):
+    """e2e_hammer in one of its states."""
+    return Process(box, HAMMER, threads, burst, 500, state, **kw)
+
+
+def test_threads_that_come_and_go():
+    """A thread lives for fifty calls: those that are born and die in every phase of an attach and a detach count."""
+    with Loaded() as box:
+        counted(box, in_state(box, "churn"))
+
+
+def numbered(pid):
+    """The threads that have a record of their own in the table of the process."""
+    lo = next(int(m[0].split("-")[0], 16) for m in maps(pid) if "uprobed-threads" in m[-1])
+    with open("/proc/%d/mem" % pid, "rb", 0) as mem:
+        mem.seek(lo + 4096)   # base/target_abi.h: THREAD_RECS_OFF, struct thread_rec
+        table = mem.read(1024 * 128)
+    return {tid for tid in struct.unpack_from("<%dI" % (len(table) // 4), table)[::32] if tid}
+
+
+def test_records_of_threads():
+    """That of a thread that has ended is given back, that of a fork child is not."""
+    with Loaded() as box:
+        v = in_state(box, "forks", threads=1)
+        (link,) = links(box.ctl_json("attach", "on_entry", ":hammered", "-p", v.pid))
+        before = set(map(int, os.listdir("/proc/%d/task" % v.pid)))
+        assert v.ask("release") == "released"
+        child = child_of(v.pid)
+        wait_for(lambda: child in numbered(v.pid), "the child calls")
+        ended = wait_for(lambda: before - set(map(int, os.listdir("/proc/%d/task" % v.pid))), "its thread ends")
+        wait_for(lambda: not ended & numbered(v.pid), "the daemon comes by")
+        assert child in numbered(v.pid), numbered(v.pid)
+        box.ctl("detach", link)
+        wait_for(lambda: not foreign_mappings(v.pid) and not foreign_mappings(child), "both are as before")
+
+
+def test_leader_has_ended():
+    """The thread that the process is named after is a zombie; the others go on."""
+    with Loaded() as box:
+        v = in_state(box, "no_leader")
+        wait_for(lambda: state(v.pid) == "Z", "the leader has ended")
+        counted(box, v)
+
+
+def test_process_that_shares_the_memory():
+    """Started by clone with CLONE_VM alone: it stands still with the threads, and is no target of its own."""
+    with Loaded() as box:
+        v = in_state(box, "sibling")
+        counted(box, v)
+        link = links(box.ctl_json("attach", "on_entry", ":hammered", "-p", v.pid))
+        assert len(box.ctl_json("target", "list")["targets"]) == 1
+        r = box.ctl("attach", "on_entry", ":hammered", "-p", child_of(v.pid), check=False)
+        assert r.returncode == 8 and "shares its memory with process %d" % v.pid in r.stderr, (r.returncode, r.stderr)
+        box.ctl("detach", *link)
+
+
+def test_parent_of_a_vfork_child():
+    with Loaded() as box:
+        v = in_state(box, "vfork")
+        with Untouched(v.pid):
+            r = box.ctl("attach", "on_entry", ":hammered", "-p", v.pid, check=False)
+            assert r.returncode == 1 and "waits for a child that it started with vfork" in r.stderr, r.stderr
+            v.wait_more()
+        assert v.ask("release") == "released"
+        counted(box, v)
+
+
+def test_filter_that_kills_for_what_we_call():
+    """Root suspends the filter; a user who may not is refused."""
+    with Loaded() as box:
+        os.chmod(box.dir, 0o755)
+        v = in_state(box, "filter_mmap", preexec_fn=as_user())
+        counted(box, v)
+        os.chmod(box.socket, 0o666)
+        box.ctl("unload", "calls")
+        r = box.ctl("count", ":hammered", "-p", v.pid, "--for", "1s", check=False, preexec_fn=as_user())
+        assert r.returncode == 7 and "which only root can look at and suspend" in r.stderr, (r.returncode, r.stderr)
+        assert not foreign_mappings(v.pid)
+        v.wait_more()
+
+
+def test_filter_that_kills_on_the_way_back():
+    with Loaded() as box:
+        refused(box, in_state(box, "filter_sigreturn"), "rt_sigreturn")
+
+
+def locked_kib(pid):
+    with open("/proc/%d/status" % pid) as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmLck:"))
+
+
 def test_locked_memory():
     with Loaded() as box:
-        v = Process(box, compile(box, "locked", "gcc", "-DLOCKED", *C), 4)
-        with open("/proc/%d/status" % v.pid) as f:
-            assert "VmLck:\t       0 kB" not in f.read(), "nothing is locked"
+        v = in_state(box, "locked")
+        assert locked_kib(v.pid), "nothing is locked"
         counted(box, v)
+
+
+def test_locked_memory_at_its_limit():
+    """All that it maps is locked, and it may lock no more."""
+    with Loaded() as box:
+        os.chmod(box.dir, 0o755)
+
+        def become():
+            resource.setrlimit(resource.RLIMIT_STACK, (1 << 17, 1 << 17))   # so that the limit suffices at first
+            as_user()()
+        v = in_state(box, "locked_full", preexec_fn=become)
+        assert locked_kib(v.pid), "nothing is locked"
+        refused(box, v, "limit of address space or of locked memory")
 
 
 def test_address_space_at_its_limit():

@@ -4,11 +4,11 @@
  * their calls. "count" prints the sum; "pause" makes them stand still (reply
  * when all do), "go" lets them run. argv[1]: how many threads; argv[2]: after so
  * many calls each rests (0: never) for argv[3] microseconds (500), so that more threads
- * than CPUs do not keep the daemon from running. LOCKED: all memory is locked.
+ * than CPUs do not keep the daemon from running; argv[4], with STATES: a state to be
+ * in, of those in e2e_states.h.
  */
 #include <pthread.h>
 #include <sched.h>
-#include <sys/mman.h>
 
 #include "e2e_victim.h"
 
@@ -21,6 +21,8 @@ static int nthreads;
 static uint64_t burst;
 static useconds_t rest = 500;
 static int paused, standing;
+static int churning;   /* calls are made in threads that live no longer */
+static int release[2]; /* whom a state holds reads here */
 
 PROBED uint64_t hammered(uint64_t x);
 PROBED uint64_t hammered(uint64_t x)
@@ -28,14 +30,38 @@ PROBED uint64_t hammered(uint64_t x)
 	return x * 2654435761u + 12345;
 }
 
+static void call_once(struct counter *c)
+{
+	uint64_t i = c->calls;
+
+	if (hammered(i) != i * 2654435761u + 12345)
+		abort();
+	__atomic_store_n(&c->calls, i + 1, __ATOMIC_RELAXED);
+}
+
+/* Some calls in a thread that lives no longer. */
+static void *call_and_end(void *arg)
+{
+	for (int i = 0; i < 50; i++)
+		call_once(arg);
+	return NULL;
+}
+
+static void call_in_a_thread(struct counter *c)
+{
+	pthread_t t;
+
+	if (pthread_create(&t, NULL, call_and_end, c) || pthread_join(t, NULL))
+		abort();
+}
+
 static void *hammer(void *arg)
 {
-	struct counter *c = arg;
-
 	for (uint64_t i = 0;; i++) {
-		if (hammered(i) != i * 2654435761u + 12345)
-			abort();
-		__atomic_store_n(&c->calls, i + 1, __ATOMIC_RELAXED);
+		if (churning)
+			call_in_a_thread(arg);
+		else
+			call_once(arg);
 		if (burst && i % burst == 0)
 			usleep(rest);
 		if (__atomic_load_n(&paused, __ATOMIC_ACQUIRE)) {
@@ -57,22 +83,8 @@ static uint64_t sum(void)
 	return n;
 }
 
-int main(int argc, char **argv)
+static void *serve(void *arg)
 {
-	pthread_t t;
-
-	nthreads = argc > 1 ? atoi(argv[1]) : 4;
-	burst = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
-	if (argc > 3)
-		rest = (useconds_t)atoi(argv[3]);
-	counters = calloc((size_t)nthreads, sizeof(*counters));
-#ifdef LOCKED
-	if (mlockall(MCL_CURRENT | MCL_FUTURE))
-		return 1;
-#endif
-	for (int i = 0; i < nthreads; i++)
-		if (pthread_create(&t, NULL, hammer, &counters[i]))
-			return 1;
 	victim_ready();
 	for (;;) {
 		char *command = victim_command();
@@ -87,9 +99,38 @@ int main(int argc, char **argv)
 			while (__atomic_load_n(&standing, __ATOMIC_ACQUIRE) != 0)
 				usleep(100);
 			say("going");
+		} else if (!strcmp(command, "release")) {
+			say(write(release[1], "x", 1) == 1 ? "released" : "failed");
 		} else {
 			printf("%llu\n", (unsigned long long)sum());
 			fflush(stdout);
 		}
 	}
+	return NULL;
+}
+
+#ifdef STATES
+#include "e2e_states.h"
+#else
+static void begin_state(const char *name, int late)
+{
+}
+#endif
+
+int main(int argc, char **argv)
+{
+	const char *state = argc > 4 ? argv[4] : NULL;
+	pthread_t t;
+
+	nthreads = argc > 1 ? atoi(argv[1]) : 4;
+	burst = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+	if (argc > 3)
+		rest = (useconds_t)atoi(argv[3]);
+	counters = calloc((size_t)nthreads, sizeof(*counters));
+	begin_state(state, 0);
+	for (int i = 0; i < nthreads; i++)
+		if (pthread_create(&t, NULL, hammer, &counters[i]))
+			return 1;
+	begin_state(state, 1);
+	serve(NULL);
 }

@@ -711,7 +711,7 @@ static void kill_for(const u32 *nrs, size_t n)
 static void run_confined(int way, u8 *elsewhere)
 {
 	static const u32 nrs[] = { SYS_process_vm_readv, SYS_process_vm_writev, SYS_gettid, SYS_getpid, SYS_getcpu,
-				   SYS_clock_gettime, SYS_getuid, SYS_getgid };
+				   SYS_clock_gettime, SYS_getuid, SYS_getgid, SYS_tkill };
 	static struct thread_rec rec;
 	u64 v = 7, missed;
 
@@ -789,6 +789,7 @@ START_TEST(full_neighbourhood_overflows)
 	const struct thread_table *t = (const struct thread_table *)env.threads;
 
 	env.tid_off = tls_off(&fake_tid);
+	env.denied = TARGET_CALL_ALIVE; /* who is dead cannot be found out */
 	for (u32 i = 0; i < THREAD_PROBES; i++) {
 		fake_tid = 3 + i * NRECS;
 		ck_assert_ptr_eq(find_rec(_i), rec_at(3 + i));
@@ -798,6 +799,45 @@ START_TEST(full_neighbourhood_overflows)
 	ck_assert_ptr_eq(find_rec(_i), rec_at(NRECS));
 	ck_assert_uint_eq(t->missed, 1);
 	ck_assert_uint_eq(rec_at(NRECS)->tid, 0);
+}
+END_TEST
+
+/* Numbers of threads that do not exist, but the one that is ours. */
+START_TEST(records_of_the_dead_are_inherited)
+{
+	const u32 home = 3, dead = 1u << 30;
+	struct thread_rec *rec;
+
+	env.tid_off = tls_off(&fake_tid);
+	for (u32 i = 0; i < THREAD_PROBES; i++) {
+		rec = rec_at(home + i);
+		rec->tid = dead + i;
+		rec->entries = rec->leaves = 10 + i;
+		rec->stack_lo = 1;
+		rec->stack_hi = 2;
+	}
+	rec_at(home)->tid = (u32)gettid();
+	rec_at(home + 1)->entries++; /* died inside */
+	rec_at(home + 2)->depth = 1; /* in the middle of an operation */
+	rec_at(home + 3)->tid = REC_BUSY;
+	fake_tid = home;
+	rec = find_rec(_i);
+	ck_assert_ptr_eq(rec, rec_at(home + 4));
+	ck_assert_uint_eq(rec->tid, home);
+	ck_assert_uint_eq(rec->entries, 14); /* sums go on */
+	ck_assert_uint_eq(rec->stack_lo | rec->stack_hi, 0);
+	ck_assert_ptr_eq(find_rec(_i), rec);
+	ck_assert_uint_eq(rec_at(home)->tid, (u32)gettid());
+	rec->tid = (u32)gettid(); /* lives */
+	for (u32 i = 5; i < THREAD_PROBES; i++) {
+		fake_tid = home + i * NRECS;
+		rec_at(home + i - 1)->tid = (u32)gettid();
+		ck_assert_ptr_eq(find_rec(_i), rec_at(home + i));
+	}
+	fake_tid = home + THREAD_PROBES * NRECS; /* nobody else is dead and done */
+	for (u32 i = 5; i < THREAD_PROBES; i++)
+		rec_at(home + i)->entries++;
+	ck_assert_ptr_eq(find_rec(_i), rec_at(NRECS));
 }
 END_TEST
 
@@ -849,6 +889,7 @@ START_TEST(threads_claim_at_once)
 	u32 overflowed = 0;
 
 	env.tid_off = tls_off(&fake_tid);
+	env.denied = TARGET_CALL_ALIVE; /* these numbers are of no threads */
 	pthread_barrier_init(&barrier, NULL, CLAIMERS);
 	for (u32 i = 0; i < CLAIMERS; i++) {
 		c[i] = (struct claimer){ .tid = 1 + i * NRECS, .barrier = &barrier };
@@ -1137,6 +1178,7 @@ int main(void)
 	tcase_add_loop_test(tc, writes, NATIVE, WAYS);
 	tcase_add_loop_test(tc, records_are_found_and_claimed, NATIVE, WAYS);
 	tcase_add_loop_test(tc, full_neighbourhood_overflows, NATIVE, WAYS);
+	tcase_add_loop_test(tc, records_of_the_dead_are_inherited, NATIVE, WAYS);
 	tcase_add_loop_test(tc, owners_are_distinct, NATIVE, WAYS);
 	tcase_add_test(tc, threads_claim_at_once);
 	tcase_add_loop_test(tc, formats, NATIVE, WAYS);
