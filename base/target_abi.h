@@ -139,7 +139,8 @@ enum target_call {
 	TARGET_CALL_IDS = 128,     /* getuid, getgid */
 	TARGET_CALL_WAKE = 256,    /* futex(FUTEX_WAKE) */
 	TARGET_CALL_ALIVE = 512,   /* tkill(tid, 0) */
-	TARGET_CALLS_ALL = 1023,
+	TARGET_CALL_SIGNAL = 1024, /* kill, tgkill */
+	TARGET_CALLS_ALL = 2047,
 };
 
 /* Constants of a target, in its code arena: it cannot write them. All
@@ -200,10 +201,15 @@ struct hook_frame {
 	addr_t rec;     /* struct thread_rec of this thread; never 0 */
 	u64 slot;       /* per-CPU slot claimed by the program now running, or
 	                 * HOOK_NO_SLOT; owned by vm (claimed and released there) */
-	u64 scratch;    /* owned by vm: tail calls made in this run */
+	u32 tail_calls; /* owned by vm: made in this run */
+	u16 signal;     /* owned by vm: to be sent when the program has ended; HOOK_SIGNAL_THREAD: to the thread */
+	u8 override;    /* a program wants the function skipped, with the result in regs.ax; the
+	                 * trampoline sets it to 0 where it asks */
+	u8 pad;
 	struct target_regs regs;
 };
 #define HOOK_NO_SLOT (~0ull)
+#define HOOK_SIGNAL_THREAD 0x100u
 _Static_assert(sizeof(struct hook_frame) == 200, "trampolines depend on it");
 
 /* What a hook calls: u64 fn(void *ctx, u64 zero, struct hook_frame *frame);

@@ -144,6 +144,8 @@ static struct uerr *load_params(struct cli *cli, pid_t child, bool attach, cJSON
 	cJSON_AddStringToObject(params, "name", name);
 	cJSON_AddBoolToObject(params, "attach", attach && !dry_run);
 	cJSON_AddBoolToObject(params, "ephemeral", dry_run);
+	if (opt_given(cli->o, OPT_ALLOW_OVERRIDE))
+		cJSON_AddBoolToObject(params, "allow_override", true);
 	cJSON_AddNumberToObject(params, "log_level", opt_given(cli->o, OPT_VERBOSE) ? 2 : 1);
 	*ret = steal_ptr(params);
 	return NULL;

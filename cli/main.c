@@ -22,7 +22,7 @@ const struct cmd commands[] = {
 	{ NULL, "count", "SPEC... TARGET", "how often functions run", OPTS_ONE_SHOT, 1, 1000, cmd_count },
 	{ NULL, "latency", "SPEC... TARGET", "how long functions take", OPTS_ONE_SHOT, 1, 1000, cmd_latency },
 	{ NULL, "load", "OBJ.bpf.o [TARGET]", "load a BPF object, attach it by its section names; it stays",
-	  OPTS_TARGET | OPT_CMD | OPT_DRY_RUN, 1, 1, cmd_load },
+	  OPTS_TARGET | OPT_CMD | OPT_DRY_RUN | OPT_ALLOW_OVERRIDE, 1, 1, cmd_load },
 	{ NULL, "unload", "OBJECT", "detach and forget an object (id or name)", 0, 1, 1, cmd_unload },
 	{ NULL, "attach", "PROG SPEC... TARGET", "attach a loaded program; it stays",
 	  OPTS_TARGET | OPT_CMD | OPT_NOT | OPT_DRY_RUN, 2, 1000, cmd_attach },

@@ -29,6 +29,7 @@ static const struct opt {
 	{ OPT_DRY_RUN, 0, "dry-run", NULL, "say what would be done, touch nothing" },
 	{ OPT_ALL, 0, "all", NULL, "all of them" },
 	{ OPT_MORE, 0, "more", NULL, "ask for a stream of replies, print each" },
+	{ OPT_ALLOW_OVERRIDE, 0, "allow-override", NULL, "programs may skip functions (bpf_override_return)" },
 	{ OPT_OUT, 'o', "output", "FILE", "results go to FILE" },
 	{ OPT_JSON, 'j', "json", NULL, "results as JSON" },
 	{ OPT_QUIET, 'q', "quiet", NULL, "no progress messages" },

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/family.h"
+#include "daemon/loaded.h"
 #include "daemon/rewrite.h"
 #include "daemon/usdt_specs.h"
 
@@ -87,6 +88,24 @@ static struct uerr *choose_cookie(const struct state *s, const struct place *pl,
 	return err ? uerr_prefix(err, "%s", pl->symbol) : NULL;
 }
 
+/* A function can be skipped where it begins. */
+static struct uerr *check_override(const struct state *st, const struct target *t, const struct place *pl, u32 module,
+				   const struct wanted_program *prog, bool exit)
+{
+	const struct program *p = state_program(st, prog->program);
+	const struct target_module *m = &t->modules.data[module];
+
+	if (!program_overrides(p))
+		return NULL;
+	if (exit || pl->usdt || pl->at != pl->func)
+		return uerr_new(UERR_CANNOT_PROBE, "%s: program %s calls bpf_override_return(), which is for entries of functions",
+				pl->symbol, p->prog->name);
+	if (m->go_lo < m->go_hi)
+		return uerr_new(UERR_CANNOT_PROBE, "%s: program %s calls bpf_override_return(), which is not possible in Go",
+				pl->symbol, p->prog->name);
+	return NULL;
+}
+
 static struct uerr *add_site(const struct state *st, struct target *t, const struct place *pl, u32 module,
 			     const struct wanted_program *prog, bool exit)
 {
@@ -103,7 +122,9 @@ static struct uerr *add_site(const struct state *st, struct target *t, const str
 		.symbol = strdup(pl->symbol),
 	};
 
-	err = choose_cookie(st, pl, prog, &s.cookie);
+	err = check_override(st, t, pl, module, prog, exit);
+	if (!err)
+		err = choose_cookie(st, pl, prog, &s.cookie);
 	if (err) {
 		free(s.symbol);
 		return err;

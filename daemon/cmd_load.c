@@ -141,6 +141,7 @@ static struct uerr *take_object(struct request *req, const struct unpacker *u, s
 		.name = param_str(req, "name"),
 		.uid = req->peer.uid,
 		.client = param_bool(req, "ephemeral") ? req->client_id : 0,
+		.allow_override = param_bool(req, "allow_override"),
 	};
 	struct object *obj;
 	struct uerr *err = object_unpack(u->p, u->end - u->p, &obj);

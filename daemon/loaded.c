@@ -77,8 +77,19 @@ static struct uerr *make_maps(struct state *s, struct loaded *l)
 	return percpu ? umap_claims_create(s->ncpus, &l->claims, &l->claims_fd) : NULL;
 }
 
-static struct uerr *make_programs(struct state *s, struct loaded *l)
+bool program_overrides(const struct program *p)
 {
+	const struct object *obj = p->owner->obj;
+	bool any = false;
+
+	for (size_t i = 0; i < obj->nprogs; i++)
+		any |= vm_prog_calls(&obj->progs[i], BPF_FUNC_override_return);
+	return vm_prog_calls(p->prog, BPF_FUNC_override_return) || (any && vm_prog_calls(p->prog, BPF_FUNC_tail_call));
+}
+
+static struct uerr *make_programs(struct state *s, struct loaded *l, const struct load_opts *opts)
+{
+	struct verify_opts vo = { .flags = opts->allow_override ? VERIFY_OVERRIDE : 0, .log_level = 1 };
 	u32 ctx_fields = 0;
 
 	l->progs = calloc(l->obj->nprogs + 1, sizeof(*l->progs));
@@ -89,7 +100,7 @@ static struct uerr *make_programs(struct state *s, struct loaded *l)
 		struct uerr *err;
 
 		p->prog = &l->obj->progs[i];
-		err = verify_program(p->prog, l->vm_maps, l->obj->nmaps, NULL, NULL);
+		err = verify_program(p->prog, l->vm_maps, l->obj->nmaps, &vo, NULL);
 		if (err)
 			return err;
 		ctx_fields |= p->prog->info.ctx_fields;
@@ -159,7 +170,7 @@ struct uerr *loaded_create(struct state *s, struct object *obj, const struct loa
 	if (!err)
 		err = usdt_specs_create(l);
 	if (!err)
-		err = make_programs(s, l);
+		err = make_programs(s, l, opts);
 	if (!err && !vec_push(&s->objects, l))
 		err = uerr_nomem();
 	if (err) {

@@ -7,6 +7,7 @@ struct load_opts {
 	const char *name;
 	uid_t uid;
 	u64 client;
+	bool allow_override; /* programs may call bpf_override_return() */
 };
 
 /* Checks the programs of OBJ and makes its maps. OBJ (vm/object.h) is taken over.
@@ -15,5 +16,7 @@ struct uerr *loaded_create(struct state *s, struct object *obj, const struct loa
 			   struct loaded **ret) UERR_MUST_CHECK;
 void loaded_destroy(struct loaded *l); /* NULL is fine */
 
+/* Whether a run that begins in P may want the function skipped. */
+bool program_overrides(const struct program *p);
 /* Bytes of machine code. */
 struct uerr *program_jited_size(struct program *p, u32 *ret) UERR_MUST_CHECK;

@@ -23,6 +23,7 @@
 #include "base/process.h"
 #include "daemon/arena.h"
 #include "daemon/env.h"
+#include "daemon/loaded.h"
 #include "daemon/stubs.h"
 #include "injector/takeover.h"
 #include "vm/runtime.h"
@@ -656,6 +657,7 @@ static struct uerr *make_call(struct rewrite *rw, struct arena *a, void *local, 
 		.site = target_site(rw->t, c->site)->site_data,
 		.reads = p->prog->info.ctx_fields,
 		.clobbers = ap.clobbers,
+		.overrides = program_overrides(p),
 	};
 	return NULL;
 }

@@ -227,6 +227,8 @@ static const struct {
 	{ TARGET_CALL_IDS, SYS_getgid, {} },
 	{ TARGET_CALL_ALIVE, SYS_tkill, { 1, 0 } },
 	{ TARGET_CALL_WAKE, SYS_futex, { 0x10000000, FUTEX_WAKE, 1, 0 } },
+	{ TARGET_CALL_SIGNAL, SYS_kill, { 0x10000000, 1 } },
+	{ TARGET_CALL_SIGNAL, SYS_tgkill, { 0x10000000, 0x10000000, 1 } },
 };
 
 /* An error is an answer like any other. */

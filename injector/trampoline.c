@@ -113,6 +113,8 @@ struct hook_code {
 	size_t down_go[2];
 	struct takeover_code takeover; /* of a hook that does */
 	struct side_switch side;
+	bool overrides; /* a program may want the function skipped */
+	size_t skip;    /* the jump that is taken then */
 };
 
 static void store_regs(struct emit *e, u32 mask)
@@ -269,6 +271,23 @@ static void emit_program(struct emit *e, const struct hook_call *call)
 	put_store_imm(e, SP, -8, 0);
 }
 
+/* Whether the function is to be skipped; asked with the flags dead. */
+static void emit_override(struct emit *e, struct hook_code *h)
+{
+	put_lit(e, 0x80, 0xbc, 0x24); /* cmpb $0, override(%rsp) */
+	put_u32(e, offsetof(struct hook_frame, override));
+	put_lit(e, 0x00);
+	h->skip = put_jcc_fwd(e, 5);
+}
+
+/* Back to the caller: at an entry rsp points at its address. */
+static void emit_skip(struct emit *e, struct hook_code *h)
+{
+	emit_fix_here(e, h->skip);
+	emit_restore(e, h);
+	put_lit(e, 0xc3);
+}
+
 static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_env *env)
 {
 	if (env->side)
@@ -278,10 +297,17 @@ static void emit_hook(struct emit *e, struct hook_code *h, const struct tramp_en
 	put_store(e, SP, offsetof(struct hook_frame, rec), DI);
 	put_inc_mem(e, DI, offsetof(struct thread_rec, entries));
 	emit_fields(e, h, env);
+	if (h->overrides) {
+		put_lit(e, 0xc6, 0x84, 0x24); /* movb $0, override(%rsp) */
+		put_u32(e, offsetof(struct hook_frame, override));
+		put_lit(e, 0x00);
+	}
 	for (size_t i = 0; i < h->hook->ncalls; i++)
 		emit_program(e, &h->hook->calls[i]);
 	put_load(e, DI, SP, offsetof(struct hook_frame, rec));
 	put_inc_mem(e, DI, offsetof(struct thread_rec, leaves));
+	if (h->overrides)
+		emit_override(e, h);
 	emit_restore(e, h);
 	if (env->side)
 		side_leave(e, &h->side);
@@ -335,9 +361,10 @@ static void hook_code_init(struct hook_code *h, const struct hook *hook, addr_t 
 	for (size_t i = 0; i < hook->ncalls; i++) {
 		h->reads |= hook->calls[i].reads;
 		h->clobbered |= hook->calls[i].clobbers & caller_saved;
+		h->overrides |= hook->calls[i].overrides;
 	}
 	h->clobbered |= call_args;
-	if (h->layout->flags)
+	if (h->layout->flags || h->overrides)
 		h->clobbered |= TARGET_REG_BIT(ax);
 }
 
@@ -454,6 +481,9 @@ static struct uerr *check_window(const struct window *w, const struct hook *hook
 	for (size_t i = 0; i < nhooks; i++) {
 		bool found = false;
 
+		for (size_t k = 0; k < hooks[i].ncalls; k++)
+			if (hooks[i].calls[k].overrides && (hooks[i].point.kind != HOOK_ENTRY || env->side))
+				return uerr_new(UERR_FAILED, "what is at %#lx cannot be skipped", (unsigned long)w->addr);
 		if (hooks[i].point.kind >= ARRAY_SIZE(layouts) || !layouts[hooks[i].point.kind].size ||
 		    (hook_takes_over(hooks[i].point.kind) && hooks[i].ncalls && (!env->cells || env->side)))
 			return uerr_new(UERR_FAILED, "a hook of no known kind at %#lx", (unsigned long)w->addr);
@@ -479,6 +509,8 @@ struct uerr *trampoline_emit(const struct window *w, addr_t bias, const struct h
 		if (hook_takes_over(b.hooks[i].hook->point.kind))
 			emit_return(&b, &b.hooks[i]);
 		emit_slow(&b.e, &b.hooks[i], env);
+		if (b.hooks[i].overrides)
+			emit_skip(&b.e, &b.hooks[i]);
 	}
 	if (!err && b.e.failed)
 		err = emit_error(&b.e, b.window_addr);
@@ -500,7 +532,7 @@ void trampoline_deinit(struct trampoline *t)
 
 /* The longest forms: every register stored and loaded with 32-bit offsets
  * (8 bytes each), all fields, far addresses. */
-#define HOOK_MAX (2 * (15 * 8 + 9 * 8) + 392 + SIDE_SWITCH_MAX)
+#define HOOK_MAX (3 * (15 * 8 + 9 * 8) + 392 + SIDE_SWITCH_MAX)
 #define CALL_MAX 80
 
 size_t trampoline_size_bound(const struct window *w, size_t ncalls)

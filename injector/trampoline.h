@@ -14,6 +14,7 @@ struct hook_call {
 	addr_t site;      /* struct site_data in the target */
 	u32 reads;        /* TARGET_REG_BIT mask of ctx fields to store */
 	u32 clobbers;     /* TARGET_REG_BIT mask of registers that fn changes */
+	bool overrides;   /* fn may set frame->override: at an entry only */
 };
 
 /* The calls of one hook point, in order. */
@@ -52,7 +53,10 @@ struct trampoline {
 	u8 nmoves;
 };
 
-/* Emits the trampoline of window W, whose module lies at BIAS, to run at
+/* A hook at an entry one of whose calls overrides goes back to the function's caller
+ * with the result in frame->regs.ax when the programs want that.
+ *
+ * Emits the trampoline of window W, whose module lies at BIAS, to run at
  * TRAMP_ADDR (within ±2 GiB of the window). HOOKS are ordered by offset.
  * UERR_CANNOT_PROBE names the instruction that cannot be moved. */
 struct uerr *trampoline_emit(const struct window *w, addr_t bias, const struct hook *hooks, size_t nhooks,

@@ -143,11 +143,12 @@ enum {
 
 static u64 call_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame);
 
-/* While a helper runs that calls back, frame->scratch points to this. */
+/* Of the helper that calls back and runs now, on this thread. */
 struct callback {
 	struct machine *m;
 	const struct op *op; /* the function */
 };
+static __thread const struct callback *calling_back __attribute__((tls_model("initial-exec")));
 
 /* What run() gives when the program goes on in that of r0, a struct interp_code. */
 #define RAN_ON 1
@@ -307,13 +308,13 @@ op_CALL_HELPER:
 op_call_back:
 {
 	struct callback back = { .m = m, .op = (const struct op *)(uintptr_t)r[2] };
-	u64 outer = frame->scratch;
+	const struct callback *outer = calling_back;
 
-	frame->scratch = (uintptr_t)&back;
+	calling_back = &back;
 	m->left = left;
 	r[0] = ((helper_fn)op->imm)(r[1], (uintptr_t)call_back, r[3], r[4], r[5], frame);
 	left = m->left;
-	frame->scratch = outer;
+	calling_back = outer;
 	if (m->failed)
 		return m->failed;
 	NEXT;
@@ -539,7 +540,7 @@ pair_MOV64_REG_MOV64_REG:
 /* The function that a helper calls: the program's, in a frame of its own. */
 static u64 call_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)
 {
-	const struct callback *back = (const struct callback *)(uintptr_t)frame->scratch;
+	const struct callback *back = calling_back;
 	const u64 args[] = { r1, r2, r3, r4, r5 };
 	struct machine *m = back->m;
 	u64 saved[ARRAY_SIZE(m->r)], r0;
@@ -765,6 +766,8 @@ static long run_one(const struct interp_code *code, u64 r1, u64 r2, struct hook_
 	ret = run(&m, code->ops, frame, NULL);
 	if (code->prog->info.uses_percpu)
 		runtime_helper(VM_RT_RELEASE)(0, 0, 0, 0, 0, frame);
+	if (vm_prog_signals(code->prog))
+		runtime_helper(VM_RT_SIGNAL)(0, 0, 0, 0, 0, frame);
 	if (ret >= 0)
 		*r0 = m.r[0];
 	return ret;
@@ -780,7 +783,8 @@ long interp_code_run(const struct interp_code *code, u64 r1, u64 r2, struct hook
 		frame = &own;
 		runtime_self_frame(frame);
 	}
-	frame->scratch = 0;
+	frame->tail_calls = 0;
+	frame->signal = 0;
 	while ((ret = run_one(code, r1, r2, frame, max_insns, &got)) == RAN_ON) {
 		code = (const struct interp_code *)got;
 		r2 = 0;

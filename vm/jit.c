@@ -47,8 +47,8 @@
 
 /* Bytes of code for one instruction, at most */
 #define JIT_INSN_BOUND 40
-#define JIT_LONG_BOUND 128 /* a call, a division, an atomic operation */
-#define JIT_FUNC_BOUND 160 /* a beginning, or an end */
+#define JIT_LONG_BOUND 144 /* a call, a division, an atomic operation */
+#define JIT_FUNC_BOUND 208 /* a beginning, or an end */
 #define JIT_MAX_PASSES 64
 
 const u8 jit_reg_of[] = { RAX, RDI, RSI, RDX, RCX, R8, RBX, R13, R14, R15, RBP };
@@ -338,7 +338,7 @@ static void compile_func(struct jit *j, struct func *f)
 		jit_claim_slot(j);
 	for (j->i = f->start; j->i < f->end; j->i++)
 		compile_insn(j);
-	if (main && jit_claims(j))
+	if (main && jit_has_end(j))
 		jit_main_end(j);
 }
 

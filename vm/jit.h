@@ -22,6 +22,7 @@
 #define VM_RT_HASH_LOOKUP_8 0x10003u /* … of 8 bytes */
 #define VM_RT_PERCPU_LOOKUP_4 0x10004u /* the same in a PERCPU_HASH */
 #define VM_RT_PERCPU_LOOKUP_8 0x10005u
+#define VM_RT_SIGNAL 0x10006u /* sends frame->signal: at the end of a run that may have set it */
 
 struct jit_map {
 	const struct umap *map; /* geometry, with base as the *target* has it */

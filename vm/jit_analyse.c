@@ -415,6 +415,8 @@ static struct uerr *check_helpers(const struct jit *j)
 {
 	if (jit_claims(j) && !jit_helper_addr(j, VM_RT_CLAIM))
 		return bad_insn(j, 0, "there is no way to claim a per-CPU slot");
+	if (jit_signals(j) && !jit_helper_addr(j, VM_RT_SIGNAL))
+		return bad_insn(j, 0, "there is no way to send a signal");
 	for (u32 i = 0; i < j->n; i++)
 		if (j->ids[i] == OP_CALL_HELPER && j->array[i] == NO_MAP && !jit_reads_site((u32)j->insns[i].imm) &&
 		    !jit_helper_addr(j, (u32)j->insns[i].imm))

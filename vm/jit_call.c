@@ -54,14 +54,16 @@ static bool is_tail_call(const struct jit *j, addr_t fn)
 {
 	u32 k = j->i + 1;
 
-	return k < j->func->end && j->ids[k] == OP_EXIT && !j->func->uses_fp && !jit_claims(j) && is_near(j, fn);
+	return k < j->func->end && j->ids[k] == OP_EXIT && !j->func->uses_fp && !jit_has_end(j) && is_near(j, fn);
 }
 
 /* A program that makes tail calls counts them from 0. */
 void jit_tail_entry(struct jit *j)
 {
 	if (vm_prog_calls(j->in->prog, BPF_FUNC_tail_call))
-		emit_store_i(&j->e, X86_64, x86_at(RDX, offsetof(struct hook_frame, scratch)), 0);
+		emit_store_i(&j->e, X86_32, x86_at(RDX, offsetof(struct hook_frame, tail_calls)), 0);
+	if (jit_signals(j))
+		emit_store_i(&j->e, X86_16, x86_at(RDX, offsetof(struct hook_frame, signal)), 0);
 	j->tail_off = j->e.len;
 }
 
@@ -81,10 +83,28 @@ static void tail_call(struct jit *j, addr_t fn)
 	none = emit_jcc_fwd(e, CC_E);
 	if (jit_claims(j))
 		jit_release_slot(j);
+	if (jit_signals(j))
+		jit_send_signals(j, RDI);
 	emit_alu_rr(e, false, X86_XOR, RSI, RSI);
 	emit_mov_rr(e, true, RDX, R12);
 	jit_unwind(j, j->func);
 	emit_jmp_r(e, RAX);
+	emit_land(e, none);
+}
+
+/* Sends what the run wants sent; rax and KEEP stay. */
+void jit_send_signals(struct jit *j, enum x86_reg keep)
+{
+	struct emit *e = &j->e;
+	size_t none;
+
+	emit_cmp_mi(e, X86_16, x86_at(R12, offsetof(struct hook_frame, signal)), 0);
+	none = emit_jcc_fwd(e, CC_E);
+	emit_push(e, RAX);
+	emit_push(e, keep);
+	call_addr(j, jit_helper_addr(j, VM_RT_SIGNAL));
+	emit_pop(e, keep);
+	emit_pop(e, RAX);
 	emit_land(e, none);
 }
 

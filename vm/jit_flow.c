@@ -289,7 +289,7 @@ static void epilogue(struct jit *j, const struct func *f)
 
 void jit_exit(struct jit *j, const struct bpf_insn *insn, u32 arg)
 {
-	if (!jit_claims(j) || j->func != &j->funcs[0])
+	if (!jit_has_end(j) || j->func != &j->funcs[0])
 		epilogue(j, j->func);
 	else if (j->i + 1 < j->func->end)
 		jump_to(j, -1, j->exit_off, !j->first_pass, j->func->end);
@@ -312,7 +312,10 @@ void jit_release_slot(struct jit *j)
 void jit_main_end(struct jit *j)
 {
 	j->exit_off = j->e.len;
-	jit_release_slot(j);
+	if (jit_claims(j))
+		jit_release_slot(j);
+	if (jit_signals(j))
+		jit_send_signals(j, RDI);
 	j->out_off = j->e.len;
 	epilogue(j, j->func);
 }

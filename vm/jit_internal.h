@@ -175,6 +175,18 @@ static inline bool jit_claims(const struct jit *j)
 	return j->in->prog->info.uses_percpu;
 }
 
+/* … and one that may send signals looks at its end whether it shall. */
+static inline bool jit_signals(const struct jit *j)
+{
+	return vm_prog_signals(j->in->prog);
+}
+
+/* Something is to be done at the end of the main program. */
+static inline bool jit_has_end(const struct jit *j)
+{
+	return jit_claims(j) || jit_signals(j);
+}
+
 /* jit_analyse.c */
 struct uerr *jit_analyse(struct jit *j) UERR_MUST_CHECK;
 /* Registers (bits) that the instruction reads, and that it changes. */
@@ -212,6 +224,7 @@ void jit_unwind(struct jit *j, const struct func *f);
 void jit_main_end(struct jit *j);
 /* Of the per-CPU slot; r9 and r10 change. */
 void jit_release_slot(struct jit *j);
+void jit_send_signals(struct jit *j, enum x86_reg keep);
 
 /* jit_call.c */
 jit_emitter jit_call_helper, jit_call_local, jit_func_addr;

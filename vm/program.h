@@ -98,6 +98,12 @@ static inline bool vm_prog_calls(const struct vm_prog *p, u32 id)
 	return id < 256 && p->info.helpers[id / 64] >> id % 64 & 1;
 }
 
+/* Whether a run of P may leave a signal to be sent at its end. */
+static inline bool vm_prog_signals(const struct vm_prog *p)
+{
+	return vm_prog_calls(p, BPF_FUNC_send_signal) || vm_prog_calls(p, BPF_FUNC_send_signal_thread);
+}
+
 /* Helpers: vm/helpers.def lists them once, with their prototypes. */
 const char *vm_helper_name(u32 id); /* "bpf_ktime_get_ns", or NULL: not there */
 bool vm_helper_known(u32 id);       /* implemented in the runtime, may be called */

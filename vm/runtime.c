@@ -75,6 +75,7 @@ static struct function function(u32 id)
 		[VM_RT_HASH_LOOKUP_8 - VM_RT_FIRST] = FUNCTION(hash_lookup_8),
 		[VM_RT_PERCPU_LOOKUP_4 - VM_RT_FIRST] = FUNCTION(percpu_lookup_4),
 		[VM_RT_PERCPU_LOOKUP_8 - VM_RT_FIRST] = FUNCTION(percpu_lookup_8),
+		[VM_RT_SIGNAL - VM_RT_FIRST] = FUNCTION(prog_signal),
 	};
 
 	if (id - VM_RT_FIRST < ARRAY_SIZE(own))
@@ -328,7 +329,9 @@ void runtime_self_frame(struct hook_frame *frame)
 	frame->site = (addr_t)&self_site;
 	frame->rec = (addr_t)rec;
 	frame->slot = HOOK_NO_SLOT;
-	frame->scratch = 0;
+	frame->tail_calls = 0;
+	frame->signal = 0;
+	frame->override = 0;
 }
 
 /*

@@ -15,6 +15,7 @@
 enum verify_flags {
 	VERIFY_ABSENT_HELPERS = 1, /* take helpers whose prototype is known as if they were there, to compare
 	                            * verdicts with the kernel's; such a program must never be run */
+	VERIFY_OVERRIDE = 2,       /* bpf_override_return() may be called: whoever runs the program acts on it */
 };
 
 struct verify_opts {

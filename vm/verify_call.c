@@ -491,9 +491,10 @@ static struct uerr *arg_ctx(struct verifier *v, const struct call *c, u32 reg)
 	if (r->off || !scalar_is_const(&r->var) || r->var.bits.value)
 		return v_refuse(v, v_text(v, "dereference of modified ctx ptr R%u off=%d disallowed", reg, r->off),
 				"pass the program's own argument", "R%u is not ctx, but an address within it", reg);
-	/* two look at the frame of the hit, not at ctx; what the program that a tail call leads to
+	/* three look at the frame of the hit, not at ctx; what the program that a tail call leads to
 	 * reads is known from itself, and for the loader to add */
-	if (c->own || (c->id != BPF_FUNC_get_func_ip && c->id != BPF_FUNC_get_attach_cookie && c->id != BPF_FUNC_tail_call))
+	if (c->own || (c->id != BPF_FUNC_get_func_ip && c->id != BPF_FUNC_get_attach_cookie &&
+		       c->id != BPF_FUNC_override_return && c->id != BPF_FUNC_tail_call))
 		address_escapes(v, r);
 	return NULL;
 }
@@ -720,6 +721,10 @@ static struct uerr *check_usable(struct verifier *v, const struct call *c)
 		return v_refuse(v, v_text(v, "unknown func %s#%u", c->name, c->id),
 				c->info->instead ? c->info->instead : "leave it out", "helper %s#%u is not there",
 				c->name, c->id);
+	if (c->id == BPF_FUNC_override_return && !(v->flags & (VERIFY_OVERRIDE | VERIFY_ABSENT_HELPERS)))
+		return v_refuse(v, v_text(v, "program of this type cannot use helper %s#%u", c->name, c->id),
+				"say that it may when loading it: bpfctl load --allow-override",
+				"%s changes what the process does", c->name);
 	if (v->cur->lock.held && c->id != BPF_FUNC_spin_unlock && c->id != BPF_FUNC_spin_lock)
 		return v_refuse(v, "function calls are not allowed while holding a lock", "unlock it first",
 				"a helper is called while a lock is held");

@@ -816,6 +816,15 @@ START_TEST(refuses)
 	ck_assert_ptr_nonnull(err);
 	ck_assert_int_eq(err->code, UERR_CANNOT_PROBE);
 	uerr_free(err);
+	for (u8 kind = HOOK_INSN; kind <= HOOK_RET; kind++) { /* only at an entry can a function be skipped */
+		struct hook_call skips = { .fn = 0x3000, .site = 0x4000, .overrides = true };
+		struct hook within = { .point = { .off = 1, .kind = kind }, .calls = &skips, .ncalls = 1 };
+
+		err = trampoline_emit(&w, 0, &within, 1, &env, 0x2000, &t);
+		ck_assert_ptr_nonnull(err);
+		ck_assert_str_eq(err->message, "what is at 0x1000 cannot be skipped");
+		uerr_free(err);
+	}
 	env.nrecs = 1000;
 	err = trampoline_emit(&w, 0, NULL, 0, &env, 0x2000, &t);
 	ck_assert_ptr_nonnull(err);

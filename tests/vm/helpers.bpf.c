@@ -142,4 +142,26 @@ PROGRAM(do_percpu)
 	io->ret = v ? (long)*v : -1;
 }
 
+PROGRAM(do_signal)
+{
+	io->ret = io->args[1] ? bpf_send_signal_thread(io->args[0]) : bpf_send_signal(io->args[0]);
+	io->number = 1;
+}
+
+/* while it holds a copy of a per-CPU map */
+SEC("raw_tp")
+int do_signal_busy(void *ctx)
+{
+	__u32 zero = 0;
+	struct io *p = bpf_map_lookup_elem(&io, &zero);
+	__u64 *v = bpf_map_lookup_elem(&per_cpu, &zero);
+
+	if (!p || !v)
+		return 0;
+	*v = 5;
+	p->ret = bpf_send_signal(p->args[0]) + bpf_send_signal_thread(p->args[1]);
+	p->number = *v;
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "GPL";

@@ -11,6 +11,7 @@
 #include <check.h>
 #include <errno.h>
 #include <linux/bpf.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -314,6 +315,63 @@ START_TEST(other_cpus)
 }
 END_TEST
 
+static volatile sig_atomic_t nsignals[65], number_seen[65];
+
+/* What the program has got to when the signal comes. */
+static void on_signal(int sig)
+{
+	const struct io *io = bpfvm_map_element(bpfvm_map_find(vm, "io"), &(__u32){ 0 });
+
+	nsignals[sig]++;
+	number_seen[sig] = (int)io->number;
+}
+
+START_TEST(signals)
+{
+	static const __u64 sigs[] = { SIGUSR1, SIGUSR2, 0, 64, 65, 200, 1ull << 32, (__u64)-1 };
+
+	for (size_t i = 0; i < 4; i++)
+		if (sigs[i])
+			signal((int)sigs[i], on_signal);
+	for (size_t i = 0; i < sizeof(sigs) / sizeof(sigs[0]); i++)
+		for (__u64 thread = 0; thread < 2; thread++)
+			for (int way = 0; way < 2; way++) {
+				struct io io = { .args = { sigs[i], thread } }, k = io;
+				int sig = sigs[i] <= 64 ? (int)sigs[i] : 0, before = nsignals[sig];
+
+				run_here("do_signal", &io, way);
+				ck_assert_int_eq(nsignals[sig], before + !!sig);
+				ck_assert(!sig || number_seen[sig] == 1);
+				if (!kernel)
+					continue;
+				run_in_kernel("do_signal", &k);
+				ck_assert_int_eq(io.ret, k.ret);
+				ck_assert_int_eq(nsignals[sig], before + 2 * !!sig);
+			}
+}
+END_TEST
+
+/* The first of two goes out when the second is wanted, the second at the end of the
+ * program. */
+START_TEST(signals_and_more)
+{
+	signal(SIGUSR1, on_signal);
+	signal(SIGUSR2, on_signal);
+	for (int way = 0; way < 2; way++) {
+		struct io io = { .args = { SIGUSR1, SIGUSR2 } };
+		int before[] = { nsignals[SIGUSR1], nsignals[SIGUSR2] };
+
+		run_here("do_signal_busy", &io, way);
+		ck_assert_int_eq(io.ret, 0);
+		ck_assert_int_eq(io.number, 5);
+		ck_assert_int_eq(nsignals[SIGUSR1], before[0] + 1);
+		ck_assert_int_eq(nsignals[SIGUSR2], before[1] + 1);
+		ck_assert_int_eq(number_seen[SIGUSR1], 0);
+		ck_assert_int_eq(number_seen[SIGUSR2], 5);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("helpers");
@@ -328,5 +386,7 @@ int main(void)
 	tcase_add_test(tc, own_namespace);
 	tcase_add_test(tc, clocks);
 	tcase_add_test(tc, other_cpus);
+	tcase_add_test(tc, signals);
+	tcase_add_test(tc, signals_and_more);
 	return run_case("helpers_kernel", tc);
 }

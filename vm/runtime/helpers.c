@@ -188,10 +188,10 @@ RT_HELPER(ringbuf_query)
  * count to 0 when the run began. */
 RT_HELPER(tail_call)
 {
-	u64 next = frame->scratch < RT_TAIL_CALLS ? umap_prog((const struct umap *)r2, (u32)r3) : 0;
+	u64 next = frame->tail_calls < RT_TAIL_CALLS ? umap_prog((const struct umap *)r2, (u32)r3) : 0;
 
 	if (next)
-		frame->scratch++;
+		frame->tail_calls++;
 	return next;
 }
 
@@ -218,6 +218,65 @@ RT_HELPER(prog_release)
 	if (frame->slot < site->nclaims)
 		umap_release((struct umap_claims *)site->claims, frame->slot);
 	frame->slot = HOOK_NO_SLOT;
+	return 0;
+}
+
+/*
+ * Signals are sent when the program has ended, so that a handler, or a stop, does not
+ * come while it holds anything. One that is pending when another is wanted goes out at
+ * once. The kernel is asked who we are: what is cached is wrong in a vfork child.
+ */
+
+#define SIGNALS 64u
+
+RT_HELPER(prog_signal)
+{
+	const struct target_env *env = rt_env(frame);
+	u32 what = frame->signal, sig = what & (HOOK_SIGNAL_THREAD - 1);
+	long pid, tid;
+
+	frame->signal = 0;
+	if (!sig)
+		return 0;
+	pid = rt_call(env, TARGET_CALL_PID, __NR_getpid, 0, 0, 0, 0, 0, 0);
+	tid = rt_call(env, TARGET_CALL_TID, __NR_gettid, 0, 0, 0, 0, 0, 0);
+	if (pid <= 0 || tid <= 0)
+		return 0;
+	if (what & HOOK_SIGNAL_THREAD)
+		rt_call(env, TARGET_CALL_SIGNAL, __NR_tgkill, (u64)pid, (u64)tid, sig, 0, 0, 0);
+	else
+		rt_call(env, TARGET_CALL_SIGNAL, __NR_kill, (u64)pid, sig, 0, 0, 0, 0);
+	return 0;
+}
+
+static long send_later(struct hook_frame *frame, u32 sig, u32 how)
+{
+	if (sig > SIGNALS)
+		return -EINVAL;
+	if (rt_env(frame)->denied & (TARGET_CALL_SIGNAL | TARGET_CALL_PID | TARGET_CALL_TID))
+		return -EPERM;
+	if (!sig)
+		return 0;
+	rt_prog_signal(0, 0, 0, 0, 0, frame);
+	frame->signal = (u16)(sig | how);
+	return 0;
+}
+
+RT_HELPER(send_signal)
+{
+	return (u64)send_later(frame, (u32)r1, 0);
+}
+
+RT_HELPER(send_signal_thread)
+{
+	return (u64)send_later(frame, (u32)r1, HOOK_SIGNAL_THREAD);
+}
+
+/* Whoever made the hit looks at it when its programs have ended. */
+RT_HELPER(override_return)
+{
+	frame->regs.ax = r2;
+	frame->override = 1;
 	return 0;
 }
 

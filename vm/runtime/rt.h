@@ -30,6 +30,8 @@ typedef u64 rt_callback(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_fram
  * the program must not run. */
 RT_HELPER(prog_claim);
 RT_HELPER(prog_release);
+/* What they call at the end of a run that may send signals. */
+RT_HELPER(prog_signal);
 /* map_lookup_elem() where the map is known to be a HASH with keys of 4 or 8 bytes */
 RT_HELPER(hash_lookup_4);
 RT_HELPER(hash_lookup_8);
