@@ -21,7 +21,9 @@
  * lock: only signal handlers of that thread get in between. It is given up by
  * whoever comes back, by a plain store. A slot belongs to who runs at it, so a
  * cell of the same slot that the slot does not lead to is a stale one, left by a
- * longjmp or an exception.
+ * longjmp or an exception. When all blocks are given out, those of a thread that
+ * has ended go to who needs one, with whatever is in use in them: a coroutine may
+ * have moved on to another thread.
  *
  * Chains: a function that was taken over may jump to another that is taken over
  * too. Then the second cell has the same slot, and its `ra` is the first one's
@@ -40,15 +42,18 @@ _Static_assert(sizeof(struct cell) == 32, "a stub has the size of its cell");
 
 #define CELL_RESTORED 1ull /* in `slot`: an unwinder was given the real address */
 
-#define CELLS 16384u
+#define CELLS 65536u   /* a block for each thread record; how many have stubs, `limit` tells */
 #define CELL_BLOCK 64u /* cells of a block; a block covers a kibibyte of stack */
 #define CELL_BLOCKS (CELLS / CELL_BLOCK)
+#define CELL_BLOCKS_LEAST 256u /* for a process of however few threads */
 #define CELL_STUBS_SIZE (CELLS * sizeof(struct cell))
 
 struct cell_area {
 	struct cell cell[CELLS]; /* block 0 is nobody's: its first stub is CELL_PLAIN_EXIT */
 	u64 head[THREAD_RECS_DEFAULT]; /* address of the first block of a thread record, 0 none */
 	u32 used;                /* blocks given out, with the 0th */
+	u32 limit;               /* blocks that there are */
+	u32 seek;                /* whose record is looked at next for blocks that nobody needs */
 	u32 pad;
 	u16 next[CELL_BLOCKS];   /* of a block: the thread's next, 0 none */
 };

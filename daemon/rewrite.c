@@ -339,19 +339,36 @@ static struct uerr *want_cells(struct rewrite *rw)
 	return NULL;
 }
 
+/* Blocks for as many threads as there are, and for more to come. */
+static u32 blocks_for(u32 nthreads)
+{
+	u32 n = nthreads < CELL_BLOCKS / 4 ? 4 * nthreads : CELL_BLOCKS;
+
+	return n < CELL_BLOCKS_LEAST ? CELL_BLOCKS_LEAST : n;
+}
+
 static struct uerr *install_cells(struct rewrite *rw)
 {
+	struct {
+		u32 used, limit;
+	} blocks = { .used = 1 };
+	struct inject_facts facts;
 	struct inject_range *r;
-	u32 used = 1;
+	struct uerr *err;
 
+	_Static_assert(offsetof(struct cell_area, limit) == offsetof(struct cell_area, used) + 4, "both at once");
 	if (!rw->cells_range)
 		return NULL;
+	err = inject_facts(rw->in, &facts);
+	if (err)
+		return err;
 	r = &rw->ranges.data[rw->cells_range - 1];
 	if (!vec_push(&rw->views, (struct view_of){ r->addr, r->local, r->size }))
 		return uerr_nomem();
-	takeover_stubs(r->local);
+	blocks.limit = blocks_for(facts.nthreads);
+	takeover_stubs(r->local, blocks.limit);
 	rw->t->cells_addr = r[1].addr;
-	return inject_poke(rw->in, r[1].addr + offsetof(struct cell_area, used), &used, sizeof(used));
+	return inject_poke(rw->in, r[1].addr + offsetof(struct cell_area, used), &blocks, sizeof(blocks));
 }
 
 /* Each time: what goes may be code that cells lead to. */

@@ -173,7 +173,7 @@ _Static_assert(CELL_BACK_OFF == 6, "behind the call");
 
 static const u8 plain_exit[] = { 0x48, 0x8d, 0x64, 0x24, 0x08, 0xc3 }; /* lea 8(%rsp), %rsp; ret */
 
-void takeover_stubs(void *ret)
+void takeover_stubs(void *ret, u32 blocks)
 {
 	u8 stub[sizeof(stub_code)], *p = ret;
 
@@ -183,7 +183,7 @@ void takeover_stubs(void *ret)
 
 		memcpy(stub + stub_operands[i].at, &rel, sizeof(rel));
 	}
-	for (size_t i = 0; i < CELLS; i++)
+	for (size_t i = 0; i < (size_t)blocks * CELL_BLOCK; i++)
 		memcpy(p + i * sizeof(stub), stub, sizeof(stub));
 	memset(p, 0xcc, sizeof(stub));
 	memcpy(p, plain_exit, sizeof(plain_exit));

@@ -31,7 +31,7 @@ static inline void takeover_bind_hook(struct emit *e, const struct takeover_code
 	emit_fix_here(e, t->hook);
 }
 
-/* The stubs of a whole area, CELL_STUBS_SIZE bytes into RET. */
-void takeover_stubs(void *ret);
+/* The stubs of an area's first BLOCKS blocks, at RET. */
+void takeover_stubs(void *ret, u32 blocks);
 
 #define TAKEOVER_MAX 420 /* bytes of both parts */

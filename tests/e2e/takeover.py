@@ -12,7 +12,8 @@ from victims import Victim, bpf, counters, links
 
 BOTH = ("e2e_unwind", "e2e_unwind_entry")
 CASES = ("values", "tails", "deep", "longjmp", "throw", "nested", "backtrace", "coroutines", "migrate", "migrate_throw",
-         "fork", "exit", "cancel", "signals", "dlsym")
+         "fork", "exit", "cancel", "signals", "dlsym", "late", "churn")
+TIMES = {"churn": 2000}
 
 
 class Attached:
@@ -47,9 +48,9 @@ def all_cases(name):
             before = counters(box)
             with Untouched(v.pid):
                 at = Attached(box, v)
-                assert v.ask(case + " 50") == "ok", case
+                assert v.ask("%s %d" % (case, TIMES.get(case, 50))) == "ok", case
                 entries, exits = (b - a for a, b in zip(before, counters(box)))
-                if case in ("values", "tails", "deep"):
+                if case in ("values", "tails", "deep", "churn"):
                     assert entries == exits > 0, (case, entries, exits)
                 if case == "backtrace":
                     # frames that were taken over at their entry are given back for it, and missed
@@ -61,6 +62,9 @@ def all_cases(name):
                     assert entries - exits == 50 * 21, (entries, exits)
                     # where all returns are patched nobody notices
                     assert missed(box) >= 49 * 21 or name == "e2e_unwind", missed(box)
+                if case == "late":
+                    # what the exception goes over is lost, and nothing above it
+                    assert entries == 50 * 111 and entries - exits == 50 * 4, (entries, exits)
                 if case == "coroutines":
                     assert entries == 50 * 6 and exits >= 50 * 5, (entries, exits)
                 at.detach()

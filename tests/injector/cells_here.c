@@ -14,9 +14,10 @@ struct cell_area *cells_here(void)
 	struct cell_area *a = (struct cell_area *)(p + CELL_STUBS_SIZE);
 
 	ck_assert(p != MAP_FAILED);
-	takeover_stubs(p);
+	takeover_stubs(p, CELL_BLOCKS);
 	ck_assert_int_eq(mprotect(p, CELL_STUBS_SIZE, PROT_READ | PROT_EXEC), 0);
 	a->used = 1;
+	a->limit = CELL_BLOCKS;
 	return a;
 }
 

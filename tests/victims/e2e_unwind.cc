@@ -313,6 +313,49 @@ static int c_exit(long)
 	pthread_join(t, &r);
 	return r != (void *)5;
 }
+/* Deep down in a thread that was not there at the attach: what is caught there does
+ * not end the frames above. */
+extern "C" PROBED long p_sink(long n)
+{
+	volatile char room[3000];
+
+	ESCAPE(n);
+	if (!n)
+		return p_catch(3);
+	room[n] = (char)n;
+	long r = p_sink(n - 1);
+	return r + room[n] - (char)n;
+}
+static void *sinking(void *)
+{
+	long first = p_leaf(1); /* a page of its stack is seen now, most of it later */
+
+	return (void *)(first != 2 || p_sink(100) != 77);
+}
+static int c_late(long)
+{
+	pthread_t t;
+	void *bad;
+
+	pthread_create(&t, nullptr, sinking, nullptr);
+	pthread_join(t, &bad);
+	return bad != nullptr;
+}
+
+static void *calling(void *)
+{
+	return (void *)(p_fib(5) != 5);
+}
+static int c_churn(long)
+{
+	pthread_t t;
+	void *bad;
+
+	pthread_create(&t, nullptr, calling, nullptr);
+	pthread_join(t, &bad);
+	return bad != nullptr;
+}
+
 static int pipe_fds[2];
 static void *waiting(void *)
 {
@@ -363,7 +406,7 @@ static const struct {
 	{ "values", c_values }, { "tails", c_tails }, { "deep", c_deep }, { "longjmp", c_longjmp }, { "throw", c_throw },
 	{ "nested", c_nested }, { "backtrace", c_backtrace }, { "coroutines", c_coroutines }, { "migrate", c_migrate },
 	{ "migrate_throw", c_migrate_throw }, { "fork", c_fork }, { "exit", c_exit }, { "cancel", c_cancel },
-	{ "signals", c_signals }, { "dlsym", c_dlsym },
+	{ "signals", c_signals }, { "dlsym", c_dlsym }, { "late", c_late }, { "churn", c_churn },
 };
 
 static const char *run_case(const char *name, long n)

@@ -14,11 +14,16 @@
  * stacks is touched directly where it is known to be there, else by the kernel's
  * leave (memory.c).
  */
+#include <asm/unistd.h>
+
 #include "base/cells.h"
 #include "vm/runtime/rt.h"
 
 #define FAR_STACK (8ull << 20) /* how far from rsp the frames of an unknown stack are looked for */
 #define LEARN_MAX 64u /* pages between rsp and the thread pointer that are looked at */
+#define LEARN_MORE 2048u /* pages that a stack which is known can have grown by */
+#define LEARN_STEP 16u
+#define HEIR_ASKS 2u /* records with blocks that are asked whether their thread has ended, in one search */
 
 static inline u64 back_of(const struct cell *c)
 {
@@ -79,25 +84,45 @@ static void give_up(const struct cell_area *a, struct cell *c, struct thread_rec
 	}
 }
 
+struct iovec {
+	u64 base, len;
+};
+
+/* Can each page of [LO, HI) be read? From above: what ends a stack is below it. */
+static bool all_readable(const struct target_env *env, u64 lo, u64 hi)
+{
+	struct iovec there[LEARN_STEP], here;
+	u8 bytes[LEARN_STEP];
+
+	while (lo < hi) {
+		u64 n = 0;
+
+		for (; n < LEARN_STEP && lo < hi; n++) {
+			hi = (hi - 1) & ~(u64)(PAGE - 1);
+			there[n] = (struct iovec){ hi, 1 };
+		}
+		here = (struct iovec){ (u64)bytes, n };
+		if (rt_call(env, TARGET_CALL_VM_READ, __NR_process_vm_readv, rt_tgid(env), (u64)&here, 1, (u64)there, n,
+			    0) != (long)n)
+			return false;
+	}
+	return true;
+}
+
 /* A thread that was not there at the attach has no recorded stack. Its libc keeps
  * its descriptor at the upper end of it, so what is readable from SP up to there
- * without a hole, which a guard page would be, is this thread's own stack. */
+ * without a hole, which a guard page would be, is this thread's own stack; and so
+ * is what is readable down from what is known of it. */
 static void learn_stack(const struct target_env *env, struct thread_rec *rec, u64 sp)
 {
-	struct site_data site = { .env = (addr_t)env };
-	struct hook_frame frame;
-	u64 top = rt_thread_pointer(), page = sp & ~(u64)(PAGE - 1);
-	u8 byte;
+	u64 page = sp & ~(u64)(PAGE - 1), hi = rec->stack_hi;
+	u64 above = hi ? rec->stack_lo : rt_thread_pointer();
 
-	if (rec->stack_hi || sp >= top || top - sp > LEARN_MAX * PAGE)
+	if (sp >= above || above - page > (hi ? LEARN_MORE : LEARN_MAX) * PAGE || !all_readable(env, page, above))
 		return;
-	frame.site = (addr_t)&site;
-	frame.rec = (addr_t)rec;
-	for (u64 at = page; at < top; at += PAGE)
-		if (rt_read(&byte, at, 1, &frame))
-			return;
 	__atomic_store_n(&rec->stack_lo, page, __ATOMIC_RELEASE);
-	__atomic_store_n(&rec->stack_hi, top & ~(u64)7, __ATOMIC_RELEASE);
+	if (!hi)
+		__atomic_store_n(&rec->stack_hi, above & ~(u64)7, __ATOMIC_RELEASE);
 }
 
 /*
@@ -121,23 +146,54 @@ static struct cell *next_block(const struct cell_area *a, const struct cell *blo
 	return next ? block_at(a, next) : NULL;
 }
 
-/* A block that nobody has, in front of the others of HEAD. */
+/* The blocks from FIRST on in front of the others of HEAD. */
+static struct cell *prepend(struct cell_area *a, u64 *head, struct cell *first)
+{
+	struct cell *last = first, *next;
+	u64 others = __atomic_load_n(head, __ATOMIC_RELAXED);
+
+	for (u32 i = 0; i < CELL_BLOCKS && (next = next_block(a, last)); i++)
+		last = next;
+	do
+		a->next[block_no(a, last)] = others ? (u16)block_no(a, (struct cell *)others) : 0;
+	while (!__atomic_compare_exchange_n(head, &others, (u64)first, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return first;
+}
+
+/* A block that nobody has. */
 static struct cell *add_block(struct cell_area *a, u64 *head)
 {
 	u32 no = __atomic_load_n(&a->used, __ATOMIC_RELAXED);
-	struct cell *block;
-	u64 first;
 
 	do {
-		if (!no || no >= CELL_BLOCKS)
+		if (!no || no >= a->limit || no >= CELL_BLOCKS)
 			return NULL;
 	} while (!__atomic_compare_exchange_n(&a->used, &no, no + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-	block = block_at(a, no);
-	first = __atomic_load_n(head, __ATOMIC_RELAXED);
-	do
-		a->next[no] = first ? (u16)block_no(a, (struct cell *)first) : 0;
-	while (!__atomic_compare_exchange_n(head, &first, (u64)block, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-	return block;
+	return prepend(a, head, block_at(a, no));
+}
+
+/* Those of a thread that has ended. Its record is nobody's while they are taken: its
+ * next owner would take cells of them as if they were his alone. */
+static struct cell *inherit_blocks(const struct target_env *env, struct cell_area *a, u64 *head)
+{
+	u32 asked = 0;
+
+	for (u32 n = 0; n < THREAD_RECS_DEFAULT && asked < HEIR_ASKS; n++) {
+		u32 i = __atomic_fetch_add(&a->seek, 1, __ATOMIC_RELAXED) % THREAD_RECS_DEFAULT;
+		struct thread_rec *rec = (struct thread_rec *)(env->threads + THREAD_RECS_OFF) + i;
+		u64 first;
+
+		if (i >= env->nrecs || &a->head[i] == head || !__atomic_load_n(&a->head[i], __ATOMIC_RELAXED))
+			continue;
+		asked++;
+		if (!rt_rec_seal(env, rec))
+			continue;
+		first = __atomic_exchange_n(&a->head[i], 0, __ATOMIC_RELAXED);
+		rt_rec_unseal(rec, 0);
+		if (first)
+			return prepend(a, head, (struct cell *)first);
+	}
+	return NULL;
 }
 
 static struct cell *take_any(struct cell *block, u64 ra)
@@ -169,7 +225,8 @@ static bool reclaim(const struct cell_area *a, struct cell *block, u64 slot, str
 	return any;
 }
 
-static struct cell *take(struct cell_area *a, u64 *head, u64 slot, u64 ra, struct thread_rec *rec)
+static struct cell *take(const struct target_env *env, struct cell_area *a, u64 *head, u64 slot, u64 ra,
+			 struct thread_rec *rec)
 {
 	u32 at = (u32)(slot >> 4) % CELL_BLOCK, blocks = 0;
 	struct cell *c;
@@ -188,6 +245,8 @@ static struct cell *take(struct cell_area *a, u64 *head, u64 slot, u64 ra, struc
 			return c;
 	}
 	c = add_block(a, head);
+	if (!c)
+		c = inherit_blocks(env, a, head);
 	if (c && claim(&c[at], ra))
 		return &c[at];
 	blocks = 0;
@@ -218,7 +277,7 @@ u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra)
 		return 0;
 	}
 	learn_stack(env, rec, slot);
-	c = take(a, &a->head[i], slot, ra, rec);
+	c = take(env, a, &a->head[i], slot, ra, rec);
 	if (!c)
 		rec->missed++;
 	return (u64)c;
