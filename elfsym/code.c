@@ -20,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/vec.h"
+#include "elfsym/cfi.h"
 #include "elfsym/ehframe.h"
 #include "elfsym/image_int.h"
 #include "elfsym/rseq.h"
@@ -589,6 +590,7 @@ static bool find_cfa(const struct code_image *view, addr_t addr, struct code_cfa
 {
 	const struct code *code = (const struct code *)view;
 	size_t lo = 0, hi = code->fdes.n;
+	struct cfi_program p;
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
@@ -598,8 +600,9 @@ static bool find_cfa(const struct code_image *view, addr_t addr, struct code_cfa
 		else
 			hi = mid;
 	}
-	return lo && addr - code->fdes.data[lo - 1].start < code->fdes.data[lo - 1].size &&
-	       ehframe_cfa(code->frames.bytes, code->frames.size, code->frames.addr, code->fdes.data[lo - 1].off, addr, ret);
+	return lo && ehframe_program(code->frames.bytes, code->frames.size, code->frames.addr,
+				     code->fdes.data[lo - 1].off, &p) &&
+	       cfi_cfa(&p, addr, ret);
 }
 
 /* ---- putting it together ---- */

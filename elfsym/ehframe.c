@@ -6,7 +6,7 @@
  */
 #include "elfsym/ehframe.h"
 
-#include "elfsym/reader.h"
+#include "elfsym/cfi.h"
 
 /* Pointer encodings, DW_EH_PE_*: a format in the low nibble, a base above. */
 enum {
@@ -15,30 +15,22 @@ enum {
 	PE_FORMAT = 0x0f, PE_PCREL = 0x10, PE_BASE = 0x70, PE_INDIRECT = 0x80, PE_OMIT = 0xff,
 };
 
-/* Call frame instructions that tell a fragment from a function. */
-enum {
-	CFA_NOP = 0x00, CFA_SET_LOC = 0x01, CFA_ADVANCE1 = 0x02, CFA_ADVANCE2 = 0x03, CFA_ADVANCE4 = 0x04,
-	CFA_OFFSET_EXTENDED = 0x05, CFA_RESTORE_EXTENDED = 0x06, CFA_UNDEFINED = 0x07, CFA_SAME_VALUE = 0x08,
-	CFA_REGISTER = 0x09, CFA_REMEMBER = 0x0a, CFA_RESTORE_STATE = 0x0b, CFA_DEF = 0x0c, CFA_DEF_REGISTER = 0x0d,
-	CFA_DEF_OFFSET = 0x0e, CFA_DEF_EXPRESSION = 0x0f, CFA_EXPRESSION = 0x10, CFA_OFFSET_SF = 0x11,
-	CFA_DEF_SF = 0x12, CFA_DEF_OFFSET_SF = 0x13, CFA_VAL_OFFSET = 0x14, CFA_VAL_EXPRESSION = 0x16,
-	CFA_GNU_ARGS_SIZE = 0x2e,
-	CFA_HIGH_MASK = 0xc0, CFA_ADVANCE = 0x40, CFA_OFFSET = 0x80, CFA_RESTORE = 0xc0,
-	REG_RSP = 7,
-};
+enum { REG_RSP = 7 };
 
 #define AUGMENTATION_MAX 8
 
 struct cie {
 	u8 pointer, lsda; /* encodings */
 	bool sized;       /* 'z': FDEs have augmentation data */
+	bool signal;      /* 'S': of the return from signal handlers */
+	u64 ra;           /* the return address's column */
 	u64 code_align;
 	s64 data_align;
 	struct reader insns; /* that each of its FDEs begins with */
 };
 
 /* A pointer in encoding ENC; *NULL_PTR when the field itself is zero. */
-static addr_t take_pointer(struct reader *r, u8 enc, bool *null_ptr)
+addr_t ehframe_pointer(struct reader *r, u8 enc, bool *null_ptr)
 {
 	addr_t base = (enc & PE_BASE) == PE_PCREL ? r->addr : 0;
 	u64 v = 0;
@@ -88,7 +80,7 @@ static bool take_augmentation(struct reader *r, struct cie *ret)
 		return false;
 	ret->code_align = reader_uleb(r);
 	ret->data_align = reader_sleb(r);
-	reader_uleb(r); /* return address column */
+	ret->ra = reader_uleb(r);
 	ret->insns = *r;
 	if (aug[0] != 'z')
 		return !aug[0];
@@ -102,8 +94,10 @@ static bool take_augmentation(struct reader *r, struct cie *ret)
 		else if (*a == 'L')
 			ret->lsda = reader_u8(r);
 		else if (*a == 'P')
-			take_pointer(r, reader_u8(r) & PE_FORMAT, NULL);
-		else if (*a != 'S' && *a != 'B')
+			ehframe_pointer(r, reader_u8(r) & PE_FORMAT, NULL);
+		else if (*a == 'S')
+			ret->signal = true;
+		else if (*a != 'B')
 			return false;
 	}
 	return !r->bad;
@@ -148,8 +142,8 @@ static bool parse_fde(struct reader r, const struct cie *cie, struct fde *ret)
 {
 	struct fde fde = {};
 
-	fde.start = take_pointer(&r, cie->pointer, NULL);
-	fde.size = take_pointer(&r, cie->pointer & PE_FORMAT, NULL);
+	fde.start = ehframe_pointer(&r, cie->pointer, NULL);
+	fde.size = ehframe_pointer(&r, cie->pointer & PE_FORMAT, NULL);
 	if (cie->sized) {
 		u64 len = reader_uleb(&r);
 		struct reader aug = r;
@@ -157,7 +151,7 @@ static bool parse_fde(struct reader r, const struct cie *cie, struct fde *ret)
 
 		reader_skip(&r, len);
 		if (cie->lsda != PE_OMIT && len) {
-			fde.lsda = take_pointer(&aug, cie->lsda, &null_ptr);
+			fde.lsda = ehframe_pointer(&aug, cie->lsda, &null_ptr);
 			if (null_ptr || aug.bad || cie->lsda & PE_INDIRECT)
 				fde.lsda = 0;
 		}
@@ -193,164 +187,24 @@ static bool find_cie(const u8 *bytes, u64 size, addr_t addr, u64 off, struct rea
 	return !reader_u32(&r) && parse_cie(r, ret);
 }
 
-/* The state of a call frame program, as far as it concerns the CFA. */
-struct cfa_row {
-	u8 reg;
-	s64 off;
-};
-
-#define REMEMBER_MAX 8
-
-struct cfa_run {
-	const struct cie *cie;
-	addr_t at, pc;             /* rows begin at `at`; wanted is that of `pc` */
-	struct cfa_row row;
-	struct cfa_row saved[REMEMBER_MAX];
-	unsigned nsaved;
-};
-
-static void set_cfa(struct cfa_run *run, u64 reg, s64 off)
+bool ehframe_program(const u8 *bytes, u64 size, addr_t addr, u32 off, struct cfi_program *ret)
 {
-	run->row = (struct cfa_row){ reg < CODE_CFA_OTHER ? (u8)reg : CODE_CFA_OTHER, off };
-}
-
-/* An instruction without effect on the CFA: skips its operands; false when it is not
- * known. */
-static bool skip_rule(struct reader *r, u8 op)
-{
-	switch (op) {
-	case CFA_NOP:
-		return true;
-	case CFA_RESTORE_EXTENDED:
-	case CFA_UNDEFINED:
-	case CFA_SAME_VALUE:
-	case CFA_GNU_ARGS_SIZE:
-		reader_uleb(r);
-		return true;
-	case CFA_OFFSET_EXTENDED:
-	case CFA_REGISTER:
-	case CFA_VAL_OFFSET:
-	case CFA_OFFSET_SF:
-		reader_uleb(r);
-		reader_uleb(r);
-		return true;
-	case CFA_EXPRESSION:
-	case CFA_VAL_EXPRESSION:
-		reader_uleb(r);
-		reader_skip(r, reader_uleb(r));
-		return true;
-	default:
-		return false;
-	}
-}
-
-/* One instruction; sets *NEXT where a row ends. */
-static bool step_cfa(struct cfa_run *run, struct reader *r, addr_t *next)
-{
-	u8 op = reader_u8(r), low = op & ~CFA_HIGH_MASK;
-	u64 reg;
-	s64 off;
-
-	switch (op & CFA_HIGH_MASK) {
-	case CFA_ADVANCE:
-		*next = run->at + low * run->cie->code_align;
-		return true;
-	case CFA_OFFSET:
-		reader_uleb(r);
-		return true;
-	case CFA_RESTORE:
-		return true;
-	}
-	switch (op) {
-	case CFA_SET_LOC:
-		*next = take_pointer(r, run->cie->pointer, NULL);
-		break;
-	case CFA_ADVANCE1:
-		*next = run->at + reader_u8(r) * run->cie->code_align;
-		break;
-	case CFA_ADVANCE2:
-		reg = reader_u8(r);
-		*next = run->at + (reg | (u64)reader_u8(r) << 8) * run->cie->code_align;
-		break;
-	case CFA_ADVANCE4:
-		*next = run->at + reader_u32(r) * run->cie->code_align;
-		break;
-	case CFA_REMEMBER:
-		if (run->nsaved == REMEMBER_MAX)
-			return false;
-		run->saved[run->nsaved++] = run->row;
-		break;
-	case CFA_RESTORE_STATE:
-		if (!run->nsaved)
-			return false;
-		run->row = run->saved[--run->nsaved];
-		break;
-	case CFA_DEF:
-	case CFA_DEF_SF:
-		reg = reader_uleb(r);
-		off = op == CFA_DEF ? (s64)reader_uleb(r) : reader_sleb(r) * run->cie->data_align;
-		set_cfa(run, reg, off);
-		break;
-	case CFA_DEF_REGISTER:
-		set_cfa(run, reader_uleb(r), run->row.off);
-		break;
-	case CFA_DEF_OFFSET:
-		run->row.off = (s64)reader_uleb(r);
-		break;
-	case CFA_DEF_OFFSET_SF:
-		run->row.off = reader_sleb(r) * run->cie->data_align;
-		break;
-	case CFA_DEF_EXPRESSION:
-		reader_skip(r, reader_uleb(r));
-		set_cfa(run, CODE_CFA_OTHER, 0);
-		break;
-	default:
-		return skip_rule(r, op);
-	}
-	return true;
-}
-
-/* Runs the program until the row that holds pc ends, at *HI. */
-static bool run_cfa(struct cfa_run *run, struct reader r, addr_t *hi)
-{
-	while (reader_left(&r)) {
-		addr_t next = run->at;
-
-		if (!step_cfa(run, &r, &next) || r.bad || next < run->at)
-			return false;
-		if (next > run->pc) {
-			*hi = next;
-			return true;
-		}
-		run->at = next;
-	}
-	return !r.bad;
-}
-
-bool ehframe_cfa(const u8 *bytes, u64 size, addr_t addr, u32 off, addr_t pc, struct code_cfa *ret)
-{
-	struct cfa_run run = { .row = { CODE_CFA_OTHER, 0 } };
 	struct reader r;
 	struct cie cie;
 	struct fde fde;
-	addr_t hi, none;
 
-	if (!find_cie(bytes, size, addr, off, &r, &cie) || !parse_fde(r, &cie, &fde) || pc - fde.start >= fde.size)
+	if (!find_cie(bytes, size, addr, off, &r, &cie) || !parse_fde(r, &cie, &fde))
 		return false;
-	run.cie = &cie;
-	if (!run_cfa(&run, cie.insns, &none))
-		return false;
-	run.at = fde.start;
-	run.pc = pc;
-	hi = fde.start + fde.size;
-	take_pointer(&r, cie.pointer, NULL);
-	take_pointer(&r, cie.pointer & PE_FORMAT, NULL);
+	ehframe_pointer(&r, cie.pointer, NULL);
+	ehframe_pointer(&r, cie.pointer & PE_FORMAT, NULL);
 	if (cie.sized)
 		reader_skip(&r, reader_uleb(&r));
-	if (!run_cfa(&run, r, &hi) || run.row.off != (s32)run.row.off)
-		return false;
-	*ret = (struct code_cfa){ .lo = run.at, .hi = hi, .reg = run.row.reg, .off = (s32)run.row.off };
-	return true;
+	*ret = (struct cfi_program){
+		.start = fde.start, .size = fde.size, .first = cie.insns, .insns = r,
+		.code_align = cie.code_align, .data_align = cie.data_align, .ra = cie.ra,
+		.pointer = cie.pointer, .signal = cie.signal,
+	};
+	return !r.bad;
 }
 
 bool ehframe_walk(const u8 *bytes, u64 size, addr_t addr, bool (*fn)(void *ctx, const struct fde *fde), void *ctx)
@@ -397,7 +251,7 @@ bool lsda_walk(const u8 *bytes, u64 size, addr_t addr, addr_t func, u64 *budget,
 
 	enc = reader_u8(&r);
 	if (enc != PE_OMIT)
-		start = take_pointer(&r, enc, NULL);
+		start = ehframe_pointer(&r, enc, NULL);
 	enc = reader_u8(&r);
 	if (enc != PE_OMIT)
 		reader_uleb(&r); /* types */
@@ -410,9 +264,9 @@ bool lsda_walk(const u8 *bytes, u64 size, addr_t addr, addr_t func, u64 *budget,
 		u64 pad;
 
 		--*budget;
-		take_pointer(&r, enc & PE_FORMAT, NULL); /* call site */
-		take_pointer(&r, enc & PE_FORMAT, NULL); /* its length */
-		pad = take_pointer(&r, enc & PE_FORMAT, NULL);
+		ehframe_pointer(&r, enc & PE_FORMAT, NULL); /* call site */
+		ehframe_pointer(&r, enc & PE_FORMAT, NULL); /* its length */
+		pad = ehframe_pointer(&r, enc & PE_FORMAT, NULL);
 		reader_uleb(&r); /* action */
 		if (!r.bad && pad && !fn(ctx, start + pad))
 			return false;

@@ -2,6 +2,7 @@
 /* The unwind tables as lists of functions and landing pads. */
 #pragma once
 #include "base/code_image.h"
+#include "elfsym/reader.h"
 
 struct fde {
 	addr_t start;
@@ -21,6 +22,10 @@ bool ehframe_walk(const u8 *bytes, u64 size, addr_t addr, bool (*fn)(void *ctx, 
 bool lsda_walk(const u8 *bytes, u64 size, addr_t addr, addr_t func, u64 *budget,
 	       bool (*fn)(void *ctx, addr_t pad), void *ctx);
 
-/* What the FDE of .eh_frame (BYTES at link address ADDR) whose record is at OFF says
- * about address PC, which it covers; false: nothing that makes sense. */
-bool ehframe_cfa(const u8 *bytes, u64 size, addr_t addr, u32 off, addr_t pc, struct code_cfa *ret);
+/* A pointer in encoding ENC (DW_EH_PE_*); *NULL_PTR when the field itself is zero. */
+addr_t ehframe_pointer(struct reader *r, u8 enc, bool *null_ptr);
+
+/* The program of the FDE of .eh_frame (BYTES at link address ADDR) whose record is at
+ * OFF (cfi.h); false: nothing that makes sense. */
+struct cfi_program;
+bool ehframe_program(const u8 *bytes, u64 size, addr_t addr, u32 off, struct cfi_program *ret);

@@ -23,13 +23,9 @@
  */
 #include "injector/textscan.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/cache_file.h"
 #include "base/cleanup.h"
 #include "injector/digest.h"
 
@@ -505,70 +501,19 @@ static void digest_result(const struct textscan *scan, u8 ret[DIGEST_SIZE])
 	digest_final(&d, ret);
 }
 
-/* "DIR/BUILDID.scan", malloc'd; NULL when there can be none: the build-id comes
- * from the file and must not be taken for a path. */
-static char *cache_path(const struct code_image *code, const char *dir)
-{
-	char *path;
-	size_t n;
-
-	if (!dir || !code->build_id)
-		return NULL;
-	n = strspn(code->build_id, "0123456789abcdef");
-	if (n < 8 || n > 128 || code->build_id[n])
-		return NULL;
-	return asprintf(&path, "%s/%s.scan", dir, code->build_id) < 0 ? NULL : path;
-}
-
-static bool read_all(int fd, void *buf, size_t n)
-{
-	for (size_t done = 0; done < n;) {
-		ssize_t r = read(fd, (char *)buf + done, n - done);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return false;
-		done += r;
-	}
-	return true;
-}
-
-static bool write_all(int fd, const void *buf, size_t n)
-{
-	for (size_t done = 0; done < n;) {
-		ssize_t r = write(fd, (const char *)buf + done, n - done);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return false;
-		done += r;
-	}
-	return true;
-}
-
-/* Only a file that nobody but we and root could have written is believed. */
-static bool cache_trusted(int fd, size_t size)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_uid == geteuid() || st.st_uid == 0) &&
-	       !(st.st_mode & 022) && (u64)st.st_size == size;
-}
-
 static bool cache_read(struct textscan *scan, const char *path, const u8 input[DIGEST_SIZE])
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	u64 size = 0;
+	cleanup_close int fd = cache_file_open(path, &size);
 	u8 result[DIGEST_SIZE];
 	struct scan_file head;
 
-	if (fd < 0 || !cache_trusted(fd, sizeof(head) + scan->bitmap_size) || !read_all(fd, &head, sizeof(head)))
+	if (fd < 0 || size != sizeof(head) + scan->bitmap_size || !cache_file_read(fd, &head, sizeof(head)))
 		return false;
 	if (memcmp(head.magic, SCAN_MAGIC, sizeof(head.magic)) != 0 || head.version != SCAN_VERSION ||
 	    head.bitmap_size != scan->bitmap_size || memcmp(head.input, input, DIGEST_SIZE) != 0)
 		return false;
-	if (read_all(fd, scan->bitmap, scan->bitmap_size)) {
+	if (cache_file_read(fd, scan->bitmap, scan->bitmap_size)) {
 		digest_result(scan, result);
 		if (memcmp(result, head.result, DIGEST_SIZE) == 0)
 			return true;
@@ -577,26 +522,14 @@ static bool cache_read(struct textscan *scan, const char *path, const u8 input[D
 	return false;
 }
 
-/* A cache that cannot be written is no failure: the next scan is slower. */
 static void cache_write(const struct textscan *scan, const char *path, const u8 input[DIGEST_SIZE])
 {
 	struct scan_file head = { .version = SCAN_VERSION, .bitmap_size = scan->bitmap_size };
-	cleanup_free char *tmp = NULL;
-	cleanup_close int fd = -1;
 
 	memcpy(head.magic, SCAN_MAGIC, sizeof(head.magic));
 	memcpy(head.input, input, DIGEST_SIZE);
 	digest_result(scan, head.result);
-	if (asprintf(&tmp, "%s.XXXXXX", path) < 0) {
-		tmp = NULL;
-		return;
-	}
-	fd = mkostemp(tmp, O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (!write_all(fd, &head, sizeof(head)) || !write_all(fd, scan->bitmap, scan->bitmap_size) ||
-	    rename(tmp, path) < 0)
-		unlink(tmp);
+	cache_file_write(path, &head, sizeof(head), scan->bitmap, scan->bitmap_size);
 }
 
 /* ---- life ---- */
@@ -620,7 +553,7 @@ static struct uerr *check_code(const struct code_image *code, size_t *bitmap_siz
 
 struct uerr *textscan_create(const struct code_image *code, const char *cache_dir, struct textscan **ret)
 {
-	cleanup_free char *path = cache_path(code, cache_dir);
+	cleanup_free char *path = cache_file_path(cache_dir, code->build_id, "scan");
 	struct textscan *scan;
 	u8 input[DIGEST_SIZE];
 	size_t size = 0, off = 0;
