@@ -100,6 +100,14 @@ long bloom_geometry(struct umap *m);
 long bloom_push(const struct umap *m, const void *value, u64 flags);
 long bloom_peek(const struct umap *m, const void *value);
 
+/* stackmap.c */
+long stackmap_geometry(struct umap *m);
+long stackmap_read(const struct umap *m, u32 id, void *value);
+long stackmap_take(const struct umap *m, u32 id, void *value);
+long stackmap_delete(const struct umap *m, u32 id);
+long stackmap_next(const struct umap *m, const u32_any *id, u32_any *next);
+void stackmap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
+
 /* ringbuf.c */
 long ringbuf_geometry(struct umap *m);
 void ringbuf_format(const struct umap *m);

@@ -60,6 +60,9 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	case UMAP_RINGBUF:
 		err = ringbuf_geometry(&m);
 		break;
+	case UMAP_STACK_TRACE:
+		err = stackmap_geometry(&m);
+		break;
 	}
 	if (err)
 		return err;
@@ -91,7 +94,7 @@ void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 {
 	if (type_is_hash(m->type))
 		return hash_lookup(m, key, cx);
-	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY)
+	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY || m->type == UMAP_STACK_TRACE)
 		return NULL;
 	return array_lookup(m, key, cx);
 }
@@ -102,7 +105,8 @@ long umap_update(const struct umap *m, const void *key, const void *value, u64 f
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, false, cx);
-	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY) /* programs cannot write these */
+	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY ||
+	    m->type == UMAP_STACK_TRACE) /* programs cannot write these */
 		return -EINVAL;
 	return array_update(m, key, value, flags, cx);
 }
@@ -115,6 +119,8 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 		return hash_delete(m, key, cx);
 	if (m->type == UMAP_PROG_ARRAY)
 		return prog_array_delete(m, *(const u32_any *)key);
+	if (m->type == UMAP_STACK_TRACE)
+		return stackmap_delete(m, *(const u32_any *)key);
 	return keyless_error(m);
 }
 

@@ -21,6 +21,7 @@ enum umap_type {
 	UMAP_PROG_ARRAY = 3,
 	UMAP_PERCPU_HASH = 5,
 	UMAP_PERCPU_ARRAY = 6,
+	UMAP_STACK_TRACE = 7,
 	UMAP_LRU_HASH = 9,
 	UMAP_LRU_PERCPU_HASH = 10,
 	UMAP_QUEUE = 22,
@@ -78,6 +79,7 @@ struct umap {
 	u32 nnodes;
 	u32 nhashes;   /* BLOOM_FILTER: bits that a value sets */
 	u32 bits_mask; /* BLOOM_FILTER: number of bits - 1 */
+	/* STACK_TRACE: buckets at buckets_off, claims at bitmap_off, stacks at data_off */
 	/* PROG_ARRAY: elements are u32, 1 + the number of a program in the object, 0 none.
 	 * What that means in the address space at hand stands in a table of its own, which
 	 * targets cannot write: u64 progs[nprogs] of whatever runs programs there. */
@@ -140,6 +142,17 @@ void *umap_percpu_lookup_8(const struct umap *m, const void *key, u32 slot, void
 long umap_push(const struct umap *m, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_pop(const struct umap *m, void *value, const struct umap_ctx *cx);
 long umap_peek(const struct umap *m, void *value, const struct umap_ctx *cx);
+
+/* STACK_TRACE: the id of the stack IPS[n] (n at most value_size / 8), of which HASH is
+ * a hash, as bpf_get_stackid() gives it: -EEXIST where another one has the bucket;
+ * and -EBUSY where two are being written there by others. FLAGS are the helper's. */
+#define UMAP_STACK_DEPTH 127u /* what the kernel's sysctl perf_event_max_stack is at first */
+#define UMAP_STACK_PLACES 4u  /* of a bucket */
+#define UMAP_STACK_SKIP 0xffu /* BPF_F_* of linux/bpf.h */
+#define UMAP_STACK_USER (1u << 8)
+#define UMAP_STACK_FAST_CMP (1u << 9)
+#define UMAP_STACK_REUSE (1u << 10)
+long umap_stack_id(const struct umap *m, const u64 *ips, u32 n, u32 hash, u64 flags, const struct umap_ctx *cx);
 
 /* RINGBUF: bpf_ringbuf_reserve() and its siblings (reserve: NULL when there is no
  * room, which is counted, or can never be; output: 0, -EINVAL, or -EAGAIN). A record

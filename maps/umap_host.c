@@ -42,10 +42,12 @@ static struct uerr *memory_create(const char *name, u64 size, void **ret_mem, in
 	return NULL;
 }
 
-/* Spare copies of per-CPU maps are touched by few, and memory that nobody
- * touches costs nothing. */
+/* Spare copies of per-CPU maps are touched by few, so are the spare places of
+ * STACK_TRACE, and memory that nobody touches costs nothing. */
 static u64 memory_needed(const struct umap *m)
 {
+	if (m->type == UMAP_STACK_TRACE)
+		return m->size - (u64)m->nbuckets * m->elem_stride * (UMAP_STACK_PLACES - 1);
 	if (!umap_is_percpu(m->type))
 		return m->size;
 	return m->size - m->slot_stride * (m->nslots - m->ncpus);
@@ -181,6 +183,8 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 		return umap_peek(m, value, cx);
 	if (m->type == UMAP_PROG_ARRAY)
 		return prog_array_read(m, *(const u32_any *)key, value);
+	if (m->type == UMAP_STACK_TRACE)
+		return stackmap_read(m, *(const u32_any *)key, value);
 	if (type_is_hash(m->type))
 		return hash_read(m, key, value, cx);
 	return array_read(m, *(const u32_any *)key, value);
@@ -198,6 +202,8 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 		return umap_push(m, value, flags, cx);
 	if (m->type == UMAP_PROG_ARRAY)
 		return prog_array_write(m, *(const u32_any *)key, value, flags);
+	if (m->type == UMAP_STACK_TRACE)
+		return -EINVAL;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, umap_is_percpu(m->type), cx);
 	if (m->type == UMAP_PERCPU_ARRAY)
@@ -213,6 +219,8 @@ long umap_take(const struct umap *m, const void *key, void *value, const struct 
 		return err;
 	if (type_is_hash(m->type))
 		return hash_take(m, key, value, cx);
+	if (m->type == UMAP_STACK_TRACE)
+		return stackmap_take(m, *(const u32_any *)key, value);
 	return umap_is_queue(m->type) ? umap_pop(m, value, cx) : -UMAP_ENOTSUPP;
 }
 
@@ -241,6 +249,8 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 		return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
 	if (type_is_hash(m->type))
 		return hash_next_key(m, key, next_key);
+	if (m->type == UMAP_STACK_TRACE)
+		return stackmap_next(m, key, next_key);
 	if (key && *(const u32_any *)key < m->max_entries)
 		next = *(const u32_any *)key + 1;
 	if (next >= m->max_entries)
@@ -257,4 +267,6 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 		queue_recover(m, rec, owner);
 	else if (m->type == UMAP_RINGBUF)
 		ringbuf_recover(m, rec, owner);
+	else if (m->type == UMAP_STACK_TRACE)
+		stackmap_recover(m, rec, owner);
 }
