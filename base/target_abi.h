@@ -158,6 +158,9 @@ struct target_env {
 	addr_t trace_ring; /* struct trace_ring (vm/runtime/tracering.h), 0 none */
 	addr_t main_stack_lo, main_stack_hi; /* [stack]; lo is what the limit allows */
 	addr_t cells;    /* struct cell_area (base/cells.h), 0: no return is taken over */
+	addr_t unwind;   /* struct unwind_image (base/unwind.h), 0: frame pointers alone */
+	addr_t all_cells; /* as `cells`, but of all arenas of the process, for who reads return
+			   * addresses by the kernel's leave; may be gone. Written by the daemon */
 	/* Ranges that stay mapped as long as the process lives, readable: of the
 	 * program and of libraries that cannot be unloaded. prot is PROT_READ|PROT_WRITE. */
 	u32 nsegments;
@@ -181,6 +184,7 @@ struct site_data {
 	u32 nclaims;    /* slots behind claims: ncpus + spares */
 	u32 link;       /* id of the link, for messages */
 	addr_t rings;   /* the first RINGBUF of the program's object (struct umap), 0 none */
+	u64 exit;       /* the function returns here: its stack is its caller's */
 };
 
 /* The last bytes of a code arena: for whoever takes it away without knowing more

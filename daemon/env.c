@@ -106,6 +106,7 @@ struct uerr *env_fill(const struct target *t, u32 ncpus, struct target_env *ret)
 		.vdso_clock_gettime = t->clock,
 		.trace_ring = t->threads_addr + t->threads->ring_off,
 		.cells = t->cells_retired ? 0 : t->cells_addr,
+		.all_cells = t->cells_addr,
 		.main_stack_lo = t->main_stack_lo,
 		.main_stack_hi = t->main_stack_hi,
 		.tsc_clock = runtime_tsc_is_clock(),

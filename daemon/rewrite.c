@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 #include "daemon/env.h"
 #include "daemon/loaded.h"
 #include "daemon/stubs.h"
+#include "daemon/unwind.h"
 #include "injector/takeover.h"
 #include "vm/runtime.h"
 
@@ -37,6 +39,7 @@ struct group {
 	u64 need;             /* bytes, beside what an arena has at its start */
 	VEC(u32) programs;
 	bool cells;           /* some hook takes a return over, or is a guard */
+	bool stacks;          /* some program walks stacks */
 	addr_t arena;         /* chosen */
 	size_t range;         /* or the range that will be it */
 };
@@ -65,6 +68,11 @@ struct rewrite {
 	size_t side_range;            /* side stacks, if they are to be made */
 	bool new_side;
 	bool first;                   /* nothing of ours is in the process yet */
+	struct unwind_plan unwind;    /* if anybody walks stacks … */
+	addr_t unwind_addr;           /* … where the tables are; 0: they come in this transaction … */
+	int unwind_fd;                /* … in this memfd, else -1 … */
+	u64 unwind_size;
+	size_t unwind_range;          /* … and this range */
 	VEC(struct view_of) views;
 	VEC(struct patched) fresh;    /* new windows, not in the target yet */
 	VEC(int) fds;                 /* opened for sharing */
@@ -130,6 +138,19 @@ static bool group_add_program(struct group *g, u32 program)
 	return vec_push(&g->programs, program);
 }
 
+/* (Programs that it may go on in are those of its object.) */
+static bool walks_stacks(const struct program *p)
+{
+	for (size_t i = 0; i < p->owner->obj->nprogs; i++) {
+		const struct vm_prog *q = p->owner->progs[i].prog;
+
+		if ((q == p->prog || vm_prog_calls(p->prog, BPF_FUNC_tail_call)) &&
+		    (vm_prog_calls(q, BPF_FUNC_get_stackid) || vm_prog_calls(q, BPF_FUNC_get_stack)))
+			return true;
+	}
+	return false;
+}
+
 static bool group_add_window(struct rewrite *rw, struct group *g, const struct change *c)
 {
 	const struct window *w = &c->win;
@@ -144,7 +165,10 @@ static bool group_add_window(struct rewrite *rw, struct group *g, const struct c
 		for (size_t k = 0; k < n; k++) {
 			g->need += ARENA_SITE_SIZE;
 			g->cells = g->cells || is_guard(&call[k]);
-			if (!is_guard(&call[k]) && !group_add_program(g, call[k].program))
+			if (is_guard(&call[k]))
+				continue;
+			g->stacks = g->stacks || walks_stacks(state_program(rw->s, call[k].program));
+			if (!group_add_program(g, call[k].program))
 				return false;
 		}
 	}
@@ -206,8 +230,12 @@ static void *map_arena(const struct target *t, const struct arena *a)
 	return local == MAP_FAILED ? NULL : local;
 }
 
-static bool arena_serves(const struct target *t, const struct arena *a, const struct group *g)
+static bool arena_serves(const struct rewrite *rw, const struct arena *a, const struct group *g)
 {
+	const struct target *t = rw->t;
+
+	if (g->stacks && (!rw->unwind_addr || a->unwind != rw->unwind_addr))
+		return false;
 	if (g->cells && (!t->cells_addr || a->cells != t->cells_addr))
 		return false;
 	if (a->retired || a->full || !reaches(g->lo, g->hi, a->addr, a->size) || a->used + g->need + 64 > a->top)
@@ -226,7 +254,7 @@ static struct uerr *choose_arena(struct rewrite *rw, struct group *g)
 	cleanup_free const struct program **progs = NULL;
 
 	vec_foreach(a, &rw->t->arenas) {
-		void *local = arena_serves(rw->t, a, g) ? map_arena(rw->t, a) : NULL;
+		void *local = arena_serves(rw, a, g) ? map_arena(rw->t, a) : NULL;
 
 		if (!local)
 			continue;
@@ -281,6 +309,36 @@ static struct uerr *want_mappings(struct rewrite *rw)
 		if (!vec_push(&rw->ranges, (struct inject_range){ .kind = RANGE_MEMFD, .size = m->size }))
 			return uerr_nomem();
 	return NULL;
+}
+
+/* The tables of what the process has mapped by now: those that it has, or new ones. */
+static struct uerr *want_unwind(struct rewrite *rw)
+{
+	bool any = false;
+	struct mapping *there;
+	struct uerr *err;
+
+	vec_foreach(g, &rw->groups)
+		any = any || g->stacks;
+	if (!any)
+		return NULL;
+	err = unwind_plan(rw->t->pid, &rw->unwind);
+	if (err)
+		return err;
+	there = target_unwind(rw->t, rw->unwind.key);
+	if (!there)
+		return unwind_make(&rw->unwind, rw->opts->d->cfg.cache_dir, &rw->unwind_fd, &rw->unwind_size);
+	there->retired = false;
+	rw->unwind_addr = there->addr;
+	return NULL;
+}
+
+static struct uerr *want_unwind_range(struct rewrite *rw)
+{
+	if (rw->unwind_fd < 0)
+		return NULL;
+	rw->unwind_range = rw->ranges.n;
+	return vec_push(&rw->ranges, (struct inject_range){ .kind = RANGE_MEMFD, .size = rw->unwind_size }) ? NULL : uerr_nomem();
 }
 
 static struct uerr *want_base(struct rewrite *rw)
@@ -347,6 +405,22 @@ static u32 blocks_for(u32 nthreads)
 	return n < CELL_BLOCKS_LEAST ? CELL_BLOCKS_LEAST : n;
 }
 
+/* Programs that walk stacks see through cells that came after them. Where that cannot
+ * be told, their stacks end at the first of these. */
+static void tell_arenas(const struct rewrite *rw)
+{
+	vec_foreach(a, &rw->t->arenas) {
+		void *local = a->unwind && !a->retired ? map_arena(rw->t, a) : NULL;
+		struct target_env *env;
+
+		if (!local)
+			continue;
+		env = arena_local(a, local, a->env);
+		__atomic_store_n(&env->all_cells, rw->t->cells_addr, __ATOMIC_RELAXED);
+		munmap(local, a->size);
+	}
+}
+
 static struct uerr *install_cells(struct rewrite *rw)
 {
 	struct {
@@ -368,6 +442,7 @@ static struct uerr *install_cells(struct rewrite *rw)
 	blocks.limit = blocks_for(facts.nthreads);
 	takeover_stubs(r->local, blocks.limit);
 	rw->t->cells_addr = r[1].addr;
+	tell_arenas(rw);
 	return inject_poke(rw->in, r[1].addr + offsetof(struct cell_area, used), &blocks, sizeof(blocks));
 }
 
@@ -498,6 +573,18 @@ static struct uerr *share_map(struct rewrite *rw, const struct mapping *m)
 	return share(rw, m->addr, m->size, map->fd, map->readonly);
 }
 
+static struct uerr *install_unwind(struct rewrite *rw)
+{
+	struct mapping m = { .unwind = rw->unwind.key, .size = rw->unwind_size };
+	struct uerr *err;
+
+	if (rw->unwind_fd < 0)
+		return NULL;
+	rw->unwind_addr = m.addr = rw->ranges.data[rw->unwind_range].addr;
+	err = share(rw, m.addr, m.size, rw->unwind_fd, true);
+	return err || vec_push(&rw->t->mappings, m) ? err : uerr_nomem();
+}
+
 static struct uerr *install_base(struct rewrite *rw)
 {
 	struct target *t = rw->t;
@@ -551,15 +638,17 @@ static struct uerr *put_side_find(struct arena *a, void *local)
 	return NULL;
 }
 
-static struct uerr *install_arena(struct rewrite *rw, struct group *g, const struct target_env *env)
+static struct uerr *install_arena(struct rewrite *rw, struct group *g, struct target_env *env)
 {
 	struct inject_range *r = &rw->ranges.data[g->range];
-	struct arena a = { .addr = r->addr, .size = r->size, .inode = r->inode, .cells = env->cells };
+	struct arena a = { .addr = r->addr, .size = r->size, .inode = r->inode, .cells = env->cells,
+			   .unwind = g->stacks ? rw->unwind_addr : 0 };
 	struct arena_prog ap;
 	struct uerr *err = NULL;
 
 	if (!vec_push(&rw->views, (struct view_of){ r->addr, r->local, r->size }))
 		return uerr_nomem();
+	env->unwind = a.unwind;
 	arena_start(&a, r->local, env);
 	vec_foreach(p, &g->programs)
 		if (!err)
@@ -589,6 +678,8 @@ static struct uerr *place_all(struct rewrite *rw)
 		err = install_stub_pages(rw);
 	if (!err)
 		err = install_cells(rw);
+	if (!err)
+		err = install_unwind(rw);
 	if (!err)
 		err = install_threads(rw);
 	for (size_t i = 0; !err && i < rw->new_maps.n; i++) {
@@ -637,6 +728,7 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 		.nclaims = claims ? rw->s->ncpus + UMAP_SPARE_SLOTS : 0,
 		.link = c->link,
 		.rings = p ? arena_rings(a, p->owner) : 0,
+		.exit = site->exit,
 	};
 
 	if (site->arena == a->addr)
@@ -1094,6 +1186,12 @@ static bool arenas_use(const struct target *t, const struct mapping *m, const st
 {
 	const struct loaded *o = m->claims ? state_object(s, m->map) : NULL;
 
+	if (m->unwind) {
+		vec_foreach(a, &t->arenas)
+			if (a->unwind == m->addr)
+				return true;
+		return false;
+	}
 	if (m->claims && !o) /* unloaded: whose programs were its is not known any more */
 		return t->arenas.n;
 	vec_foreach(a, &t->arenas) {
@@ -1177,8 +1275,12 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 {
 	struct uerr *err = make_groups(rw);
 
+	if (!err)
+		err = want_unwind(rw);
 	for (size_t i = 0; !err && i < rw->groups.n; i++)
 		err = choose_arena(rw, &rw->groups.data[i]);
+	if (!err)
+		err = want_unwind_range(rw);
 	if (!err)
 		err = want_mappings(rw);
 	if (!err)
@@ -1222,6 +1324,9 @@ static void rewrite_deinit(struct rewrite *rw)
 	vec_free(&rw->views);
 	vec_free(&rw->fresh);
 	vec_free(&rw->fds);
+	unwind_plan_deinit(&rw->unwind);
+	if (rw->unwind_fd >= 0)
+		close(rw->unwind_fd);
 	free(rw->journal);
 }
 
@@ -1260,6 +1365,7 @@ static struct uerr *run(const struct rewrite_opts *opts, struct target *t, chang
 		.t = t,
 		.changes = changes,
 		.journal = target_journal(opts->d->cfg.state_dir, t->pid),
+		.unwind_fd = -1,
 	};
 
 	return rw.journal ? step(&rw, stop) : uerr_nomem();

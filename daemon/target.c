@@ -265,7 +265,15 @@ bool stub_page_live(const struct target *t, const struct stub_page *page)
 struct mapping *target_mapping(const struct target *t, u32 map, bool claims)
 {
 	vec_foreach(m, &t->mappings)
-		if (m->map == map && m->claims == claims)
+		if (!m->unwind && m->map == map && m->claims == claims)
+			return m;
+	return NULL;
+}
+
+struct mapping *target_unwind(const struct target *t, u64 key)
+{
+	vec_foreach(m, &t->mappings)
+		if (m->unwind == key)
 			return m;
 	return NULL;
 }
@@ -434,6 +442,7 @@ static void pack_arena(const struct arena *a, struct packer *p)
 	pack_u8(p, a->full);
 	pack_u64(p, a->env);
 	pack_u64(p, a->cells);
+	pack_u64(p, a->unwind);
 	pack_u64(p, a->batch);
 	pack_u64(p, a->side_find);
 	pack_u32(p, a->maps.n);
@@ -541,6 +550,7 @@ static void unpack_arena(struct unpacker *u, struct target *t)
 	a.full = unpack_u8(u);
 	a.env = unpack_u64(u);
 	a.cells = unpack_u64(u);
+	a.unwind = unpack_u64(u);
 	a.batch = unpack_u64(u);
 	a.side_find = unpack_u64(u);
 	unpack_vec(u, &a.maps);

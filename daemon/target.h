@@ -46,6 +46,7 @@ struct thread_rec *threads_rec(const struct threads *t, u32 i);
 struct mapping {
 	u32 map;       /* map id, or object id of claims */
 	bool claims;
+	u64 unwind;    /* none of these, but unwind tables (daemon/unwind.h): their key; else 0 */
 	bool retired;  /* somebody may still be inside a program that uses it */
 	addr_t addr;
 	u64 size;
@@ -77,6 +78,7 @@ struct arena {
 	bool full;     /* nothing may be added: shared with a fork parent */
 	addr_t env;
 	addr_t cells;  /* as its env says */
+	addr_t unwind; /* as its env says: where the unwind tables are, 0 none */
 	addr_t batch;  /* the injector's routine (inject_use_batch) */
 	addr_t side_find; /* and another one (side_find_code) */
 	VEC(struct arena_map) maps;
@@ -218,6 +220,7 @@ struct arena *target_arena(const struct target *t, addr_t addr);
 struct stub *target_stub(const struct target *t, addr_t site); /* or NULL */
 bool stub_page_live(const struct target *t, const struct stub_page *page);
 struct mapping *target_mapping(const struct target *t, u32 map, bool claims);
+struct mapping *target_unwind(const struct target *t, u64 key); /* or NULL */
 
 /* The index of a module, added when it is new; UINT32_MAX when out of memory. */
 u32 target_module_index(struct target *t, const struct target_module *m);

@@ -118,6 +118,8 @@ const char *view_map_type(u32 type)
 		return "percpu_hash";
 	case UMAP_PERCPU_ARRAY:
 		return "percpu_array";
+	case UMAP_STACK_TRACE:
+		return "stack_trace";
 	case UMAP_LRU_HASH:
 		return "lru_hash";
 	case UMAP_LRU_PERCPU_HASH:

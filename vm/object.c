@@ -247,6 +247,7 @@ static bool map_type_served(u32 type)
 	static const u8 served[] = {
 		UMAP_HASH, UMAP_ARRAY, UMAP_PERCPU_HASH, UMAP_PERCPU_ARRAY, UMAP_LRU_HASH, UMAP_LRU_PERCPU_HASH,
 		UMAP_QUEUE, UMAP_STACK, UMAP_BLOOM_FILTER, UMAP_PROG_ARRAY, UMAP_RINGBUF,
+		UMAP_STACK_TRACE,
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(served); i++)

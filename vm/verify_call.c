@@ -481,6 +481,16 @@ static void arg_any(struct verifier *v, const struct call *c, u32 reg)
 	address_escapes(v, r);
 }
 
+static void stack_walked(struct verifier *v)
+{
+	static const u8 fields[] = { offsetof(struct target_regs, ip), offsetof(struct target_regs, sp),
+				     offsetof(struct target_regs, bp) };
+
+	for (u32 i = 0; i < ARRAY_SIZE(fields); i++)
+		if (vm_prog_ctx_size(v->c->p) == sizeof(struct target_regs))
+			ctx_read(v, fields[i], 8);
+}
+
 static struct uerr *arg_ctx(struct verifier *v, const struct call *c, u32 reg)
 {
 	const struct reg *r = &v->regs[reg];
@@ -491,6 +501,11 @@ static struct uerr *arg_ctx(struct verifier *v, const struct call *c, u32 reg)
 	if (r->off || !scalar_is_const(&r->var) || r->var.bits.value)
 		return v_refuse(v, v_text(v, "dereference of modified ctx ptr R%u off=%d disallowed", reg, r->off),
 				"pass the program's own argument", "R%u is not ctx, but an address within it", reg);
+	/* a walk begins at these, wherever ctx is */
+	if (!c->own && (c->id == BPF_FUNC_get_stackid || c->id == BPF_FUNC_get_stack)) {
+		stack_walked(v);
+		return NULL;
+	}
 	/* three look at the frame of the hit, not at ctx; what the program that a tail call leads to
 	 * reads is known from itself, and for the loader to add */
 	if (c->own || (c->id != BPF_FUNC_get_func_ip && c->id != BPF_FUNC_get_attach_cookie &&

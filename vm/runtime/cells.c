@@ -113,7 +113,7 @@ static bool all_readable(const struct target_env *env, u64 lo, u64 hi)
  * its descriptor at the upper end of it, so what is readable from SP up to there
  * without a hole, which a guard page would be, is this thread's own stack; and so
  * is what is readable down from what is known of it. */
-static void learn_stack(const struct target_env *env, struct thread_rec *rec, u64 sp)
+void rt_learn_stack(const struct target_env *env, struct thread_rec *rec, u64 sp)
 {
 	u64 page = sp & ~(u64)(PAGE - 1), hi = rec->stack_hi;
 	u64 above = hi ? rec->stack_lo : rt_thread_pointer();
@@ -276,7 +276,7 @@ u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra)
 		__atomic_fetch_add(&((struct thread_table *)env->threads)->missed, 1, __ATOMIC_RELAXED);
 		return 0;
 	}
-	learn_stack(env, rec, slot);
+	rt_learn_stack(env, rec, slot);
 	c = take(env, a, &a->head[i], slot, ra, rec);
 	if (!c)
 		rec->missed++;
@@ -306,7 +306,7 @@ static void find_stack(u64 *ctx, struct hook_frame *frame, struct stack *ret)
 
 	*ret = (struct stack){ .area = (const struct cell_area *)env->cells, .frame = frame, .rec = rec,
 			       .sp = regs->sp, .hi = regs->sp + FAR_STACK };
-	learn_stack(env, rec, ret->sp);
+	rt_learn_stack(env, rec, ret->sp);
 	if (ret->sp >= rec->stack_lo && ret->sp < rec->stack_hi)
 		ret->hi = rec->stack_hi;
 	else if (ret->sp >= env->main_stack_lo && ret->sp < env->main_stack_hi)

@@ -149,6 +149,11 @@ static __attribute__((noinline)) long read_slow(void *dst, u64 addr, u64 size, c
 	return -EFAULT;
 }
 
+long rt_read_asking(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
+{
+	return read_slow(dst, addr, size, frame);
+}
+
 static __attribute__((noinline)) long read_elsewhere(void *dst, u64 addr, u64 size, const struct hook_frame *frame)
 {
 	if (!touchable(addr, size, PROT_READ_BIT, frame))

@@ -49,6 +49,9 @@ bool rt_rec_unseal(struct thread_rec *rec, u32 tid);
 
 /* cells.c. For trampolines: a cell for the return address RA at SLOT, or 0. */
 u64 rt_cell_take(const struct target_env *env, u64 slot, u64 ra);
+/* The extent of the stack that SP is on, into REC, if that has none yet and it can
+ * be told. */
+void rt_learn_stack(const struct target_env *env, struct thread_rec *rec, u64 sp);
 u64 rt_guard_unwind(u64 *ctx, u64 zero, struct hook_frame *frame);
 u64 rt_guard_rearm(u64 *ctx, u64 zero, struct hook_frame *frame);
 u64 rt_guard_top(u64 *ctx, u64 zero, struct hook_frame *frame);
@@ -56,6 +59,8 @@ u64 rt_guard_top(u64 *ctx, u64 zero, struct hook_frame *frame);
 /* memory.c: copies between the program's memory and memory that may not be
  * there. 0 or -EFAULT; a failed read zeroes DST. */
 long rt_read(void *dst, u64 addr, u64 size, const struct hook_frame *frame);
+/* The same, but never without asking the kernel: for what may go at any time. */
+long rt_read_asking(void *dst, u64 addr, u64 size, const struct hook_frame *frame);
 long rt_write(u64 addr, const void *src, u64 size, const struct hook_frame *frame);
 /* At most SIZE bytes with the NUL that it always ends in: bytes stored, or
  * -EFAULT (then all of DST is zero). */

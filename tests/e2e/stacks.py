@@ -1,0 +1,225 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Stacks that programs take at a hit, frame by frame as gdb sees them at the same
+stop; and how they are named."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+from harness import VICTIMS, Asked, Sandbox, Untouched, need, run, wait_for
+from victims import Victim, bpf, links
+
+# Ways to spot(), and how deep.
+WAYS = [("deep", 0), ("deep", 1), ("deep", 30), ("deep", 100), ("mixed", 1), ("mixed", 40), ("qsort", 1), ("signal", 3),
+        ("alt_signal", 3), ("thread", 5), ("coroutine", 7), ("asm_frame", 1), ("tail", 1)]
+
+
+def state(pid):
+    with open("/proc/%d/stat" % pid) as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
+def wait_stopped(pid):
+    tasks = lambda: os.listdir("/proc/%d/task" % pid)
+    wait_for(lambda: all(state(int(t)) == "T" for t in tasks()), "process %d stops itself" % pid)
+
+
+GDB = """python
+for t in gdb.selected_inferior().threads():
+    t.switch()
+    f = gdb.newest_frame()
+    while f:
+        if f.type() not in (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME): # which are no frames on the stack
+            print("frame", hex(f.pc()), f.name())
+        f = f.older()
+    print("end")
+end
+"""
+
+
+def gdb_frames(box, pid):
+    """[(address, function)] of the thread that is in spot(), from spot's caller on."""
+    script = os.path.join(box.dir, "frames.gdb")
+    with open(script, "w") as f:
+        f.write("set backtrace past-main on\n" + GDB)
+    out = subprocess.run([need("gdb"), "-nx", "-batch", "-p", str(pid), "-x", script], capture_output=True, text=True,
+                         timeout=60).stdout
+    for thread in out.split("\nend\n"):
+        frames = [(int(a, 16), n) for a, n in re.findall(r"^frame (0x[0-9a-f]+) (.*)$", thread, flags=re.M)]
+        names = [n for _, n in frames]
+        if "spot" in names:
+            return frames[names.index("spot") + 1:]
+    raise AssertionError("gdb does not find spot():\n" + out)
+
+
+def last(box):
+    value = box.ctl_json("map", "dump", "stacks.last")["elements"][0]["value"]
+    length = int(value["length"])
+    assert length >= 0, value
+    return int(value["hits"]), int(value["id"]), [int(x) for x in value["ips"][:length // 8]]
+
+
+def send(v, line):
+    v.p.stdin.write(line + "\n")
+    v.p.stdin.flush()
+
+
+def go_on(v):
+    os.kill(v.pid, signal.SIGCONT)
+    assert v.p.stdout.readline() == "ok\n"
+
+
+def spot_address(box, v):
+    return int(box.ctl_json("symbols", ":spot", "-p", v.pid)["symbols"][0]["address"], 16)
+
+
+def same_as_gdb(ours, gdb, what):
+    for i, (addr, name) in enumerate(gdb):
+        assert i < len(ours) and ours[i] == addr, "%s: frame %d: gdb %#x in %s, ours %s\n%s\n%s" % (
+            what, i, addr, name, hex(ours[i]) if i < len(ours) else "none", [(hex(a), n) for a, n in gdb],
+            [hex(a) for a in ours])
+    assert len(ours) == len(gdb), "%s: we have %d frames, gdb %d" % (what, len(ours), len(gdb))
+
+
+def until_nameless(gdb):
+    """Where a coroutine begins, which is marked as the end, gdb guesses on."""
+    for i, (_, name) in enumerate(gdb):
+        if name == "None":
+            return gdb[:i + 1]
+    return gdb
+
+
+class Attached:
+    """A victim with on_entry at spot()."""
+
+    def __init__(self, box, v=None):
+        self.box = box
+        self.v = v or Victim(box, "e2e_stacks")
+        box.ctl("load", bpf("stacks"))
+        box.ctl("attach", "on_entry", ":spot", "-p", self.v.pid)
+        self.hits = 0
+
+    def stack(self, way, n, gdb=False):
+        """What spot() was reached by, and what gdb says of it; the process goes on."""
+        send(self.v, "%s %d" % (way, n))
+        wait_stopped(self.v.pid)
+        self.hits += 1
+        hits, stack_id, ips = last(self.box)
+        assert hits == self.hits and stack_id >= 0, (hits, self.hits, stack_id)
+        frames = gdb_frames(self.box, self.v.pid) if gdb else None
+        go_on(self.v)
+        return (ips, frames) if gdb else ips
+
+    def quiet(self):
+        self.v.ask("quiet")
+
+    def quiet_stack(self, way, n):
+        assert self.v.ask("%s %d" % (way, n)) == "ok"
+        return last(self.box)[2]
+
+
+def test_same_as_gdb():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_stacks")
+        with Untouched(v.pid):
+            at = Attached(box, v)
+            spot = spot_address(box, v)
+            for way, n in WAYS:
+                ips, gdb = at.stack(way, n, gdb=True)
+                assert ips[0] == spot, (hex(ips[0]), hex(spot))
+                same_as_gdb(ips[1:], until_nameless(gdb), "%s %d" % (way, n))
+            box.ctl("detach", "--all")
+
+
+def test_127_frames():
+    with Sandbox() as box:
+        at = Attached(box)
+        ips, gdb = at.stack("deep", 300, gdb=True)
+        assert len(ips) == 127 and ips[1:] == [a for a, _ in gdb[:126]], (len(ips), len(gdb))
+
+
+def test_assembly_without_tables():
+    """The walk ends there, and never goes astray."""
+    with Sandbox() as box:
+        at = Attached(box)
+        ips, gdb = at.stack("asm_bare", 1, gdb=True)
+        assert ips[1] == gdb[0][0] and len(ips) == 2, ([hex(a) for a in ips], gdb)
+
+
+def test_returns_that_are_taken_over():
+    """They are shown as what they were, whether cells came before the stacks or after."""
+    with Sandbox() as box:
+        at = Attached(box)
+        box.ctl("load", bpf("calls"))
+        calls = [p["id"] for p in box.ctl_json("prog", "list")["programs"] if p["name"] == "on_exit"][-1]
+        stacks = [p["id"] for p in box.ctl_json("prog", "list")["programs"] if p["name"] == "on_entry"][0]
+        at.quiet()
+        plain = {n: at.quiet_stack("deep_taken", n) for n in (0, 5, 60)}
+        assert len(plain[60]) > 60
+        box.ctl("attach", calls, ":deep_*", ":taken", ":by_*", ":in_*", "-p", at.v.pid)
+        taken = [s for s in box.ctl_json("symbols", ":taken", "-p", at.v.pid)["symbols"]]
+        assert taken[0]["exit"] in ("tail", "takeover"), taken
+        for n, want in plain.items():
+            assert at.quiet_stack("deep_taken", n) == want, n
+        box.ctl("detach", "--all")
+        # once more the other way round
+        box.ctl("attach", calls, ":deep_*", ":taken", ":by_*", ":in_*", "-p", at.v.pid)
+        box.ctl("attach", stacks, ":spot", "-p", at.v.pid)
+        for n, want in plain.items():
+            assert at.quiet_stack("deep_taken", n) == want, n
+
+
+def test_at_returns():
+    """The stack of a return is that of the caller, however the return is caught."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_stacks")
+        box.ctl("load", bpf("stacks"))
+        v.ask("quiet")
+        for function in ("spot", "taken"):
+            link = links(box.ctl_json("attach", "on_entry", ":" + function, "-p", v.pid))
+            v.ask("taken 3")
+            entry = last(box)[2]
+            box.ctl("detach", *link)
+            link = links(box.ctl_json("attach", "on_exit", ":" + function, "-p", v.pid))
+            v.ask("taken 3")
+            assert last(box)[2] == entry[1:], (function, [hex(a) for a in last(box)[2]], [hex(a) for a in entry])
+            box.ctl("detach", *link)
+
+
+def test_flags():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_stacks")
+        v.ask("quiet")
+        box.ctl("load", bpf("stacks"))
+        box.ctl("attach", "on_flags", ":spot", "-p", v.pid)
+        v.ask("deep 3")
+        a = {k: int(x) for k, x in box.ctl_json("map", "dump", "answers")["elements"][0]["value"].items()}
+        efault, einval = -14, -22
+        assert a["kernel"] == a["skip_all"] == a["kernel_stack"] == efault, a
+        assert a["unknown_flag"] == a["odd_size"] == einval, a
+        assert a["fast"] >= 0 and a["none"] == 0 and a["skip_2"] == 24 and a["first"] == a["third"] != 0, a
+
+
+def test_each_stack_once():
+    """Under load, in two threads: every stack has one id, and every hit is counted."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_stacks")
+        v.ask("quiet")
+        box.ctl("load", bpf("stacks"))
+        with Untouched(v.pid):
+            link = links(box.ctl_json("attach", "on_busy", ":spot", "-p", v.pid))
+            v.ask("busy")
+            hits = lambda: sum(int(e["value"]) for e in box.ctl_json("map", "dump", "seen")["elements"])
+            wait_for(lambda: hits() > 200000, "many stacks")
+            v.ask("rest")
+            assert len(box.ctl_json("map", "dump", "seen")["elements"]) == 30
+            raw = box.ctl_json("map", "dump", "stacks")["elements"]
+            assert len(raw) == 30, len(raw)
+            box.ctl("detach", *link)
+
+
+if __name__ == "__main__":
+    run()
