@@ -230,7 +230,8 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 		err = stubs_space(t, mods->pid, &space);
 	for (size_t i = 0; !err && i < found.n; i++) {
 		struct func_plan plan = {};
-		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir, &plan);
+		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir, PLAN_ENTRY | PLAN_EXIT,
+							       &plan);
 		const char *here = NULL;
 
 		if (!refusal && mods->pid)

@@ -45,6 +45,7 @@ struct daemon {
 	u64 last_client;
 	u64 idle_since_ns;          /* --private: since when nobody needs us */
 	bool fast_timer;            /* somebody follows trace lines */
+	bool heap_used;             /* something was answered since memory was last given back */
 	bool stopping;              /* detach everything, then end */
 	u64 stop_deadline_ns;       /* then it ends with probes in place, rather than never */
 	bool stopped;               /* end the loop */

@@ -137,7 +137,7 @@ static struct uerr *add_guard(struct guards *g, const struct module *mod, const 
 	vec_foreach(other, &g->list)
 		if (other->at.mod == mod && other->at.link_addr == sym->addr && other->exit == guard.exit)
 			return NULL;
-	err = place_plan(&guard.at, cache_dir, &guard.plan);
+	err = place_plan(&guard.at, cache_dir, guard.exit ? PLAN_EXIT : PLAN_ENTRY, &guard.plan);
 	if (err && err->code == UERR_CANNOT_PROBE) {
 		refuse(g, "%s cannot be guarded", guard.at.name);
 		uerr_free(err);

@@ -2,6 +2,7 @@
 /* Cleaning up after whatever ended; see housekeep.h. */
 #include "daemon/housekeep.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -255,6 +256,11 @@ void housekeep(struct daemon *d)
 		retry_retired(d, t);
 	}
 	leftovers_retry(d);
+	if (d->heap_used) {
+		/* What a reply of forty thousand sites took lies between what stays. */
+		malloc_trim(0);
+		d->heap_used = false;
+	}
 	if (d->stopping)
 		stop_everything(d);
 	else if (d->cfg.private_)

@@ -5,6 +5,7 @@
  * after the other; nothing that it calls may block on a client or a target.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,6 +33,7 @@
 #define TICK_NS 1000000000ull
 #define STOP_NS 20000000000ull
 #define FAST_TICK_NS 50000000ull
+#define LARGE_BYTES (256 << 10)
 
 static void notify(const char *text)
 {
@@ -267,6 +269,9 @@ static struct uerr *serve(struct daemon *d)
 	if (err)
 		return err;
 	adopt_leftovers(d);
+	/* A vector of forty thousand places grows by moving pages, and is given back when it is freed: so it is
+	 * without the threshold's own growth. */
+	mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
 	log_info("uprobed %s listens on %s", UPROBED_VERSION, d->cfg.socket);
 	notify("READY=1\nSTATUS=Waiting for bpfctl");
 	d->idle_since_ns = monotonic_ns();

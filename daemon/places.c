@@ -44,7 +44,7 @@ struct uerr *scan_of(const struct module *mod, const char *cache_dir, const stru
 	return NULL;
 }
 
-struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct func_plan *ret)
+struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 sides, struct func_plan *ret)
 {
 	const struct textscan *scan;
 	struct uerr *err;
@@ -58,7 +58,7 @@ struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct 
 		return err;
 	if (r->usdt || r->func_addr != r->link_addr || !r->func_known)
 		return plan_insn(scan, r->func_addr, r->func_size, r->link_addr, ret);
-	return plan_function(scan, r->link_addr, r->func_size, r->symbol, PLAN_ENTRY | PLAN_EXIT, ret);
+	return plan_function(scan, r->link_addr, r->func_size, r->symbol, sides | PLAN_ENTRY | PLAN_ROOM, ret);
 }
 
 enum probe_side program_side(const struct wanted_group *g, const struct wanted_program *prog, enum probe_side spec)
@@ -231,7 +231,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 
 	if (pn->check_known && is_known(&pn->known, p, r, sides))
 		return NULL;
-	err = place_plan(r, pn->cache_dir, &plan);
+	err = place_plan(r, pn->cache_dir, sides, &plan);
 	if (err && err->code == UERR_CANNOT_PROBE && glob) {
 		refused_add(pn->refused, p->pid, r->name, err->message);
 		uerr_free(err);

@@ -54,6 +54,7 @@ enum probe_side program_side(const struct wanted_group *g, const struct wanted_p
 /* The scan of a module's text, made once for each file in this worker. */
 struct uerr *scan_of(const struct module *mod, const char *cache_dir, const struct textscan **ret) UERR_MUST_CHECK;
 
-/* Plans the resolved place R; both sides, so that windows do not depend on
- * which probes came first. */
-struct uerr *place_plan(const struct resolved *r, const char *cache_dir, struct func_plan *ret) UERR_MUST_CHECK;
+/* Plans SIDES (plan_want bits) of the resolved place R, and of the other one what
+ * windows depend on: they do not on which probes came first. */
+struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 sides,
+			struct func_plan *ret) UERR_MUST_CHECK;

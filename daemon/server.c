@@ -457,6 +457,7 @@ static void request_finish(struct request *req, cJSON *reply)
 		send_json(c, reply);
 	else
 		cJSON_Delete(reply);
+	req->d->heap_used = true;
 	request_end(req);
 	if (c)
 		after_reply(c, later);

@@ -324,14 +324,19 @@ cJSON *view_stop(const struct stop *s)
 /* "01 ff 00"; malloc'd */
 static char *hex_text(const u8 *p, size_t n)
 {
+	static const char digits[] = "0123456789abcdef";
 	char *text = malloc(n * 3 + 1);
 	char *at = text;
 
 	if (!text)
 		return NULL;
+	for (size_t i = 0; i < n; i++) {
+		if (i)
+			*at++ = ' ';
+		*at++ = digits[p[i] >> 4];
+		*at++ = digits[p[i] & 15];
+	}
 	*at = 0;
-	for (size_t i = 0; i < n; i++)
-		at += sprintf(at, i ? " %02x" : "%02x", p[i]);
 	return text;
 }
 

@@ -499,6 +499,28 @@ static struct uerr *stop_until_done(struct injection *in, struct window_state *w
 	return err;
 }
 
+static struct uerr *give_back_copies(struct injection *in, struct remote *r)
+{
+	cleanup_free struct remote_op *ops = calloc(in->set.pages.n, sizeof(*ops));
+	struct uerr *err = ops ? patch_uncopy_verify(in) : uerr_nomem();
+
+	return err ? err : remote_batch(r, 0, ops, patch_give_back(in, ops), -1);
+}
+
+static struct uerr *drop_copies(struct injection *in, struct window_state *w, bool *again)
+{
+	return with_calls(in, give_back_copies, again);
+}
+
+/* Nothing was changed: what was made ready for it goes, too. A failure costs 4 KiB a page. */
+static void uncopy_pages(struct injection *in, struct window_state *w)
+{
+	cleanup_uerr struct uerr *ignored = NULL;
+
+	patch_uncopy_prepare(in);
+	ignored = stop_until_done(in, w, drop_copies);
+}
+
 /* After an error nothing has changed but ranges that nobody knows of yet. */
 static struct uerr *run_change(struct injection *in, struct window_state *w)
 {
@@ -508,8 +530,12 @@ static struct uerr *run_change(struct injection *in, struct window_state *w)
 		err = stop_until_done(in, w, hand_over);
 	if (!err)
 		err = do_pokes(in);
-	if (!err)
-		err = stop_until_done(in, w, change);
+	if (err)
+		return err;
+	patch_copy_pages(in);
+	err = stop_until_done(in, w, change);
+	if (err && in->set.copied && !in->torn)
+		uncopy_pages(in, w);
 	return err;
 }
 

@@ -77,7 +77,6 @@ struct text_page {
 	addr_t addr;
 	bool restore;   /* some patch on it brings the file's bytes back */
 	bool file_known;
-	bool same;      /* will equal the file: can be given back */
 };
 
 struct patch_set {
@@ -86,6 +85,7 @@ struct patch_set {
 	VEC(addr_t) interior;         /* instruction boundaries inside windows, sorted */
 	VEC(struct patch_move) outside; /* moves from elsewhere, by `from` */
 	u8 *old, *new, *file;         /* pages.n pages each */
+	bool copied;                  /* pages were made private before the change */
 };
 
 struct injection {
@@ -171,6 +171,11 @@ struct uerr *patch_prepare(struct injection *in) UERR_MUST_CHECK; /* while it ru
 bool patch_threads_clear(struct injection *in, struct user_regs_struct *moved, bool *is_moved, const char **why);
 struct uerr *patch_verify(struct injection *in) UERR_MUST_CHECK;
 struct uerr *patch_write(struct injection *in, const struct thread *th) UERR_MUST_CHECK;
+/* While the target runs: takes the cost of private pages out of the window. Where no
+ * change follows, the second and third make patch_give_back() take them away again. */
+void patch_copy_pages(struct injection *in);
+void patch_uncopy_prepare(struct injection *in);
+struct uerr *patch_uncopy_verify(struct injection *in) UERR_MUST_CHECK;
 bool patch_wants_give_back(const struct injection *in);
 /* Into OPS, which has room for one a page: what drops our copies; how many. */
 size_t patch_give_back(struct injection *in, struct remote_op *ops);

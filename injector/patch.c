@@ -38,6 +38,8 @@
 
 #define RED_ZONE 128
 #define STACK_SCAN (64u << 10)
+#define PIECE 16       /* pages */
+#define MANY_PAGES 16  /* from here on copies are made before the stop */
 
 void patch_set_deinit(struct patch_set *set)
 {
@@ -201,7 +203,7 @@ static void build_new(struct patch_set *set)
 		each_byte(set, p, set->new, p->new_bytes, NULL);
 }
 
-struct uerr *patch_verify(struct injection *in)
+static struct uerr *read_and_compare(struct injection *in)
 {
 	struct uerr *err = read_pages(in);
 
@@ -210,6 +212,28 @@ struct uerr *patch_verify(struct injection *in)
 	if (!err)
 		build_new(&in->set);
 	return err;
+}
+
+/* Is memory still as it was read before? Pieces of it, so that they stay in the cache. */
+static bool is_unchanged(struct injection *in)
+{
+	struct patch_set *set = &in->set;
+	u8 have[PIECE * PAGE];
+
+	for (size_t i = 0, n; i < set->pages.n; i += n) {
+		n = run_length(set, i);
+		if (n > PIECE)
+			n = PIECE;
+		if (remote_read(&in->t, set->pages.data[i].addr, have, n * PAGE) ||
+		    memcmp(have, set->old + i * PAGE, n * PAGE))
+			return false;
+	}
+	return true;
+}
+
+struct uerr *patch_verify(struct injection *in)
+{
+	return is_unchanged(in) ? NULL : read_and_compare(in);
 }
 
 static void read_file_page(struct injection *in, size_t i);
@@ -249,7 +273,7 @@ struct uerr *patch_prepare(struct injection *in)
 	for (size_t i = 0; i < set->pages.n; i++)
 		if (set->pages.data[i].restore)
 			read_file_page(in, i);
-	return patch_verify(in);
+	return read_and_compare(in);
 }
 
 /* ---------------------------------------------------------- the threads */
@@ -404,6 +428,52 @@ struct uerr *patch_write(struct injection *in, const struct thread *th)
 		return uerr_errno(code, "process %d (%s): cannot write its code", in->t.pid, in->t.comm);
 	}
 	return NULL;
+}
+
+/* ------------------------------------------------- copies ahead of time */
+
+/* The first write to a page of text makes the process's own copy of it, which is
+ * most of what a change of thousands of pages costs. So a byte of each is written
+ * over itself while the process runs: one of a window, where no breakpoint was a
+ * moment ago. */
+void patch_copy_pages(struct injection *in)
+{
+	struct patch_set *set = &in->set;
+	addr_t last = 0;
+
+	if (set->pages.n < MANY_PAGES || !in->t.mem_forced)
+		return;
+	vec_foreach(p, &set->patches) {
+		addr_t at = p->addr + p->len - 1;
+		u8 byte;
+
+		if (p->restore || ALIGN_DOWN(at, PAGE) == last)
+			continue;
+		last = ALIGN_DOWN(at, PAGE);
+		if (remote_read(&in->t, at, &byte, 1) || remote_write(&in->t, at, &byte, 1))
+			return; /* then it costs what it costs */
+		set->copied = true;
+	}
+}
+
+/* After a change that was not made: what equals its file can be given back. */
+void patch_uncopy_prepare(struct injection *in)
+{
+	struct patch_set *set = &in->set;
+
+	for (size_t i = 0; i < set->pages.n; i++) {
+		set->pages.data[i].restore = true;
+		read_file_page(in, i);
+	}
+}
+
+struct uerr *patch_uncopy_verify(struct injection *in)
+{
+	struct uerr *err = read_pages(in);
+
+	if (!err)
+		memcpy(in->set.new, in->set.old, in->set.pages.n * PAGE);
+	return err;
 }
 
 /* --------------------------------------------------- giving pages back */

@@ -42,53 +42,58 @@ const char *site_tactic_name(enum site_tactic t)
 	return (unsigned)t < ARRAY_SIZE(names) ? names[t] : "-";
 }
 
-/* Functions whose exit must be left alone, whatever their code looks like. */
-static const struct {
+/* Functions whose exit must be left alone, whatever their code looks like; by name. */
+static const struct special {
 	const char *name, *reason;
 } special_functions[] = {
-	{ "setjmp", "returns twice: entry only" },
-	{ "_setjmp", "returns twice: entry only" },
-	{ "__setjmp", "returns twice: entry only" },
-	{ "sigsetjmp", "returns twice: entry only" },
-	{ "__sigsetjmp", "returns twice: entry only" },
-	{ "vfork", "returns twice: entry only" },
-	{ "__vfork", "returns twice: entry only" },
-	{ "__libc_vfork", "returns twice: entry only" },
-	{ "clone", "returns twice: entry only" },
-	{ "__clone", "returns twice: entry only" },
-	{ "__clone2", "returns twice: entry only" },
-	{ "clone3", "returns twice: entry only" },
-	{ "__clone3", "returns twice: entry only" },
-	{ "getcontext", "returns twice: entry only" },
-	{ "__getcontext", "returns twice: entry only" },
-	{ "swapcontext", "returns twice: entry only" },
-	{ "__swapcontext", "returns twice: entry only" },
-	{ "setcontext", "changes the stack: entry only" },
-	{ "__setcontext", "changes the stack: entry only" },
-	{ "longjmp", "changes the stack: entry only" },
-	{ "_longjmp", "changes the stack: entry only" },
-	{ "__longjmp", "changes the stack: entry only" },
-	{ "____longjmp_chk", "changes the stack: entry only" },
-	{ "__longjmp_chk", "changes the stack: entry only" },
-	{ "__libc_longjmp", "changes the stack: entry only" },
-	{ "__libc_siglongjmp", "changes the stack: entry only" },
-	{ "siglongjmp", "changes the stack: entry only" },
+	{ "_Unwind_Backtrace", "unwinds the stack: entry only" },
+	{ "_Unwind_ForcedUnwind", "unwinds the stack: entry only" },
 	{ "_Unwind_RaiseException", "unwinds the stack: entry only" },
 	{ "_Unwind_Resume", "unwinds the stack: entry only" },
 	{ "_Unwind_Resume_or_Rethrow", "unwinds the stack: entry only" },
-	{ "_Unwind_ForcedUnwind", "unwinds the stack: entry only" },
-	{ "_Unwind_Backtrace", "unwinds the stack: entry only" },
+	{ "____longjmp_chk", "changes the stack: entry only" },
+	{ "__clone", "returns twice: entry only" },
+	{ "__clone2", "returns twice: entry only" },
+	{ "__clone3", "returns twice: entry only" },
+	{ "__getcontext", "returns twice: entry only" },
+	{ "__libc_longjmp", "changes the stack: entry only" },
+	{ "__libc_siglongjmp", "changes the stack: entry only" },
+	{ "__libc_vfork", "returns twice: entry only" },
+	{ "__longjmp", "changes the stack: entry only" },
+	{ "__longjmp_chk", "changes the stack: entry only" },
+	{ "__setcontext", "changes the stack: entry only" },
+	{ "__setjmp", "returns twice: entry only" },
+	{ "__sigsetjmp", "returns twice: entry only" },
+	{ "__swapcontext", "returns twice: entry only" },
+	{ "__vfork", "returns twice: entry only" },
+	{ "_dl_tlsdesc_dynamic", "has a calling convention of its own: entry only" },
 	{ "_dl_tlsdesc_return", "has a calling convention of its own: entry only" },
 	{ "_dl_tlsdesc_undefweak", "has a calling convention of its own: entry only" },
-	{ "_dl_tlsdesc_dynamic", "has a calling convention of its own: entry only" },
+	{ "_longjmp", "changes the stack: entry only" },
+	{ "_setjmp", "returns twice: entry only" },
+	{ "clone", "returns twice: entry only" },
+	{ "clone3", "returns twice: entry only" },
+	{ "getcontext", "returns twice: entry only" },
+	{ "longjmp", "changes the stack: entry only" },
+	{ "setcontext", "changes the stack: entry only" },
+	{ "setjmp", "returns twice: entry only" },
+	{ "siglongjmp", "changes the stack: entry only" },
+	{ "sigsetjmp", "returns twice: entry only" },
+	{ "swapcontext", "returns twice: entry only" },
+	{ "vfork", "returns twice: entry only" },
 };
+
+static int by_special_name(const void *name, const void *special)
+{
+	return strcmp(name, ((const struct special *)special)->name);
+}
 
 static const char *special_reason(const char *name)
 {
-	for (size_t i = 0; name && i < ARRAY_SIZE(special_functions); i++)
-		if (!strcmp(name, special_functions[i].name))
-			return special_functions[i].reason;
-	return NULL;
+	const struct special *s = !name ? NULL : bsearch(name, special_functions, ARRAY_SIZE(special_functions),
+							 sizeof(special_functions[0]), by_special_name);
+
+	return s ? s->reason : NULL;
 }
 
 /* ---- the body of a function ---- */
@@ -715,6 +720,23 @@ struct uerr *plan_check_place(const struct textscan *scan, addr_t addr, u64 size
 	return NULL;
 }
 
+/* May the window of a way out begin before FROM, where the entry's ends? It covers
+ * at most an instruction more than a jump needs. What is not understood may. */
+static bool exit_may_meet(const struct textscan *scan, addr_t from, const struct func_plan *p)
+{
+	addr_t end = p->addr + p->size, stop = from + JUMP_LEN + INSN_MAX;
+	struct insn in;
+
+	for (addr_t at = from; at < stop; at += in.len) {
+		if (at >= end || !textscan_insn(scan, at, &in) || in.kind == INSN_RET || in.kind == INSN_JMP_IND)
+			return true;
+		if ((in.kind == INSN_JMP || in.kind == INSN_JCC || in.kind == INSN_LOOP) &&
+		    (in.target < p->addr || in.target >= end))
+			return true;
+	}
+	return false;
+}
+
 static struct uerr *plan_sides(const struct textscan *scan, const char *name, u32 want, window_vec *windows,
 			       struct func_plan *p)
 {
@@ -723,6 +745,8 @@ static struct uerr *plan_sides(const struct textscan *scan, const char *name, u3
 
 	if (want & PLAN_ENTRY)
 		err = plan_entry(scan, end, windows, p);
+	if (!err && want & PLAN_ROOM && windows->n && exit_may_meet(scan, p->addr + windows->data[0].len, p))
+		want |= PLAN_EXIT;
 	if (!err && want & PLAN_EXIT)
 		err = plan_exit(scan, end, name, windows, p);
 	return err || p->exit != SITE_NONE ? err : merge_windows(scan, windows, windows->n, p);

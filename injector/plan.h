@@ -77,7 +77,11 @@ static inline bool tactic_takes_over(enum site_tactic t)
 	return t == SITE_TAIL || t == SITE_ENTRY_TAKEOVER;
 }
 
-enum plan_want { PLAN_ENTRY = 1, PLAN_EXIT = 2 };
+enum plan_want {
+	PLAN_ENTRY = 1,
+	PLAN_EXIT = 2,
+	PLAN_ROOM = 4, /* the exit, too, where its windows may meet the entry's, so that it can be probed later */
+};
 
 struct func_plan {
 	addr_t addr;                  /* of the function, or of the instruction */

@@ -195,6 +195,70 @@ START_TEST(parked_without_a_copy_is_refused)
 }
 END_TEST
 
+/* The victim's mapping of libc's text: where it begins, and KiB of it that are its own copy; -1: none. */
+static long libc_text(pid_t pid, addr_t *lo)
+{
+	char path[40], line[400];
+	bool here = false;
+	long kib = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	while (kib < 0 && fgets(line, sizeof(line), f)) {
+		unsigned long from;
+		char perms[5];
+
+		if (sscanf(line, "%lx-%*x %4s", &from, perms) == 2 && strstr(line, "libc.so")) {
+			here = perms[2] == 'x';
+			*lo = from;
+		}
+		if (here)
+			sscanf(line, "Private_Dirty: %ld", &kib);
+	}
+	fclose(f);
+	return kib;
+}
+
+/* So many pages that they are made private ahead of the stop, in which it turns out that nothing can be changed. */
+START_TEST(pages_of_a_change_that_fails_go_back)
+{
+	struct victim v = victim_start("park", 1);
+	struct injection *in = probe_begin(v.pid, NULL);
+	struct inject_stats s = {};
+	struct probe p;
+	char path[40];
+	addr_t lo = 0;
+	FILE *mem;
+
+	ck_assert_int_eq(libc_text(v.pid, &lo), 0);
+	snprintf(path, sizeof(path), "/proc/%d/mem", v.pid);
+	mem = fopen(path, "r");
+	ck_assert_ptr_nonnull(mem);
+	place_park(in, &v, &p);
+	p.patch.nmoves = 0;
+	ok(inject_patch(in, &p.patch));
+	for (int i = 0; i < 40; i++) {
+		struct patch other = { .addr = lo + (i + 1) * PAGE + 64, .len = 5 };
+
+		ck_assert_int_eq(fseek(mem, (long)other.addr, SEEK_SET), 0);
+		ck_assert_uint_eq(fread(other.old_bytes, other.len, 1, mem), 1);
+		memset(other.new_bytes, 0xcc, other.len);
+		ok(inject_patch(in, &other));
+	}
+	fclose(mem);
+	refused(inject_commit(in, &s), UERR_CANNOT_PROBE, "a thread is in the middle of");
+	ck_assert_int_eq(libc_text(v.pid, &lo), 0);
+	inject_end(in);
+	VICTIM_WRITE(v.shared->go, 1);
+	victim_await(VICTIM_READ(v.shared->state) == 1);
+	ck_assert_uint_eq(VICTIM_READ(v.shared->wrong), 0);
+	probe_unmap_here(&p);
+	victim_kill(&v);
+}
+END_TEST
+
 /* A handler runs whose frame has a rip inside the window. */
 START_TEST(handler_over_the_window_is_refused)
 {
@@ -424,6 +488,7 @@ int main(void)
 	tcase_add_test(tc, hammer_many);
 	tcase_add_test(tc, parked_thread_is_moved);
 	tcase_add_test(tc, parked_without_a_copy_is_refused);
+	tcase_add_test(tc, pages_of_a_change_that_fails_go_back);
 	tcase_add_test(tc, handler_over_the_window_is_refused);
 	tcase_add_test(tc, handler_over_our_code_keeps_it);
 	tcase_add_test(tc, callers_own_test_is_heard);

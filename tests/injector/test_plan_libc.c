@@ -181,6 +181,42 @@ START_TEST(whole_libc)
 }
 END_TEST
 
+/* What is planned for an entry alone leaves as much room for the exit as when both are. */
+START_TEST(entries_do_not_depend_on_exits)
+{
+	size_t planned_both = 0, n = 0;
+
+	for (size_t i = 0; i < code->nfuncs; i++) {
+		const struct code_func *f = &code->funcs[i];
+		struct func_plan both, alone;
+
+		if (f->flags & CODE_FUNC_FRAGMENT)
+			continue;
+		assert_ok(plan_function(scan, f->addr, f->size, f->name, PLAN_ENTRY | PLAN_EXIT, &both));
+		assert_ok(plan_function(scan, f->addr, f->size, f->name, PLAN_ENTRY | PLAN_ROOM, &alone));
+		ck_assert_int_eq(both.entry, alone.entry);
+		n++;
+		planned_both += alone.exit != SITE_NONE;
+		for (size_t k = 0; k < alone.nwindows; k++) {
+			size_t m = 0;
+
+			while (m < both.nwindows && both.windows[m].addr != alone.windows[k].addr)
+				m++;
+			ck_assert_msg(m < both.nwindows, "%s: no window at +%ld", f->name ? f->name : "?",
+				      (long)(alone.windows[k].addr - f->addr));
+			ck_assert_msg(both.windows[m].len == alone.windows[k].len && both.windows[m].keep == alone.windows[k].keep,
+				      "%s: %u bytes, with the exit %u", f->name ? f->name : "?", alone.windows[k].len,
+				      both.windows[m].len);
+		}
+		func_plan_deinit(&both);
+		func_plan_deinit(&alone);
+	}
+	printf("# the exit was looked at for the entry's sake in %zu of %zu\n", planned_both, n);
+	ck_assert_uint_gt(planned_both, 0);
+	ck_assert_uint_lt(planned_both, n / 2);
+}
+END_TEST
+
 /* All of it at once: functions share padding and lie back to back. */
 START_TEST(merges_whole_libc)
 {
@@ -484,6 +520,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_unchecked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, whole_libc);
+	tcase_add_test(tc, entries_do_not_depend_on_exits);
 	tcase_add_test(tc, merges_whole_libc);
 	tcase_add_test(tc, patched_libc_works);
 	suite_add_tcase(s, tc);
