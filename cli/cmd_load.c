@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/lists.h"
 #include "cli/output.h"
 #include "cli/run.h"
 #include "cli/target.h"
@@ -321,6 +322,8 @@ static void print_attached(struct cli *cli, cJSON *reply)
 			   count_format(cJSON_GetArraySize(json_list(reply, "sites")), "place", "places", buf));
 	else
 		print_links(cli, reply, NULL, cli->o->args.data[1]);
+	if (!opt_given(cli->o, OPT_QUIET))
+		warn_private_text(json_list(reply, "sites"), opt_given(cli->o, OPT_DRY_RUN) ? "would take" : "take");
 }
 
 struct uerr *cmd_attach(struct cli *cli)

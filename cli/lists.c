@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "cli/output.h"
 
 static char *joined(const cJSON *list)
@@ -147,4 +148,41 @@ struct uerr *listing_show(struct cli *cli, const struct listing *l)
 		listing_print_item(cli, l, item);
 	}
 	return NULL;
+}
+
+/* ---- what probing everything costs ---- */
+
+#define PAGE_BYTES 4096u
+#define WORTH_A_LINE (1u << 20)
+
+struct text_page {
+	u64 pid, page;
+};
+
+static int by_page(const void *a, const void *b)
+{
+	const struct text_page *x = a, *y = b;
+
+	if (x->pid != y->pid)
+		return x->pid < y->pid ? -1 : 1;
+	return x->page < y->page ? -1 : x->page > y->page;
+}
+
+void warn_private_text(const cJSON *sites, const char *tense)
+{
+	size_t n = cJSON_GetArraySize(sites), k = 0, distinct = 0;
+	cleanup_free struct text_page *pages = calloc(n ? n : 1, sizeof(*pages));
+	const cJSON *site;
+	number_buf buf;
+
+	if (!pages)
+		return;
+	cJSON_ArrayForEach(site, sites)
+		pages[k++] = (struct text_page){ json_u64(site, "pid"),
+						 strtoull(json_str(site, "address"), NULL, 16) / PAGE_BYTES };
+	qsort(pages, n, sizeof(*pages), by_page);
+	for (size_t i = 0; i < n; i++)
+		distinct += !i || by_page(&pages[i - 1], &pages[i]);
+	if (distinct * PAGE_BYTES >= WORTH_A_LINE)
+		progress(false, "Copies of the probed text %s %s.", tense, bytes_format(distinct * PAGE_BYTES, buf));
 }

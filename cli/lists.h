@@ -36,3 +36,7 @@ struct uerr *listing_show(struct cli *cli, const struct listing *l) UERR_MUST_CH
 
 /* One object of such a list, a line a column. */
 void listing_print_item(struct cli *cli, const struct listing *l, const cJSON *item);
+
+/* Says how much memory the copies of the text at a reply's SITES take, if that is
+ * worth a line (a MiB); TENSE is "take" or "would take". */
+void warn_private_text(const cJSON *sites, const char *tense);

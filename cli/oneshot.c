@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/lists.h"
 #include "cli/output.h"
 #include "cli/target.h"
 
@@ -308,6 +309,8 @@ static struct uerr *print_dry_run(struct oneshot *os)
 		out_printf(out, "%s would be probed. Nothing was touched.\n",
 			   count_format(os->nplaces, "place", "places", num));
 	}
+	if (!opt_given(os->cli->o, OPT_QUIET))
+		warn_private_text(json_list(os->attached, "sites"), "would take");
 	print_refused(os);
 	child_abandon(&os->child);
 	cJSON_Delete(os->attached);
@@ -357,6 +360,7 @@ static struct uerr *begin(struct oneshot *os)
 	os->waiting = !err;
 	if (!err && !opt_given(o, OPT_QUIET)) {
 		print_header(os, &list);
+		warn_private_text(json_list(os->attached, "sites"), "take");
 		if (opt_given(o, OPT_VERBOSE))
 			print_refused(os);
 	}

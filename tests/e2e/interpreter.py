@@ -4,9 +4,9 @@
 script's output is the same with and without probes."""
 
 import json
+import re
 
-
-from harness import Asked, Sandbox, Untouched, run, total
+from harness import Asked, Sandbox, Untouched, maps, run, total
 
 PYTHON = "/usr/bin/python3"
 
@@ -41,6 +41,29 @@ class Script(Asked):
 
     def round(self, n, threads):
         return self.ask("%d %d" % (n, threads))
+
+
+def private_text_mib(pid):
+    """Of the main program."""
+    text = next(m[0] for m in maps(pid) if "x" in m[1] and len(m) > 5 and "python" in m[5])
+    with open("/proc/%d/smaps" % pid) as f:
+        return int(re.search(text + r".*?Private_Dirty: *(\d+)", f.read(), re.S).group(1)) / 1024
+
+
+def test_what_the_copies_of_its_text_take_is_said():
+    with Sandbox() as box:
+        s = Script(box)
+        dry = box.ctl("count", ":*", "-p", s.pid, "--dry-run")
+        said = float(re.search(r"Copies of the probed text would take ([0-9.]+) MiB\.", dry.stderr).group(1))
+        assert private_text_mib(s.pid) == 0
+        with Untouched(s.pid):
+            count = box.ctl_start("count", ":*", "-p", s.pid)
+            count.wait_attached()
+            now = private_text_mib(s.pid)
+            assert said > 1 and abs(now - said) < 0.1, (now, said)
+            count.interrupt()
+            assert "Copies of the probed text take %.1f MiB." % said in count.err(), count.err()
+        assert box.ctl("count", ":Py*Long*", "-p", s.pid, "--dry-run").stderr.find("Copies") < 0
 
 
 def test_counts_and_output():
