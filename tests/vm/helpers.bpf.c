@@ -142,6 +142,81 @@ PROGRAM(do_percpu)
 	io->ret = v ? (long)*v : -1;
 }
 
+struct memory {
+	char bytes[128];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct memory);
+} memory SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring SEC(".maps");
+
+/* What a record of the ring becomes is seen by its length alone. */
+static long available(void)
+{
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+}
+
+/* A dynptr over args[0] bytes of memory, read from at args[1]; flags, and how much */
+PROGRAM(do_dynptr_read)
+{
+	__u32 zero = 0, size = io->args[0], len = io->len;
+	struct memory *m = bpf_map_lookup_elem(&memory, &zero);
+	struct bpf_dynptr d;
+	__u8 *p;
+
+	if (!m || size > sizeof(*m) || len > sizeof(io->out))
+		return;
+	io->ret = bpf_dynptr_from_mem(m, size, io->args[3] & 1, &d) * 1000000;
+	io->ret += bpf_dynptr_read(io->out, len, &d, io->args[1], io->args[2]);
+	p = bpf_dynptr_data(&d, 8, 4);
+	io->number = p ? 1 + p[3] : 0;
+}
+
+/* … written to; the memory itself is what is written, if args[3] says so */
+PROGRAM(do_dynptr_write)
+{
+	__u32 zero = 0, size = io->args[0], len = io->len;
+	struct memory *m = bpf_map_lookup_elem(&memory, &zero);
+	struct bpf_dynptr d;
+	__u8 *p;
+
+	if (!m || size > sizeof(*m) || len > sizeof(io->text))
+		return;
+	io->ret = bpf_dynptr_from_mem(m, size, 0, &d);
+	if (io->args[3])
+		io->ret += bpf_dynptr_write(&d, io->args[1], m->bytes + 8, len, io->args[2]);
+	else
+		io->ret += bpf_dynptr_write(&d, io->args[1], io->text, len, io->args[2]);
+	p = bpf_dynptr_data(&d, 0, 32);
+	if (p)
+		p[31] ^= 0x55;
+	__builtin_memcpy(io->out, m->bytes, sizeof(m->bytes));
+}
+
+/* A record of args[0] bytes that is written at args[1], read back, and submitted or not */
+PROGRAM(do_dynptr_ring)
+{
+	long before = available();
+	struct bpf_dynptr d;
+
+	io->ret = bpf_ringbuf_reserve_dynptr(&ring, io->args[0], io->args[2], &d) * 1000000;
+	io->ret += bpf_dynptr_write(&d, io->args[1], io->text, 8, 0) * 1000;
+	io->ret += bpf_dynptr_read(io->out, 8, &d, io->args[1], 0);
+	if (io->args[3])
+		bpf_ringbuf_submit_dynptr(&d, BPF_RB_NO_WAKEUP);
+	else
+		bpf_ringbuf_discard_dynptr(&d, BPF_RB_NO_WAKEUP);
+	io->number = available() - before;
+}
+
 PROGRAM(do_signal)
 {
 	io->ret = io->args[1] ? bpf_send_signal_thread(io->args[0]) : bpf_send_signal(io->args[0]);

@@ -205,12 +205,12 @@ START_TEST(formats)
 		{ 1ull << 63, 1ull << 31, 1ull << 32, 0xdeadbeefcafe },
 		{ (__u64)-5, (__u64)-42, 42, (__u64)INT64_MIN },
 	};
-	static const __u32 sizes[] = { 256, 20, 8, 1, 0 };
+	static const __u32 room[] = { 256, 20, 8, 1, 0 };
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		for (__u32 format = 0; format < NFORMATS; format++)
-			for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
-				struct io io = { .format = format, .len = sizes[k] };
+			for (size_t k = 0; k < sizeof(room) / sizeof(room[0]); k++) {
+				struct io io = { .format = format, .len = room[k] };
 
 				memcpy(io.args, rows[i], sizeof(io.args));
 				memset(io.out, '~', sizeof(io.out));
@@ -315,6 +315,88 @@ START_TEST(other_cpus)
 }
 END_TEST
 
+static void fill_memory(void)
+{
+	__u32 zero = 0;
+	char bytes[128];
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (char)(i * 7 + 1);
+	if (kernel)
+		ck_assert_int_eq(bpf_map_update_elem(kernel_map("memory"), &zero, bytes, 0), 0);
+	ck_assert_int_eq(bpfvm_map_update(bpfvm_map_find(vm, "memory"), &zero, bytes, 0), 0);
+}
+
+static const __u64 sizes[] = { 0, 1, 8, 12, 31, 32, 64, 127, 128 };
+static const __u64 offsets[] = { 0, 1, 8, 63, 64, 127, 128, 129, 1ull << 31, ~0u, 1ull << 32, 1ull << 32 | 8, ~0ull };
+static const __u32 lens[] = { 0, 1, 7, 8, 9, 63, 64 };
+
+#define EACH(i, of) (size_t i = 0; i < sizeof(of) / sizeof(*(of)); i++)
+
+START_TEST(dynptr_reads)
+{
+	fill_memory();
+	for EACH(s, sizes)
+		for EACH(o, offsets)
+			for EACH(l, lens)
+				for (__u64 flags = 0; flags < 4; flags++) {
+					struct io io = { .args = { sizes[s], offsets[o], flags & 1, flags >> 1 }, .len = lens[l] };
+
+					io = compare("do_dynptr_read", &io);
+					if (sizes[s] == 64 && offsets[o] == 8 && lens[l] == 7 && !flags)
+						ck_assert(!io.ret && io.number == 1 + 11 * 7 + 1 && io.out[6] == 14 * 7 + 1);
+				}
+}
+END_TEST
+
+START_TEST(dynptr_writes)
+{
+	fill_memory();
+	for EACH(s, sizes)
+		for EACH(o, offsets)
+			for EACH(l, lens)
+				for (__u64 flags = 0; flags < 4; flags++) {
+					struct io io = { .args = { sizes[s], offsets[o], flags & 1, flags >> 1 }, .len = lens[l] };
+
+					memset(io.text, (int)(s + o + l), sizeof(io.text));
+					/* each of the three changes a memory that was the same before */
+					fill_memory();
+					run_here("do_dynptr_write", &io, false);
+					if (kernel) {
+						struct io want = { .args = { sizes[s], offsets[o], flags & 1, flags >> 1 },
+								   .len = lens[l] };
+
+						memset(want.text, (int)(s + o + l), sizeof(want.text));
+						run_in_kernel("do_dynptr_write", &want);
+						same("do_dynptr_write", &want, &want, &io, "compiled");
+					}
+					if (sizes[s] == 64 && offsets[o] == 8 && lens[l] == 7 && !flags)
+						ck_assert(!io.ret && io.out[8] == io.text[0] && io.out[15] == 15 * 7 + 1);
+				}
+}
+END_TEST
+
+START_TEST(dynptr_records)
+{
+	static const __u64 records[] = { 0, 1, 8, 16, 64, 4088, 4089, 4096, 1 << 24, ~0u, 1ull << 32 | 16 };
+
+	for EACH(s, records)
+		for EACH(o, offsets)
+			for (__u64 flags = 0; flags < 4; flags++) {
+				struct io io = { .args = { records[s], offsets[o], flags & 1, flags >> 1 }, .len = 8, .text = "a record" }, want = io;
+
+				/* a ring of its own each time: they fill up */
+				close_all();
+				open_all();
+				run_here("do_dynptr_ring", &io, (int)(s & 1));
+				if (!kernel)
+					continue;
+				run_in_kernel("do_dynptr_ring", &want);
+				same("do_dynptr_ring", &want, &want, &io, "compiled or interpreted");
+			}
+}
+END_TEST
+
 static volatile sig_atomic_t nsignals[65], number_seen[65];
 
 /* What the program has got to when the signal comes. */
@@ -386,6 +468,9 @@ int main(void)
 	tcase_add_test(tc, own_namespace);
 	tcase_add_test(tc, clocks);
 	tcase_add_test(tc, other_cpus);
+	tcase_add_test(tc, dynptr_reads);
+	tcase_add_test(tc, dynptr_writes);
+	tcase_add_test(tc, dynptr_records);
 	tcase_add_test(tc, signals);
 	tcase_add_test(tc, signals_and_more);
 	return run_case("helpers_kernel", tc);

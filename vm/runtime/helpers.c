@@ -11,7 +11,6 @@
 #define CLOCK_MONOTONIC_COARSE_NR 6
 #define CLOCK_BOOTTIME_NR 7
 #define CLOCK_TAI_NR 11
-#define FUTEX_WAKE_NR 1 /* linux/futex.h; not private: the reader is another process */
 
 static inline struct umap_ctx map_ctx(const struct hook_frame *frame)
 {
@@ -116,72 +115,6 @@ RT_HELPER(map_peek_elem)
 	struct umap_ctx cx = map_ctx(frame);
 
 	return (u64)umap_peek((const struct umap *)r1, (void *)r2, &cx);
-}
-
-/* The record's ring: one of the program's object. */
-static const struct umap *ring_of(const struct hook_frame *frame, u64 record)
-{
-	const struct umap *m = (const struct umap *)rt_site(frame)->rings;
-
-	while (m && !umap_ring_holds(m, record))
-		m = (const struct umap *)m->next_ring;
-	return m;
-}
-
-static void ring_wake(const struct hook_frame *frame, const struct umap *m, bool wake)
-{
-	if (__builtin_expect(wake, 0))
-		rt_call(rt_env(frame), TARGET_CALL_WAKE, __NR_futex, (u64)umap_ring_waiters(m), FUTEX_WAKE_NR, 1, 0, 0, 0);
-}
-
-static void ring_commit(const struct hook_frame *frame, u64 record, u64 flags, bool discard)
-{
-	const struct umap *m = ring_of(frame, record);
-
-	if (m)
-		ring_wake(frame, m, umap_ring_commit(m, (void *)record, flags, discard));
-}
-
-static u32 frame_owner(const struct hook_frame *frame)
-{
-	return rt_owner(rt_env(frame), rt_rec(frame));
-}
-
-RT_HELPER(ringbuf_reserve)
-{
-	const struct umap *m = (const struct umap *)r1;
-	void *rec = umap_ring_reserve(m, r2, r3, frame_owner(frame));
-
-	if (!rec)
-		ring_wake(frame, m, umap_ring_must_wake(m, 0));
-	return (u64)rec;
-}
-
-RT_HELPER(ringbuf_submit)
-{
-	ring_commit(frame, r1, r2, false);
-	return 0;
-}
-
-RT_HELPER(ringbuf_discard)
-{
-	ring_commit(frame, r1, r2, true);
-	return 0;
-}
-
-RT_HELPER(ringbuf_output)
-{
-	const struct umap *m = (const struct umap *)r1;
-	bool wake;
-	long err = umap_ring_output(m, (const void *)r2, r3, r4, frame_owner(frame), &wake);
-
-	ring_wake(frame, m, wake);
-	return (u64)err;
-}
-
-RT_HELPER(ringbuf_query)
-{
-	return umap_ring_query((const struct umap *)r1, r2);
 }
 
 /* Says where to go on, or 0. Whoever runs the program goes there; it also set the

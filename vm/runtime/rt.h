@@ -124,6 +124,10 @@ u64 rt_clock_ns(const struct target_env *env, int clock);
 u64 rt_monotonic_ns(const struct target_env *env);
 void rt_comm(const struct target_env *env, char comm[16]);
 
+/* rings.c: a record of M, NULL when there is no room; submitted or discarded. */
+void *rt_ring_reserve(const struct hook_frame *frame, const struct umap *m, u64 size, u64 flags);
+void rt_ring_commit(const struct hook_frame *frame, u64 record, u64 flags, bool discard);
+
 /* text.c: FMT with NARGS arguments into T, which is not ended by a NUL. The length
  * that it would have with room enough, or -EINVAL. */
 struct rt_text {
