@@ -423,11 +423,34 @@ struct uerr *cmd_map_update(struct cli *cli)
  * map tail.
  */
 
+/* Of a perf event array: how many records of a CPU found no room here. */
+static void print_lost(struct cli *cli, const cJSON *record)
+{
+	cleanup_json cJSON *obj = NULL;
+	char number[24];
+	number_buf buf;
+
+	if (!opt_given(cli->o, OPT_JSON)) {
+		out_printf(cli->out, "lost %s on CPU %d\n", count_format(json_u64(record, "lost"), "record", "records", buf),
+			   (int)json_u64(record, "cpu"));
+		return;
+	}
+	obj = cJSON_CreateObject();
+	cJSON_AddNumberToObject(obj, "cpu", json_u64(record, "cpu"));
+	snprintf(number, sizeof(number), "%" PRIu64, json_u64(record, "lost"));
+	cJSON_AddRawToObject(obj, "lost", number);
+	json_print(cli->out, obj);
+}
+
 static struct uerr *print_record(struct cli *cli, const cJSON *record)
 {
 	cleanup_json cJSON *obj = NULL;
 	const char *json = json_str(record, "value_json");
 
+	if (cJSON_HasObjectItem(record, "lost")) {
+		print_lost(cli, record);
+		return NULL;
+	}
 	if (!raw_is_json(record))
 		return uerr_new(UERR_FAILED, "the daemon sent a record that is no JSON");
 	if (!opt_given(cli->o, OPT_JSON)) {
@@ -435,6 +458,8 @@ static struct uerr *print_record(struct cli *cli, const cJSON *record)
 		return NULL;
 	}
 	obj = cJSON_CreateObject();
+	if (cJSON_HasObjectItem(record, "cpu"))
+		cJSON_AddNumberToObject(obj, "cpu", json_u64(record, "cpu"));
 	cJSON_AddNumberToObject(obj, "size", json_u64(record, "size"));
 	add_raw(obj, "value", json, json_str(record, "value"));
 	json_print(cli->out, obj);
@@ -486,7 +511,7 @@ struct uerr *cmd_map_tail(struct cli *cli)
 	cJSON *params;
 
 	if (!w.n)
-		return uerr_new(UERR_USAGE, "map tail MAP [TYPE]: which ring buffer?");
+		return uerr_new(UERR_USAGE, "map tail MAP [TYPE]: which map?");
 	params = params_of("map", w.w[0]);
 	if (w.n > 1) {
 		type = join((struct words){ w.w + 1, w.n - 1 });

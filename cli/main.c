@@ -39,7 +39,7 @@ const struct cmd commands[] = {
 	{ "map", "delete", "MAP [KEY]", "delete an element; of a queue or stack the next, which is shown", 0, 1, 1000, cmd_map_delete },
 	{ "map", "pop", "MAP [KEY]", "take an element out and show it, in one step", 0, 1, 1000, cmd_map_pop },
 	{ "map", "freeze", "MAP", "from now on only programs change it", 0, 1, 2, cmd_map_freeze },
-	{ "map", "tail", "MAP [TYPE]", "follow the records of a ring buffer, as struct TYPE", OPT_FOR, 1, 4, cmd_map_tail },
+	{ "map", "tail", "MAP [TYPE]", "follow the records of a ring buffer or perf event array", OPT_FOR, 1, 4, cmd_map_tail },
 	{ "link", "list", "", "what is attached", 0, 0, 0, cmd_link_list },
 	{ "link", "show", "[LINK]", "a link and its places", 0, 0, 1, cmd_link_show },
 	{ "target", "list", "", "the processes that are probed", 0, 0, 0, cmd_target_list },

@@ -51,7 +51,7 @@ static struct uerr *find_with_elements(struct request *req, struct map **ret)
 {
 	struct uerr *err = find_map(req, param_str(req, "map"), ret);
 
-	if (!err && (*ret)->umap.type == UMAP_RINGBUF)
+	if (!err && umap_is_ring((*ret)->umap.type))
 		return uerr_new(UERR_FAILED, "map %s is a ring buffer, which has no elements: bpfctl map tail %s shows its "
 				"records", (*ret)->name, (*ret)->name);
 	return err;

@@ -4,7 +4,7 @@
  *
  *	main loop                          thread
  *	reads all there is
- *	says so (umap_ring_sleep)
+ *	says so (umap_events_sleep)
  *	armed = 1  ──────────────────────▶ sleeps at the ring's futex
  *	           ◀── eventfd ─────────── a writer woke it
  *
@@ -38,7 +38,7 @@ struct tail {
 	struct request *req;
 	struct map *map;
 	u32 type_id;
-	struct umap_ring_reader reader;
+	struct umap_events events;
 	pthread_t thread;
 	u32 armed; /* the thread shall sleep at the ring: a futex */
 	bool stop;
@@ -55,7 +55,7 @@ static long futex(u32 *word, int op, u32 value)
 static void *sleeper(void *arg)
 {
 	struct tail *t = arg;
-	u32 *waiters = umap_ring_waiters(t->reader.m);
+	u32 *waiters = umap_ring_waiters(t->events.m);
 	const u64 one = 1;
 
 	for (;;) {
@@ -78,7 +78,7 @@ static void arm(struct tail *t)
 
 static void stop_thread(struct tail *t)
 {
-	u32 *waiters = umap_ring_waiters(t->reader.m);
+	u32 *waiters = umap_ring_waiters(t->events.m);
 
 	__atomic_store_n(&t->stop, true, __ATOMIC_RELEASE);
 	/* It may be anywhere, and a target writes what it likes there: once is not
@@ -111,14 +111,14 @@ static struct uerr *start_thread(struct tail *t)
 /* Whose record is next, and has not been finished for long; false: there is none such. */
 static bool add_busy(cJSON *r, struct tail *t)
 {
-	u64 now = monotonic_ns();
+	u64 now = monotonic_ns(), where = 0;
 	u32 owner, size, rec;
 	const struct target *target;
-	bool unfinished = umap_ring_busy(&t->reader, &owner, &size);
+	bool unfinished = umap_events_busy(&t->events, &owner, &size, &where);
 	cJSON *busy;
 
-	if (!unfinished || t->busy_pos != t->reader.pos) {
-		t->busy_pos = t->reader.pos;
+	if (!unfinished || t->busy_pos != where) {
+		t->busy_pos = where;
 		t->busy_since = now;
 	}
 	if (!unfinished || now - t->busy_since < BUSY_NS)
@@ -134,22 +134,28 @@ static bool add_busy(cJSON *r, struct tail *t)
 	return true;
 }
 
-static struct uerr *add_record(cJSON *records, const struct tail *t, const void *data, u32 size)
+static struct uerr *add_record(cJSON *records, const struct tail *t, const struct umap_event *ev)
 {
 	cJSON *e = cJSON_CreateObject();
 
 	cJSON_AddItemToArray(records, e);
-	cJSON_AddNumberToObject(e, "size", size);
-	return view_add_typed(e, "value", t->map, t->type_id, data, size);
+	if (t->map->umap.type == UMAP_PERF_EVENT_ARRAY)
+		cJSON_AddNumberToObject(e, "cpu", ev->cpu);
+	if (!ev->data) {
+		cJSON_AddItemToObject(e, "lost", protocol_u64(ev->lost));
+		return NULL;
+	}
+	cJSON_AddNumberToObject(e, "size", ev->size);
+	return view_add_typed(e, "value", t->map, t->type_id, ev->data, ev->size);
 }
 
 static bool counters_changed(struct tail *t, u64 now[3])
 {
 	bool changed = false;
 
-	now[0] = umap_ring_dropped(t->reader.m);
-	now[1] = umap_ring_retired(t->reader.m);
-	now[2] = t->reader.spoilt;
+	now[0] = umap_events_dropped(&t->events);
+	now[1] = umap_events_retired(&t->events);
+	now[2] = umap_events_spoilt(&t->events);
 	for (int i = 0; i < 3; i++) {
 		changed |= now[i] != t->told[i];
 		t->told[i] = now[i];
@@ -163,13 +169,13 @@ static struct uerr *news(struct tail *t, cJSON **ret, bool *any)
 	static const char *const names[] = { "dropped", "retired", "spoilt" };
 	cJSON *r = cJSON_CreateObject(), *records = cJSON_AddArrayToObject(r, "records");
 	struct uerr *err = NULL;
-	const void *data;
-	u32 size, n = 0;
+	struct umap_event ev;
+	u32 n = 0;
 	bool busy;
 	u64 now[3];
 
-	while (!err && n < RECORDS_AT_ONCE && umap_ring_next(&t->reader, &data, &size)) {
-		err = add_record(records, t, data, size);
+	while (!err && n < RECORDS_AT_ONCE && umap_events_next(&t->events, &ev)) {
+		err = add_record(records, t, &ev);
 		n++;
 	}
 	if (err) {
@@ -206,7 +212,7 @@ static void follow(struct request *req)
 		request_continue(req, r);
 	else
 		cJSON_Delete(r);
-	if (!any && !umap_ring_sleep(&t->reader))
+	if (!any && !umap_events_sleep(&t->events))
 		arm(t);
 	else
 		(void)!write(t->src.fd, &one, sizeof(one));
@@ -231,7 +237,7 @@ static void tail_end(struct request *req)
 	close(t->src.fd);
 	t->map->tail = NULL;
 	t->map->gone = NULL;
-	umap_ring_reader_deinit(&t->reader);
+	umap_events_deinit(&t->events);
 	free(t);
 }
 
@@ -247,8 +253,8 @@ static struct uerr *open_ring(struct request *req, struct tail *t)
 
 	if (err)
 		return err;
-	if (t->map->umap.type != UMAP_RINGBUF)
-		return uerr_new(UERR_USAGE, "map %s is no ring buffer (%s): bpfctl map dump %s shows what is in it", t->map->name,
+	if (!umap_is_ring(t->map->umap.type))
+		return uerr_new(UERR_USAGE, "map %s is no ring buffer or perf event array (%s): bpfctl map dump %s shows what is in it", t->map->name,
 				view_map_type(t->map->umap.type), t->map->name);
 	if (t->map->tail)
 		return uerr_new(UERR_FAILED, "map %s is being read by somebody else: a record goes to one reader",
@@ -257,7 +263,7 @@ static struct uerr *open_ring(struct request *req, struct tail *t)
 	if (type && !t->type_id)
 		return uerr_new(UERR_USAGE, "the object of map %s knows no type '%s': have the source mention it (const struct "
 				"%s *unused __attribute__((unused));)", t->map->name, type, type);
-	return umap_ring_reader_init(&t->reader, &t->map->umap);
+	return umap_events_init(&t->events, &t->map->umap);
 }
 
 static void reply_once(struct request *req, struct tail *t)
@@ -268,7 +274,7 @@ static void reply_once(struct request *req, struct tail *t)
 
 	t->req = req;
 	err = news(t, &r, &any);
-	umap_ring_reader_deinit(&t->reader);
+	umap_events_deinit(&t->events);
 	free(t);
 	if (err)
 		request_fail(req, err);
@@ -308,7 +314,7 @@ void cmd_map_tail(struct request *req)
 		err = start_following(req, t);
 	if (err) {
 		if (t)
-			umap_ring_reader_deinit(&t->reader);
+			umap_events_deinit(&t->events);
 		free(t);
 		request_fail(req, err);
 		return;

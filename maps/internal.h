@@ -64,7 +64,7 @@ static inline bool type_is_lru(u32 type)
 /* Addressed by nothing: no key. */
 static inline bool type_is_keyless(u32 type)
 {
-	return umap_is_queue(type) || type == UMAP_BLOOM_FILTER || type == UMAP_RINGBUF;
+	return umap_is_queue(type) || type == UMAP_BLOOM_FILTER || umap_is_ring(type);
 }
 
 /* array.c */
@@ -111,6 +111,13 @@ void stackmap_recover(const struct umap *m, const struct thread_rec *rec, u32 ow
 /* ringbuf.c */
 long ringbuf_geometry(struct umap *m);
 void ringbuf_format(const struct umap *m);
+
+/* perf.c */
+long perf_geometry(struct umap *m);
+void perf_format(const struct umap *m);
+
+/* events_host.c: host only. */
+void perf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 
 /* ringbuf_host.c: host only. */
 void ringbuf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);

@@ -63,6 +63,9 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 	case UMAP_STACK_TRACE:
 		err = stackmap_geometry(&m);
 		break;
+	case UMAP_PERF_EVENT_ARRAY:
+		err = perf_geometry(&m);
+		break;
 	}
 	if (err)
 		return err;
@@ -81,6 +84,8 @@ void umap_format(const struct umap *m)
 		queue_format(m);
 	else if (m->type == UMAP_RINGBUF)
 		ringbuf_format(m);
+	else if (m->type == UMAP_PERF_EVENT_ARRAY)
+		perf_format(m);
 }
 
 /* The verifier lets no program ask by key where there are none; whoever does

@@ -88,12 +88,17 @@ bool umap_ring_next(struct umap_ring_reader *r, const void **record, u32 *size)
 	return false;
 }
 
-bool umap_ring_sleep(struct umap_ring_reader *r)
+bool umap_ring_ready(struct umap_ring_reader *r)
 {
 	u64 h;
 
-	__atomic_store_n(umap_ring_waiters(r->m), 1, __ATOMIC_SEQ_CST);
 	return header(r, &h) && !((u32)h & RING_BUSY);
+}
+
+bool umap_ring_sleep(struct umap_ring_reader *r)
+{
+	__atomic_store_n(umap_ring_waiters(r->m), 1, __ATOMIC_SEQ_CST);
+	return umap_ring_ready(r);
 }
 
 bool umap_ring_busy(const struct umap_ring_reader *r, u32 *owner, u32 *size)

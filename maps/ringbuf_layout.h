@@ -36,7 +36,9 @@ struct ring_ctl {
 	u64 consumer;
 	u64 pad0[7];
 	u32 waiters; /* 1: the reader sleeps, or is about to */
-	u32 pad1[PAGE / 4 - 17];
+	u32 pad4;
+	u64 told;    /* of `dropped`, by readers that say it in between records */
+	u32 pad1[PAGE / 4 - 20];
 	u64 producer;
 	u64 pad2[7];
 	u64 dropped, retired;

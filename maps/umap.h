@@ -19,6 +19,7 @@ enum umap_type {
 	UMAP_HASH = 1,
 	UMAP_ARRAY = 2,
 	UMAP_PROG_ARRAY = 3,
+	UMAP_PERF_EVENT_ARRAY = 4,
 	UMAP_PERCPU_HASH = 5,
 	UMAP_PERCPU_ARRAY = 6,
 	UMAP_STACK_TRACE = 7,
@@ -33,6 +34,12 @@ enum umap_type {
 static inline bool umap_is_percpu(u32 type)
 {
 	return type == UMAP_PERCPU_HASH || type == UMAP_PERCPU_ARRAY || type == UMAP_LRU_PERCPU_HASH;
+}
+
+/* What has records, but no elements. */
+static inline bool umap_is_ring(u32 type)
+{
+	return type == UMAP_RINGBUF || type == UMAP_PERF_EVENT_ARRAY;
 }
 
 static inline bool umap_is_queue(u32 type)
@@ -85,7 +92,8 @@ struct umap {
 	 * targets cannot write: u64 progs[nprogs] of whatever runs programs there. */
 	u32 nprogs;
 	u64 progs;
-	/* RINGBUF: data at data_off, ring_mask + 1 bytes; the next ring (struct umap) of the same
+	/* RINGBUF: data at data_off, ring_mask + 1 bytes (PERF_EVENT_ARRAY: so one for each CPU,
+	 * slot_stride bytes from one to the next); the next ring (struct umap) of the same
 	 * object in the address space at hand, 0 none: how a record's ring is found */
 	u64 ring_mask;
 	u64 next_ring;
@@ -167,6 +175,10 @@ bool umap_ring_commit(const struct umap *m, void *record, u64 flags, bool discar
 long umap_ring_output(const struct umap *m, const void *data, u64 size, u64 flags, u32 owner, bool *wake);
 u64 umap_ring_query(const struct umap *m, u64 what);
 u32 *umap_ring_waiters(const struct umap *m);
+/* PERF_EVENT_ARRAY: bpf_perf_event_output() into the ring of CPU, which is where the
+ * caller thinks that it runs: 0, -ENOSPC when there is no room, which is counted, or
+ * -E2BIG when there never can be. Everybody waits at one futex. */
+long umap_perf_output(const struct umap *m, u32 cpu, const void *data, u64 size, u32 owner, bool *wake);
 /* Whether RECORD lies in M's data. */
 static inline bool umap_ring_holds(const struct umap *m, u64 record)
 {
@@ -265,6 +277,8 @@ void umap_ring_reader_deinit(struct umap_ring_reader *r);
 /* The next record: a copy, until the next call, and its size; false when there is
  * none (yet). */
 bool umap_ring_next(struct umap_ring_reader *r, const void **record, u32 *size);
+/* Whether there is a record. */
+bool umap_ring_ready(struct umap_ring_reader *r);
 /* Says that the reader is about to sleep; true: better not, there is a record. */
 bool umap_ring_sleep(struct umap_ring_reader *r);
 /* A record is being written, or its writer is stopped: its owner and its size. */
@@ -272,6 +286,32 @@ bool umap_ring_busy(const struct umap_ring_reader *r, u32 *owner, u32 *size);
 /* Reservations that found no room, and records that died with their owner. */
 u64 umap_ring_dropped(const struct umap *m);
 u64 umap_ring_retired(const struct umap *m);
+
+/* RINGBUF and PERF_EVENT_ARRAY as one stream, for their one consumer: what comes next
+ * of which CPU (0 of a RINGBUF). Of a PERF_EVENT_ARRAY, where records found no room, an
+ * event without data says how many, in its place among its CPU's. Records of one CPU
+ * come in order, those of different ones CPU by CPU. */
+struct umap_event {
+	const void *data; /* a copy, until the next call; NULL: lost */
+	u32 size;
+	u32 cpu;
+	u64 lost;
+};
+struct umap_events {
+	const struct umap *m;
+	struct umap_event_ring *rings; /* maps/events_host.c */
+	u32 n, next;
+	u32 turn; /* records in a row of the ring at hand */
+};
+struct uerr *umap_events_init(struct umap_events *e, const struct umap *m) UERR_MUST_CHECK;
+void umap_events_deinit(struct umap_events *e);
+bool umap_events_next(struct umap_events *e, struct umap_event *ret);
+bool umap_events_sleep(struct umap_events *e);
+/* As umap_ring_busy(); *where tells one record from another. */
+bool umap_events_busy(const struct umap_events *e, u32 *owner, u32 *size, u64 *where);
+u64 umap_events_dropped(const struct umap_events *e);
+u64 umap_events_retired(const struct umap_events *e);
+u64 umap_events_spoilt(const struct umap_events *e);
 
 /* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. */
 long umap_next_key(const struct umap *m, const void *key, void *next_key);

@@ -69,7 +69,11 @@ struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_siz
 	struct umap m;
 	struct uerr *err;
 	void *mem = NULL;
-	long rc = umap_geometry(type, key_size, value_size, max_entries, map_flags, ncpus, id, &m);
+	long rc;
+
+	if (type == UMAP_PERF_EVENT_ARRAY && !max_entries)
+		max_entries = ncpus; /* as libbpf has it */
+	rc = umap_geometry(type, key_size, value_size, max_entries, map_flags, ncpus, id, &m);
 
 	if (rc)
 		return uerr_errno(-rc, "map '%s' (type %u, key %u, value %u bytes, %u entries, flags 0x%x)", name, type,
@@ -177,7 +181,7 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 
 	if (err)
 		return err;
-	if (m->type == UMAP_RINGBUF)
+	if (umap_is_ring(m->type))
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return umap_peek(m, value, cx);
@@ -196,7 +200,7 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 
 	if (err)
 		return err;
-	if (m->type == UMAP_RINGBUF)
+	if (umap_is_ring(m->type))
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return umap_push(m, value, flags, cx);
@@ -243,7 +247,7 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 
 	if (err)
 		return err;
-	if (m->type == UMAP_RINGBUF)
+	if (umap_is_ring(m->type))
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
@@ -269,4 +273,6 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 		ringbuf_recover(m, rec, owner);
 	else if (m->type == UMAP_STACK_TRACE)
 		stackmap_recover(m, rec, owner);
+	else if (m->type == UMAP_PERF_EVENT_ARRAY)
+		perf_recover(m, rec, owner);
 }

@@ -506,10 +506,11 @@ static struct uerr *arg_ctx(struct verifier *v, const struct call *c, u32 reg)
 		stack_walked(v);
 		return NULL;
 	}
-	/* three look at the frame of the hit, not at ctx; what the program that a tail call leads to
+	/* some look at the frame of the hit, or at nothing, not at ctx; what the program that a tail call leads to
 	 * reads is known from itself, and for the loader to add */
 	if (c->own || (c->id != BPF_FUNC_get_func_ip && c->id != BPF_FUNC_get_attach_cookie &&
-		       c->id != BPF_FUNC_override_return && c->id != BPF_FUNC_tail_call))
+		       c->id != BPF_FUNC_override_return && c->id != BPF_FUNC_perf_event_output &&
+		       c->id != BPF_FUNC_tail_call))
 		address_escapes(v, r);
 	return NULL;
 }

@@ -156,6 +156,51 @@ def test_ring_buffer():
             box.ctl("detach", "--all")
 
 
+def test_ring_buffer_by_dynptr():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("rings"))
+            box.ctl("attach", "on_dynptr", ":two_returns", "-p", v.pid)
+            v.ask("two_returns 4")  # with 1 … 4
+            r = box.ctl("map", "tail", "events", "-d", "200ms", "--json")
+            got = [json.loads(line) for line in r.stdout.splitlines()]
+            assert [e["size"] for e in got] == [8, 16, 24, 32], got
+            box.ctl("detach", "--all")
+
+
+def test_perf_events():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        cpu = sorted(os.sched_getaffinity(0))[0]
+        os.sched_setaffinity(v.pid, {cpu})
+        with Untouched(v.pid):
+            box.ctl("load", bpf("rings"))
+            box.ctl("attach", "on_perf", ":two_returns", "-p", v.pid)
+            assert [m["type"] for m in box.ctl_json("map", "list")["maps"] if m["name"] == "per_cpu_events"] == \
+                ["perf_event_array"]
+            v.ask("two_returns 30")
+            r = box.ctl("map", "tail", "per_cpu_events", "event", "-d", "200ms", "--json")
+            got = [json.loads(line) for line in r.stdout.splitlines()]
+            assert [int(e["value"]["seq"]) for e in got] == list(range(30)), got
+            assert all(e["size"] == 40 and e["cpu"] == cpu and int(e["value"]["pid"]) == v.pid for e in got), got[0]
+            # 64 KiB a CPU, 48 bytes for each of these
+            v.ask("two_returns 2000")
+            r = box.ctl("map", "tail", "per_cpu_events", "event", "-d", "200ms", "--json")
+            got = [json.loads(line) for line in r.stdout.splitlines()]
+            n = len(got) - 1  # one less fits where a record would have to wrap
+            assert n in (1364, 1365) and got[-1] == {"cpu": cpu, "lost": 2000 - n}, got[-1]
+            assert [int(e["value"]["seq"]) for e in got[:-1]] == list(range(30, 30 + n)), got[-2]
+            lost = box.ctl_json("map", "dump", ".bss")["elements"][0]["value"]
+            assert int(lost["lost"]) == 2000 - n, lost
+            v.ask("two_returns 1")
+            r = box.ctl("map", "tail", "per_cpu_events", "event", "-d", "200ms")
+            assert len(r.stdout.splitlines()) == 1 and "lost" not in r.stdout, r
+            r = box.ctl("map", "dump", "per_cpu_events", check=False)
+            assert r.returncode == 1 and "map tail per_cpu_events" in r.stderr, r
+            box.ctl("detach", "--all")
+
+
 def test_ring_buffer_live():
     with Sandbox() as box:
         v = Victim(box, "e2e_shapes")
@@ -198,7 +243,7 @@ def test_ring_buffer_refusals():
     with Sandbox() as box:
         box.ctl("load", bpf("rings"))
         for args, status, words in ((["tail", "events", "nonsense"], 2, "knows no type 'nonsense'"),
-                                    (["tail", ".bss"], 2, "is no ring buffer"),
+                                    (["tail", ".bss"], 2, "is no ring buffer or perf event array"),
                                     (["dump", "events"], 1, "map tail events"),
                                     (["lookup", "events", "1"], 1, "has no elements"),
                                     (["update", "events", "1", "1"], 1, "has no elements")):

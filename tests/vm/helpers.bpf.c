@@ -217,6 +217,27 @@ PROGRAM(do_dynptr_ring)
 	io->number = available() - before;
 }
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
+} events SEC(".maps");
+
+SEC("raw_tp")
+int do_perf(void *ctx)
+{
+	__u32 zero = 0;
+	struct io *p = bpf_map_lookup_elem(&io, &zero);
+	__u32 len;
+
+	if (!p)
+		return 0;
+	len = p->len;
+	if (len <= sizeof(p->text))
+		p->ret = bpf_perf_event_output(ctx, &events, p->args[0], p->text, len);
+	return 0;
+}
+
 PROGRAM(do_signal)
 {
 	io->ret = io->args[1] ? bpf_send_signal_thread(io->args[0]) : bpf_send_signal(io->args[0]);

@@ -11,6 +11,7 @@
 #include <check.h>
 #include <errno.h>
 #include <linux/bpf.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -397,6 +398,55 @@ START_TEST(dynptr_records)
 }
 END_TEST
 
+static struct {
+	char bytes[64];
+	__u32 size, n;
+} sample;
+
+static void on_sample(void *ctx, int cpu, void *data, __u32 size)
+{
+	(void)ctx;
+	ck_assert_int_eq(cpu, 0);
+	memcpy(sample.bytes, data, size < sizeof(sample.bytes) ? size : sizeof(sample.bytes));
+	sample.size = size;
+	sample.n++;
+}
+
+/* What it answers, and in the kernel that this is what a reader gets. (Ours is read
+ * by the tests of maps and of the daemon.) */
+START_TEST(perf_events)
+{
+	static const __u64 flags[] = { 0xffffffff, 0, 1, 2, 3, 63, 1000000, 1ull << 32, 1ull << 32 | 0xffffffff, ~0ull };
+	struct perf_buffer *reader = NULL;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		return;
+	if (kernel)
+		reader = perf_buffer__new(kernel_map("events"), 8, on_sample, NULL, NULL, NULL);
+	for EACH(f, flags)
+		for EACH(l, lens)
+			for (int way = 0; way < 2; way++) {
+				struct io io = { .args = { flags[f] }, .len = lens[l], .text = "sixteen bytes and some more" }, want = io;
+
+				run_here("do_perf", &io, way);
+				ck_assert(f > 1 || !io.ret);
+				if (!reader)
+					continue;
+				sample.n = 0;
+				run_in_kernel("do_perf", &want);
+				same("do_perf", &want, &want, &io, "compiled or interpreted");
+				perf_buffer__consume(reader);
+				ck_assert_uint_eq(sample.n, !want.ret);
+				if (!want.ret) /* padded there */
+					ck_assert(sample.size >= lens[l] && !memcmp(sample.bytes, io.text, lens[l]));
+			}
+	perf_buffer__free(reader);
+}
+END_TEST
+
 static volatile sig_atomic_t nsignals[65], number_seen[65];
 
 /* What the program has got to when the signal comes. */
@@ -471,6 +521,7 @@ int main(void)
 	tcase_add_test(tc, dynptr_reads);
 	tcase_add_test(tc, dynptr_writes);
 	tcase_add_test(tc, dynptr_records);
+	tcase_add_test(tc, perf_events);
 	tcase_add_test(tc, signals);
 	tcase_add_test(tc, signals_and_more);
 	return run_case("helpers_kernel", tc);

@@ -78,3 +78,26 @@ RT_HELPER(ringbuf_query)
 {
 	return umap_ring_query((const struct umap *)r1, r2);
 }
+
+/* The ring of the CPU that we are on. Its index may be said, but it cannot be another's. */
+RT_HELPER(perf_event_output)
+{
+	const struct umap *m = (const struct umap *)r2;
+	u32 index = (u32)r3, cpu = rt_cpu(rt_env(frame));
+	bool wake;
+	long err;
+
+	if (r3 >> 32)
+		return (u64)-EINVAL;
+	if (index == ~0u) /* BPF_F_CURRENT_CPU */
+		index = cpu;
+	if (index >= m->max_entries)
+		return (u64)-E2BIG;
+	if (index >= m->ncpus)
+		return (u64)-ENOENT;
+	if (index != cpu)
+		return (u64)-EOPNOTSUPP;
+	err = umap_perf_output(m, cpu, (const void *)r4, r5, frame_owner(frame), &wake);
+	ring_wake(frame, m, wake);
+	return (u64)err;
+}

@@ -61,6 +61,41 @@ int BPF_KPROBE(on_small, long arg)
 	return 0;
 }
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
+} per_cpu_events SEC(".maps");
+
+/* To the ring of the CPU. */
+SEC("uprobe")
+int BPF_KPROBE(on_perf, long arg)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct event e = { .pid = id >> 32, .tid = (__u32)id, .arg = arg, .seq = __sync_fetch_and_add(&seq, 1) };
+
+	bpf_get_current_comm(e.comm, sizeof(e.comm));
+	if (bpf_perf_event_output(ctx, &per_cpu_events, BPF_F_CURRENT_CPU, &e, sizeof(e)))
+		__sync_fetch_and_add(&lost, 1);
+	return 0;
+}
+
+/* By a dynptr: as many bytes as the argument says. */
+SEC("uprobe")
+int BPF_KPROBE(on_dynptr, unsigned long arg)
+{
+	struct bpf_dynptr d;
+	__u64 *first;
+
+	bpf_ringbuf_reserve_dynptr(&events, arg * 8, 0, &d);
+	first = bpf_dynptr_data(&d, 0, 8);
+	if (first)
+		*first = arg;
+	bpf_dynptr_write(&d, 8, &arg, sizeof(arg), 0);
+	bpf_ringbuf_submit_dynptr(&d, 0);
+	return 0;
+}
+
 static int pass(__u32 i, void *arg)
 {
 	return 0;
