@@ -300,10 +300,10 @@ END_TEST
 START_TEST(what_is_not_served)
 {
 	struct object_opts opts = { .name = "o" };
-	struct uerr *err = refusal("perf_events", &opts);
+	struct uerr *err = refusal("sockets", &opts);
 
 	ck_assert_int_eq(err->code, UERR_REJECTED);
-	ck_assert_str_eq(err->message, "o: map 'events' is a perf_event_array, which is not there yet: use a ring buffer");
+	ck_assert_str_eq(err->message, "o: map 'sockets' is a sockmap, which is not there yet: use a hash or an array map");
 	uerr_free(err);
 	err = refusal("xdp", &opts);
 	ck_assert_int_eq(err->code, UERR_REJECTED);

@@ -5,17 +5,18 @@
 #include <bpf/bpf_helpers.h>
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
-	__uint(key_size, 4);
-	__uint(value_size, 4);
-} events SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} sockets SEC(".maps");
 
 SEC("uprobe")
 int on_call(void *ctx)
 {
-	int v = 1;
+	__u32 zero = 0;
 
-	return bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &v, sizeof(v));
+	return bpf_map_delete_elem(&sockets, &zero);
 }
 
 char LICENSE[] SEC("license") = "MIT";
