@@ -61,7 +61,7 @@ static const struct row rows[] = {
 	  { { .code = BPF_JMP | BPF_CALL, .src_reg = 3, .imm = 5 }, RETURN } },
 	{ "callback into a constant", "middle of an instruction", 
 	  { { .code = BPF_LD | BPF_IMM | BPF_DW, .dst_reg = R1, .src_reg = 4 }, { 0 }, RETURN } },
-	{ "helper not there", "helper bpf_perf_event_output#25 is not there", { CALL(25), EXIT } },
+	{ "helper not there", "helper bpf_perf_event_read#22 is not there", { CALL(22), EXIT } },
 	{ "helper nobody knows", "helper unknown#5000 is not there", { CALL(5000), EXIT } },
 	{ "map not there", "map 4 does not exist", { LD_MAP(R1, NMAPS), RETURN } },
 	{ "variable outside of map", "outside of its map", { LD_VALUE(R1, RODATA, 8), RETURN } },
