@@ -205,11 +205,11 @@ struct hook_frame {
 	addr_t rec;     /* struct thread_rec of this thread; never 0 */
 	u64 slot;       /* per-CPU slot claimed by the program now running, or
 	                 * HOOK_NO_SLOT; owned by vm (claimed and released there) */
-	u32 tail_calls; /* owned by vm: made in this run */
+	u32 end_stack;  /* owned by vm: how far below this frame the stack is where the program can be ended early */
 	u16 signal;     /* owned by vm: to be sent when the program has ended; HOOK_SIGNAL_THREAD: to the thread */
 	u8 override;    /* a program wants the function skipped, with the result in regs.ax; the
 	                 * trampoline sets it to 0 where it asks */
-	u8 pad;
+	u8 tail_calls;  /* owned by vm: made in this run */
 	struct target_regs regs;
 };
 #define HOOK_NO_SLOT (~0ull)

@@ -57,6 +57,14 @@ static struct uerr *find_with_elements(struct request *req, struct map **ret)
 	return err;
 }
 
+/* A value with a lock is read under it; where somebody who has stopped holds that, as it is. */
+static long read_value(const struct map *m, const void *key, void *value, const struct umap_ctx *cx)
+{
+	long err = m->umap.lock ? umap_read_flags(&m->umap, key, value, UMAP_LOCK, cx) : -EBUSY;
+
+	return err == -EBUSY ? umap_read(&m->umap, key, value, cx) : err;
+}
+
 /* As bpf(2) says by EPERM. */
 static struct uerr *refuse_access(const struct map *m, bool read, bool write)
 {
@@ -244,7 +252,7 @@ static struct uerr *dump_keys(struct request *req, const struct map *m, struct p
 			break;
 		memcpy(b.key, b.next, m->umap.key_size);
 		/* deleted meanwhile */
-		if (p->take ? umap_take(&m->umap, b.key, b.value, &cx) : umap_read(&m->umap, b.key, b.value, &cx))
+		if (p->take ? umap_take(&m->umap, b.key, b.value, &cx) : read_value(m, b.key, b.value, &cx))
 			continue;
 		n++;
 		err = element(m, b.key, b.value, &e);
@@ -365,6 +373,10 @@ static struct uerr *map_error(const struct map *m, const char *key, long r)
 					m->name, m->umap.max_entries);
 		return uerr_new(UERR_FAILED, "map %s is full (%u elements), or the key is beyond its end", m->name,
 				m->umap.max_entries);
+	case EBUSY:
+		if (m->umap.lock)
+			return uerr_new(UERR_FAILED, "map %s: somebody holds the lock of key %s, and does not go on", m->name, key);
+		break;
 	case EINVAL:
 	case EOPNOTSUPP:
 		return uerr_new(UERR_FAILED, "map %s (type %s) does not allow that", m->name, view_map_type(m->umap.type));
@@ -390,7 +402,7 @@ void cmd_map_lookup(struct request *req)
 	else if (!err)
 		err = parse_key(req, m, b.key);
 	if (!err) {
-		long rc = umap_read(&m->umap, b.key, b.value, &cx);
+		long rc = read_value(m, b.key, b.value, &cx);
 
 		err = rc ? map_error(m, param_str(req, "key"), rc) : element(m, b.key, b.value, &e);
 	}
@@ -437,7 +449,7 @@ void cmd_map_update(struct request *req)
 	if (!err)
 		err = parse_value(req, m, b.value);
 	if (!err) {
-		long rc = umap_write(&m->umap, b.key, b.value, flags, &cx);
+		long rc = umap_write(&m->umap, b.key, b.value, flags | (m->umap.lock ? UMAP_LOCK : 0), &cx);
 
 		err = rc ? map_error(m, param_str(req, "key"), rc) : NULL;
 	}
@@ -547,7 +559,7 @@ static struct uerr *write_one(const struct map *m, const cJSON *key, const cJSON
 	if (err)
 		return err;
 	spread_value(m, b->value);
-	rc = umap_write(&m->umap, b->key, b->value, flags, cx);
+	rc = umap_write(&m->umap, b->key, b->value, flags | (m->umap.lock ? UMAP_LOCK : 0), cx);
 	return rc ? map_error(m, key->valuestring, rc) : NULL;
 }
 

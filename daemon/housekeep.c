@@ -67,8 +67,13 @@ static void recover_thread(struct daemon *d, const struct target *t, u32 i, u32 
 	if (!__atomic_compare_exchange_n(&rec->tid, &tid, REC_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 		return;
 	vec_foreach(o, &d->state->objects) {
-		for (size_t m = 0; m < (*o)->obj->nmaps; m++)
+		for (size_t m = 0; m < (*o)->obj->nmaps; m++) {
+			const struct mapping *where = target_mapping(t, (*o)->maps[m].id, false);
+
 			umap_recover(&(*o)->maps[m].umap, rec, owner);
+			if (where)
+				umap_recover_locks(&(*o)->maps[m].umap, where->addr, rec, owner);
+		}
 		if ((*o)->claims)
 			umap_claims_recover((*o)->claims, d->state->ncpus, owner);
 	}

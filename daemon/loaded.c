@@ -39,8 +39,8 @@ static struct uerr *make_map(struct state *s, struct loaded *l, u32 i)
 	struct map *m = &l->maps[i];
 	struct uerr *err;
 
-	err = umap_create(om->name, om->type, om->key_size, om->value_size, om->max_entries, om->map_flags, s->ncpus,
-			  s->last_map + 1, &m->umap, &m->fd);
+	err = umap_create_locked(om->name, om->type, om->key_size, om->value_size, om->max_entries, om->map_flags, s->ncpus,
+				 s->last_map + 1, om->lock, &m->umap, &m->fd);
 	if (err) {
 		m->fd = -1;
 		return uerr_prefix(err, "map %s", om->name);

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/bpf.h>
 
+#include "hash_layout.h"
 #include "internal.h"
 
 /* What the kernel accepts (kernel/bpf/arraymap.c). */
@@ -63,14 +64,16 @@ long array_update(const struct umap *m, const void *key, const void *value, u64 
 {
 	void *to;
 
-	if (flags > UMAP_EXIST)
+	if ((flags & ~(u64)UMAP_LOCK) > UMAP_EXIST)
 		return -EINVAL;
 	to = array_lookup(m, key, cx);
 	if (!to)
 		return -E2BIG;
-	if (flags == UMAP_NOEXIST)
+	if (flags & UMAP_NOEXIST)
 		return -EEXIST;
-	copy_in(to, value, m->value_size);
+	if (unlikely(flags & UMAP_LOCK))
+		return m->lock ? value_in_locked(m, to, value, cx) : -EINVAL;
+	value_in_place(m, to, value);
 	return 0;
 }
 

@@ -36,7 +36,7 @@ static long fill_values(const struct umap *m, struct umap_batch *b, u32 n, bool 
 	for (u32 i = 0; i < n; i++) {
 		const u8 *key = (const u8 *)b->keys + (u64)i * m->key_size;
 		u8 *value = (u8 *)b->values + kept * stride;
-		long err = take ? umap_take(m, key, value, cx) : umap_read(m, key, value, cx);
+		long err = take ? umap_take(m, key, value, cx) : umap_read_flags(m, key, value, b->flags, cx);
 
 		if (err == -ENOENT)
 			continue;
@@ -92,15 +92,15 @@ static long key_batch(const struct umap *m, const void *from, void *next, struct
 	return rc ? rc : err;
 }
 
-static long batch_flags(const struct umap_batch *b)
+static long batch_flags(const struct umap *m, const struct umap_batch *b)
 {
-	return b->flags ? -EINVAL : 0;
+	return b->flags && (b->flags != UMAP_LOCK || !m->lock) ? -EINVAL : 0;
 }
 
 static long read_batch(const struct umap *m, const void *from, void *next, struct umap_batch *b, bool take,
 		       const struct umap_ctx *cx)
 {
-	long err = batch_flags(b);
+	long err = batch_flags(m, b);
 
 	if (err || !b->count)
 		return err;
@@ -133,7 +133,7 @@ long umap_write_batch(const struct umap *m, struct umap_batch *b, const struct u
 		return err;
 	if (!has_batches(m))
 		return -UMAP_ENOTSUPP;
-	err = batch_flags(b);
+	err = batch_flags(m, b);
 	for (b->count = 0; !err && b->count < count; b->count += !err)
 		err = umap_write(m, (const u8 *)b->keys + (u64)b->count * m->key_size,
 				 (const u8 *)b->values + b->count * stride, b->flags, cx);
@@ -149,7 +149,7 @@ long umap_delete_batch(const struct umap *m, struct umap_batch *b, const struct 
 		return err;
 	if (!has_delete_batches(m))
 		return -UMAP_ENOTSUPP;
-	err = batch_flags(b);
+	err = batch_flags(m, b);
 	for (b->count = 0; !err && b->count < count; b->count += !err)
 		err = umap_erase(m, (const u8 *)b->keys + (u64)b->count * m->key_size, cx);
 	return err;

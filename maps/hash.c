@@ -143,7 +143,7 @@ long hash_geometry(struct umap *m)
 		m->elem_stride += sizeof(struct hash_copy);
 		m->slot_stride = ALIGN_UP((u64)m->nelems * m->elem_stride, 64ul);
 		m->values_off = map_carve(m, m->slot_stride * m->nslots);
-	} else if (m->value_size > 8) {
+	} else if (m->value_size > 8 || m->lock) {
 		m->nblocks = m->nelems + HASH_SPARE_BLOCKS;
 		m->blocks_off = map_carve(m, m->nblocks * sizeof(struct hash_block));
 		m->block_bitmap_off = map_carve(m, (m->nblocks + 63ul) / 64 * 8);
@@ -342,6 +342,7 @@ void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 struct hash_put {
 	const void *value;
 	u64 flags;
+	const struct umap_ctx *locked; /* what is there is changed in place, under its lock; or NULL */
 	bool all;
 	u32 slot;
 	long elem; /* allocated for an insert, not yet published; -1 none */
@@ -499,7 +500,7 @@ static long put_prepare(struct hash_op *o, struct hash_put *put)
 
 		if (block >= m->nblocks)
 			return -EBUSY;
-		copy_in(hash_block_value(m, block), put->value, m->value_size);
+		value_in(m, hash_block_value(m, block), put->value);
 	}
 	return 0;
 }
@@ -559,7 +560,7 @@ static long put_prepare_block(struct hash_op *o, struct hash_put *put)
 	if (put->block < 0)
 		return -EBUSY;
 	put->block_state = load(pool_state(&blocks, put->block));
-	copy_in(hash_block_value(o->m, put->block), put->value, o->m->value_size);
+	value_in(o->m, hash_block_value(o->m, put->block), put->value);
 	return 0;
 }
 
@@ -595,6 +596,27 @@ static long put_replace_block(struct hash_op *o, struct hash_put *put)
 	return 0;
 }
 
+/* In place, under the lock of the value that is the element's then. */
+static __attribute__((noinline)) long put_replace_locked(struct hash_op *o, const struct hash_put *put,
+							   const struct umap_ctx *cx)
+{
+	const struct umap *m = o->m;
+	struct hash_elem *e = hash_elem(m, o->index);
+	u64 val = load(&e->val);
+	u32 block = val_block(o->index, val);
+	u8 *value = hash_block_value(m, block);
+	long err = -EAGAIN;
+
+	if (block >= m->nblocks || !umap_spin_lock(value + m->lock - 1, cx))
+		return -EBUSY;
+	if (load(&e->val) == val && load(&e->state) == o->state && !(load(&e->next) & LINK_MARK)) {
+		value_in_place(m, value, put->value);
+		err = 0;
+	}
+	umap_spin_unlock(value + m->lock - 1, cx);
+	return err;
+}
+
 static force_inline long put_replace(struct hash_op *o, struct hash_put *put)
 {
 	if (unlikely(o->m->refs_off))
@@ -615,7 +637,8 @@ static force_inline long put_run(struct hash_op *o, struct hash_put *put, const 
 	do {
 		err = op_find(o, wide);
 		if (!err)
-			err = put->flags == UMAP_NOEXIST ? -EEXIST : put_replace(o, put);
+			err = put->flags == UMAP_NOEXIST ? -EEXIST :
+			      unlikely(put->locked) ? put_replace_locked(o, put, put->locked) : put_replace(o, put);
 		else if (err == -ENOENT && put->flags != UMAP_EXIST)
 			err = put_insert(o, put);
 	} while (unlikely(err == -EAGAIN));
@@ -631,8 +654,12 @@ long hash_update(const struct umap *m, const void *key, const void *value, u64 f
 	struct hash_put put = {.value = value, .flags = flags, .all = all, .slot = cx->slot, .elem = -1, .block = -1};
 	struct hash_op o;
 
-	if (unlikely(flags > UMAP_EXIST))
-		return -EINVAL;
+	if (unlikely(flags > UMAP_EXIST)) {
+		put.flags = flags & ~(u64)UMAP_LOCK;
+		if (put.flags > UMAP_EXIST || !m->lock)
+			return -EINVAL;
+		put.locked = cx;
+	}
 	if (unlikely(umap_is_percpu(m->type) && !all && cx->slot >= m->nslots))
 		return -EINVAL;
 	op_init(&o, m, key, cx);

@@ -35,6 +35,40 @@ static void read_value(const struct umap *m, u32 i, u64 val, u64 state, void *va
 		memcpy(value, &val, m->value_size);
 	else if (val_block(i, val) < m->nblocks)
 		copy_out(value, hash_block_value(m, val_block(i, val)), m->value_size);
+	value_hide_lock(m, value);
+}
+
+/* The value of the element that O has found, under its lock; -EAGAIN: not its value any more. */
+static long read_locked(const struct hash_op *o, void *value, const struct umap_ctx *cx)
+{
+	const struct umap *m = o->m;
+	struct hash_elem *e = hash_elem(m, o->index);
+	u64 val = load(&e->val);
+	u32 block = val_block(o->index, val);
+	u8 *lock = (u8 *)hash_block_value(m, block) + m->lock - 1;
+	bool same;
+
+	if (block >= m->nblocks || !umap_spin_lock(lock, cx))
+		return -EBUSY;
+	read_value(m, o->index, val, o->state, value);
+	same = load(&e->state) == o->state && load(&e->val) == val;
+	umap_spin_unlock(lock, cx);
+	return same ? 0 : -EAGAIN;
+}
+
+long hash_read_locked(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)
+{
+	struct hash_op o;
+	long err;
+
+	op_init(&o, m, key, cx);
+	do {
+		err = op_find(&o, key_is_wide(m));
+		if (!err)
+			err = read_locked(&o, value, cx);
+	} while (err == -EAGAIN);
+	intent_end(&o);
+	return err;
 }
 
 long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx)

@@ -67,6 +67,26 @@ static inline bool type_is_keyless(u32 type)
 	return umap_is_queue(type) || type == UMAP_BLOOM_FILTER || umap_is_ring(type);
 }
 
+static inline bool type_has_locks(u32 type)
+{
+	return type == UMAP_HASH || type == UMAP_ARRAY;
+}
+
+/* lock.c. A value into shared memory: one that nobody has yet; in place, its lock as it
+ * is; and in place under its lock (0 or -EBUSY). */
+void value_in(const struct umap *m, void *shared, const void *value);
+void value_in_place(const struct umap *m, void *shared, const void *value);
+long value_in_locked(const struct umap *m, void *shared, const void *value, const struct umap_ctx *cx);
+/* Host only: locks of the dead OWNER in memory of SIZE that is THERE in its process, and HERE. */
+void lock_recover(u64 there, u64 here, u64 size, const struct thread_rec *rec, u32 owner);
+
+/* What a value shows in place of its lock. */
+static inline void value_hide_lock(const struct umap *m, void *value)
+{
+	if (m->lock)
+		*(u32_any *)((u8 *)value + m->lock - 1) = 0;
+}
+
 /* array.c */
 long array_geometry(struct umap *m);
 void *array_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
@@ -131,6 +151,7 @@ void queue_recover(const struct umap *m, const struct thread_rec *rec, u32 owner
 
 /* hash_host.c: host only. */
 long hash_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+long hash_read_locked(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long hash_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long hash_next_key(const struct umap *m, const void *key, void *next_key);
 /* The next keys of bucket *BUCKET and those behind it, whole buckets, at most ROOM of them; *BUCKET

@@ -16,6 +16,12 @@
 long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags, u32 ncpus, u32 id,
 		   struct umap *ret)
 {
+	return umap_geometry_locked(type, key_size, value_size, max_entries, map_flags, ncpus, id, 0, ret);
+}
+
+long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags, u32 ncpus, u32 id,
+			  u32 lock, struct umap *ret)
+{
 	struct umap m;
 	u32 user = map_flags & (BPF_F_RDONLY | BPF_F_WRONLY);
 	u32 prog = map_flags & (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG);
@@ -29,7 +35,12 @@ long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 
 		return -EINVAL;
 	if (user == (BPF_F_RDONLY | BPF_F_WRONLY) || prog == (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
 		return -EINVAL;
+	if (lock && !type_has_locks(type))
+		return -EOPNOTSUPP;
+	if (lock && ((lock - 1) % 4 || (u64)lock + 3 > value_size))
+		return -EINVAL;
 	copy_zero(&m, sizeof(m));
+	m.lock = lock;
 	m.type = type;
 	m.key_size = key_size;
 	m.value_size = value_size;

@@ -51,6 +51,7 @@ static inline bool umap_is_queue(u32 type)
 #define UMAP_ANY 0
 #define UMAP_NOEXIST 1
 #define UMAP_EXIST 2
+#define UMAP_LOCK 4 /* BPF_F_LOCK: the value is written, or read, under its lock */
 
 #define UMAP_ENOTSUPP 524 /* the kernel's; errno.h has no name for it */
 
@@ -97,12 +98,19 @@ struct umap {
 	 * object in the address space at hand, 0 none: how a record's ring is found */
 	u64 ring_mask;
 	u64 next_ring;
+	u32 lock; /* 1 + where in a value its struct bpf_spin_lock is; 0: none */
+	u32 pad;
 };
 
 /* Geometry for a map, refusing what is wrong. 0, or -EINVAL, -E2BIG,
  * -UMAP_ENOTSUPP, as bpf(BPF_MAP_CREATE) does. ret->base is 0. */
 long umap_geometry(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags, u32 ncpus, u32 id,
 		   struct umap *ret);
+
+/* The same for values with a struct bpf_spin_lock at LOCK - 1 (0: without); -EOPNOTSUPP
+ * where the type cannot have one. */
+long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags, u32 ncpus, u32 id,
+			  u32 lock, struct umap *ret);
 
 /* Makes fresh memory (zeros, m->size bytes at m->base) into an empty map. */
 void umap_format(const struct umap *m);
@@ -131,6 +139,11 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
  * what it is as long as the element does. */
 typedef long umap_visit(void *arg, const void *key, void *value);
 long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
+
+/* The lock at LOCK, in a value. False: it was not to be had in good time, or CX has
+ * too many things begun. No waiting beyond about 50 µs. */
+bool umap_spin_lock(void *lock, const struct umap_ctx *cx);
+void umap_spin_unlock(void *lock, const struct umap_ctx *cx);
 
 /* PROG_ARRAY: what m->progs has for element INDEX; 0 when there is none. */
 u64 umap_prog(const struct umap *m, u32 index);
@@ -225,6 +238,8 @@ u64 umap_user_value_size(const struct umap *m);
  * figure when it would not fit into memory. */
 struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags,
 			 u32 ncpus, u32 id, struct umap *ret, int *ret_fd) UERR_MUST_CHECK;
+struct uerr *umap_create_locked(const char *name, u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags,
+				u32 ncpus, u32 id, u32 lock, struct umap *ret, int *ret_fd) UERR_MUST_CHECK;
 void umap_destroy(struct umap *m, int fd);
 
 /* Same for a claims table. */
@@ -237,6 +252,8 @@ struct uerr *umap_claims_create(u32 ncpus, struct umap_claims **ret, int *ret_fd
  * program; absent elements give -ENOENT. What take gives is what the element was
  * when it went: no update in between is lost. */
 long umap_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+/* FLAGS: 0 or UMAP_LOCK; -EBUSY when the lock is not to be had. */
+long umap_read_flags(const struct umap *m, const void *key, void *value, u64 flags, const struct umap_ctx *cx);
 long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
 long umap_erase(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long umap_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
@@ -319,5 +336,7 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key);
 /* Finishes or undoes what the dead owner of REC left in M, and frees its claims.
  * Only the daemon declares death. */
 void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
+/* The locks that it held in M, which is mapped at THERE in its process. */
+void umap_recover_locks(const struct umap *m, u64 there, const struct thread_rec *rec, u32 owner);
 void umap_claims_recover(struct umap_claims *c, u32 ncpus, u32 owner);
 #endif

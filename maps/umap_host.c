@@ -66,6 +66,12 @@ static struct uerr *check_memory(const char *name, const struct umap *m)
 struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags,
 			 u32 ncpus, u32 id, struct umap *ret, int *ret_fd)
 {
+	return umap_create_locked(name, type, key_size, value_size, max_entries, map_flags, ncpus, id, 0, ret, ret_fd);
+}
+
+struct uerr *umap_create_locked(const char *name, u32 type, u32 key_size, u32 value_size, u32 max_entries, u32 map_flags,
+				u32 ncpus, u32 id, u32 lock, struct umap *ret, int *ret_fd)
+{
 	struct umap m;
 	struct uerr *err;
 	void *mem = NULL;
@@ -73,8 +79,11 @@ struct uerr *umap_create(const char *name, u32 type, u32 key_size, u32 value_siz
 
 	if (type == UMAP_PERF_EVENT_ARRAY && !max_entries)
 		max_entries = ncpus; /* as libbpf has it */
-	rc = umap_geometry(type, key_size, value_size, max_entries, map_flags, ncpus, id, &m);
+	rc = umap_geometry_locked(type, key_size, value_size, max_entries, map_flags, ncpus, id, lock, &m);
 
+	if (rc == -EOPNOTSUPP)
+		return uerr_new(UERR_REJECTED, "map '%s' has a struct bpf_spin_lock in its values, which only hash and array "
+				"maps can have", name);
 	if (rc)
 		return uerr_errno(-rc, "map '%s' (type %u, key %u, value %u bytes, %u entries, flags 0x%x)", name, type,
 				  key_size, value_size, max_entries, map_flags);
@@ -129,6 +138,7 @@ static long array_read(const struct umap *m, u32 index, u8 *value)
 		return -ENOENT;
 	if (m->type == UMAP_ARRAY) {
 		copy_out(value, array_copy(m, index, 0), m->value_size);
+		value_hide_lock(m, value);
 		return 0;
 	}
 	memset(value, 0, umap_user_value_size(m));
@@ -194,12 +204,43 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 	return array_read(m, *(const u32_any *)key, value);
 }
 
+static long array_read_locked(const struct umap *m, u32 index, void *value, const struct umap_ctx *cx)
+{
+	void *lock;
+	long err;
+
+	if (index >= m->max_entries)
+		return -ENOENT;
+	lock = array_copy(m, index, 0) + m->lock - 1;
+	if (!umap_spin_lock(lock, cx))
+		return -EBUSY;
+	err = array_read(m, index, value);
+	umap_spin_unlock(lock, cx);
+	return err;
+}
+
+long umap_read_flags(const struct umap *m, const void *key, void *value, u64 flags, const struct umap_ctx *cx)
+{
+	long err = umap_host_access(m, true, false);
+
+	if (!flags)
+		return umap_read(m, key, value, cx);
+	if (err)
+		return err;
+	if (flags != UMAP_LOCK || !m->lock)
+		return -EINVAL;
+	return type_is_hash(m->type) ? hash_read_locked(m, key, value, cx) :
+				       array_read_locked(m, *(const u32_any *)key, value, cx);
+}
+
 long umap_write(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx)
 {
 	long err = umap_host_access(m, false, true);
 
 	if (err)
 		return err;
+	if (flags & UMAP_LOCK && !m->lock)
+		return -EINVAL;
 	if (umap_is_ring(m->type))
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
@@ -261,6 +302,12 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 		return -ENOENT;
 	*(u32_any *)next_key = next;
 	return 0;
+}
+
+void umap_recover_locks(const struct umap *m, u64 there, const struct thread_rec *rec, u32 owner)
+{
+	if (m->lock)
+		lock_recover(there, m->base, m->size, rec, owner);
 }
 
 void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)

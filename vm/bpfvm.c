@@ -235,8 +235,8 @@ static struct uerr *store_create(const struct object_map *def, u32 id, struct cl
 	if (def->type == UMAP_PROG_ARRAY)
 		err = uerr_new(UERR_REJECTED, "map '%s' is a prog_array: a program here goes on in no other", def->name);
 	else
-		err = umap_create(def->name, def->type, def->key_size, def->value_size, def->max_entries, def->map_flags,
-				  ncpus(), id, &s->map, &s->fd);
+		err = umap_create_locked(def->name, def->type, def->key_size, def->value_size, def->max_entries,
+					 def->map_flags, ncpus(), id, def->lock, &s->map, &s->fd);
 	if (!err)
 		err = store_fill(s, def);
 	if (err) {

@@ -4,6 +4,7 @@
 #include "vm/btf_index.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define KIND_MAX BTF_KIND_ENUM64
 
@@ -157,4 +158,28 @@ u64 btf_index_size(const struct btf_index *ix, u32 id)
 		return 0;
 	}
 	return 0;
+}
+
+static bool is_lock(const struct btf_index *ix, u32 type_id)
+{
+	const struct btf_type *t = btf_index_resolve(ix, type_id);
+
+	return t && BTF_INFO_KIND(t->info) == BTF_KIND_STRUCT && !strcmp(btf_index_str(ix, t->name_off), "bpf_spin_lock");
+}
+
+s32 btf_index_lock(const struct btf_index *ix, u32 type_id, u32 size)
+{
+	const struct btf_type *t = ix && type_id ? btf_index_resolve(ix, type_id) : NULL;
+	u32 kind = t ? BTF_INFO_KIND(t->info) : BTF_KIND_UNKN;
+	const struct btf_member *members = (const struct btf_member *)(t + 1);
+	const struct btf_var_secinfo *vars = (const struct btf_var_secinfo *)(t + 1);
+
+	for (u32 i = 0; (kind == BTF_KIND_STRUCT || kind == BTF_KIND_DATASEC) && i < BTF_INFO_VLEN(t->info); i++) {
+		u32 off = kind == BTF_KIND_DATASEC	? vars[i].offset :
+			  BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(members[i].offset) / 8 : members[i].offset / 8;
+
+		if (is_lock(ix, kind == BTF_KIND_DATASEC ? vars[i].type : members[i].type))
+			return off % 4 || (u64)off + 4 > size ? -1 : (s32)off;
+	}
+	return -1;
 }

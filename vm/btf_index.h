@@ -32,5 +32,9 @@ const char *btf_index_str(const struct btf_index *ix, u32 off);
 /* The type behind typedefs and qualifiers, or NULL (void, or a broken chain). */
 const struct btf_type *btf_index_resolve(const struct btf_index *ix, u32 id);
 
+/* Where a value of TYPE_ID and SIZE bytes, a struct or the variables of a section, has its
+ * struct bpf_spin_lock, or -1. IX may be NULL. */
+s32 btf_index_lock(const struct btf_index *ix, u32 type_id, u32 size);
+
 /* Bytes of a value, 0 when it has no size or the type is broken. */
 u64 btf_index_size(const struct btf_index *ix, u32 id);

@@ -135,6 +135,7 @@ static u32 smod32(s32 a, s32 b)
 enum {
 	HANDLER_CALL_BACK = OP_COUNT,
 	HANDLER_TAIL_CALL,
+	HANDLER_LOCK,
 #define PAIR(first, second, if) PAIR_##first##_##second,
 	PAIRS(PAIR)
 #undef PAIR
@@ -152,6 +153,8 @@ static __thread const struct callback *calling_back __attribute__((tls_model("in
 
 /* What run() gives when the program goes on in that of r0, a struct interp_code. */
 #define RAN_ON 1
+/* … and when it ends early, wherever in it that is: a lock was not to be had. */
+#define RAN_OUT 2
 
 /* Runs from OP on until the function that it is in returns, m->left instructions
  * at most; with M NULL only tells where the handlers are. */
@@ -159,6 +162,7 @@ static long run(struct machine *m, const struct op *op, struct hook_frame *frame
 {
 	static const void *const labels[HANDLERS] = {
 		[HANDLER_TAIL_CALL] = &&op_tail_call,
+		[HANDLER_LOCK] = &&op_lock,
 		[OP_NONE] = &&bad,
 		[HANDLER_CALL_BACK] = &&op_call_back,
 #define PAIR(first, second, if) [PAIR_##first##_##second] = &&pair_##first##_##second,
@@ -319,6 +323,12 @@ op_call_back:
 		return m->failed;
 	NEXT;
 }
+
+op_lock:
+	r[0] = ((helper_fn)op->imm)(r[1], r[2], r[3], r[4], r[5], frame);
+	if (r[0])
+		return RAN_OUT;
+	NEXT;
 
 op_tail_call:
 	r[0] = ((helper_fn)op->imm)(r[1], r[2], r[3], r[4], r[5], frame);
@@ -714,7 +724,8 @@ static void decode(struct interp_code *c, const struct vm_prog *p, const struct 
 		if (selected && insn->dst_reg <= BPF_REG_10 && insn->src_reg <= BPF_REG_10 &&
 		    decode_imm(c, i, id, maps, nmaps, &op->imm))
 			op->handler = handlers[calls_back(p, insn, id) ? HANDLER_CALL_BACK :
-					       id == OP_CALL_HELPER && insn->imm == BPF_FUNC_tail_call ? HANDLER_TAIL_CALL : id];
+					       id == OP_CALL_HELPER && insn->imm == BPF_FUNC_tail_call ? HANDLER_TAIL_CALL :
+					       id == OP_CALL_HELPER && insn->imm == BPF_FUNC_spin_lock ? HANDLER_LOCK : id];
 	}
 	c->ops[c->n] = (struct op){ .handler = handlers[OP_NONE], .next = 1 };
 	decode_blocks(c);
@@ -768,6 +779,10 @@ static long run_one(const struct interp_code *code, u64 r1, u64 r2, struct hook_
 		runtime_helper(VM_RT_RELEASE)(0, 0, 0, 0, 0, frame);
 	if (vm_prog_signals(code->prog))
 		runtime_helper(VM_RT_SIGNAL)(0, 0, 0, 0, 0, frame);
+	if (ret == RAN_OUT) {
+		*r0 = 0;
+		return 0;
+	}
 	if (ret >= 0)
 		*r0 = m.r[0];
 	return ret;

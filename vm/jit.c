@@ -334,12 +334,16 @@ static void compile_func(struct jit *j, struct func *f)
 		emit_mov_rr(&j->e, true, R12, RDX);
 	else if (f->callback)
 		emit_mov_rr(&j->e, true, R12, R9);
+	if (main && jit_locks(j))
+		jit_keep_stack(j);
 	if (main && jit_claims(j))
 		jit_claim_slot(j);
 	for (j->i = f->start; j->i < f->end; j->i++)
 		compile_insn(j);
 	if (main && jit_has_end(j))
 		jit_main_end(j);
+	if (main && jit_locks(j))
+		jit_early_end(j);
 }
 
 static void compile_pass(struct jit *j)

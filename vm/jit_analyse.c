@@ -492,6 +492,10 @@ static void scan_func(const struct jit *j, struct func *f)
 	f->callback = j->frame && any_call && j->at[f->start] & AT_CALLBACK;
 	if ((main && j->frame) || f->callback)
 		f->saved |= 1u << R12;
+	if (main && jit_locks(j)) { /* its end restores whatever functions have saved by then */
+		f->uses_fp = true;
+		f->saved |= 1u << RBX | 1u << R12 | 1u << R13 | 1u << R14 | 1u << R15;
+	}
 	if (f->uses_fp)
 		f->depth = stack_depth(j, f);
 	bytes = 8 + (f->uses_fp ? 8 : 0) + f->depth + 8 * (u32)__builtin_popcount(f->saved);

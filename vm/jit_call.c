@@ -61,7 +61,7 @@ static bool is_tail_call(const struct jit *j, addr_t fn)
 void jit_tail_entry(struct jit *j)
 {
 	if (vm_prog_calls(j->in->prog, BPF_FUNC_tail_call))
-		emit_store_i(&j->e, X86_32, x86_at(RDX, offsetof(struct hook_frame, tail_calls)), 0);
+		emit_store_i(&j->e, X86_8, x86_at(RDX, offsetof(struct hook_frame, tail_calls)), 0);
 	if (jit_signals(j))
 		emit_store_i(&j->e, X86_16, x86_at(RDX, offsetof(struct hook_frame, signal)), 0);
 	j->tail_off = j->e.len;
@@ -106,6 +106,18 @@ void jit_send_signals(struct jit *j, enum x86_reg keep)
 	emit_pop(e, keep);
 	emit_pop(e, RAX);
 	emit_land(e, none);
+}
+
+/* The helper says whether we have it; if not, the program ends. */
+static void take_lock(struct jit *j, addr_t fn)
+{
+	size_t had;
+
+	call_addr(j, fn);
+	emit_test_rr(&j->e, false, RAX, RAX);
+	had = emit_jcc_fwd(&j->e, CC_E);
+	jit_end_early(j);
+	emit_land(&j->e, had);
 }
 
 /* Claims a slot; without one the program ends here, its result 0. */
@@ -489,6 +501,8 @@ void jit_call_helper(struct jit *j, const struct bpf_insn *insn, u32 arg)
 	fn = jit_helper_addr(j, special != NO_INSN ? special : id);
 	if (id == BPF_FUNC_tail_call)
 		tail_call(j, fn);
+	else if (id == BPF_FUNC_spin_lock)
+		take_lock(j, fn);
 	else if (is_tail_call(j, fn))
 		tail_call_addr(j, fn);
 	else if (!call_quick(j, id, fn))

@@ -319,3 +319,40 @@ void jit_main_end(struct jit *j)
 	j->out_off = j->e.len;
 	epilogue(j, j->func);
 }
+
+/* frame->end_stack = frame - rsp: the frame is on this stack, above us */
+void jit_keep_stack(struct jit *j)
+{
+	struct emit *e = &j->e;
+
+	emit_mov_rr(e, true, scratch(j, RAX), R12);
+	emit_alu_rr(e, true, X86_SUB, RAX, RSP);
+	emit_store_r(e, X86_32, x86_at(R12, offsetof(struct hook_frame, end_stack)), RAX);
+}
+
+/* The functions in between are left as by longjmp: the main one has saved all that
+ * they have. (rsp is a stack at every instruction: signals may come.) */
+void jit_end_early(struct jit *j)
+{
+	struct emit *e = &j->e;
+
+	emit_load(e, X86_32, false, scratch(j, RAX), x86_at(R12, offsetof(struct hook_frame, end_stack)));
+	emit_mov_rr(e, true, scratch(j, R11), R12);
+	emit_alu_rr(e, true, X86_SUB, R11, RAX);
+	emit_mov_rr(e, true, RSP, R11);
+	emit_jmp(e, false, (s32)((s64)j->end_off - (s64)(e->len + 5)));
+}
+
+void jit_early_end(struct jit *j)
+{
+	struct emit *e = &j->e;
+	const struct func *f = j->func;
+
+	j->end_off = e->len;
+	emit_lea(e, true, RBP, x86_at(RSP, (s32)(f->depth + f->pad + 8 * (u32)__builtin_popcount(f->saved))));
+	emit_alu_rr(e, false, X86_XOR, scratch(j, RAX), RAX);
+	if (jit_has_end(j))
+		emit_jmp(e, false, (s32)((s64)j->exit_off - (s64)(e->len + 5)));
+	else
+		epilogue(j, f);
+}

@@ -95,6 +95,7 @@ struct jit {
 	bool bmi1, bmi2, movbe, frame;
 	u32 written;    /* mask of x86 registers */
 	size_t exit_off, out_off; /* of the main program's shared end */
+	size_t end_off; /* of its end from anywhere in it, with the stack pointer that was kept */
 	size_t tail_off; /* where tail calls enter */
 	/* What the flags tell, as of instruction flags_at: ZF whether a register is zero … */
 	u32 flags_at;
@@ -187,6 +188,12 @@ static inline bool jit_has_end(const struct jit *j)
 	return jit_claims(j) || jit_signals(j);
 }
 
+/* One that takes locks may be ended at any of them. */
+static inline bool jit_locks(const struct jit *j)
+{
+	return vm_prog_calls(j->in->prog, BPF_FUNC_spin_lock);
+}
+
 /* jit_analyse.c */
 struct uerr *jit_analyse(struct jit *j) UERR_MUST_CHECK;
 /* Registers (bits) that the instruction reads, and that it changes. */
@@ -222,6 +229,10 @@ void jit_prologue(struct jit *j, const struct func *f);
 /* All that the prologue did is undone. */
 void jit_unwind(struct jit *j, const struct func *f);
 void jit_main_end(struct jit *j);
+/* Makes it possible to end the program anywhere; does that; and where that leads. */
+void jit_keep_stack(struct jit *j);
+void jit_end_early(struct jit *j);
+void jit_early_end(struct jit *j);
 /* Of the per-CPU slot; r9 and r10 change. */
 void jit_release_slot(struct jit *j);
 void jit_send_signals(struct jit *j, enum x86_reg keep);

@@ -605,6 +605,8 @@ static struct uerr *object_extract(struct bpf_object *b, struct object_elf *elf,
 	raw = btf ? btf__raw_data(btf, &size) : NULL;
 	if (raw && !object_set_btf(obj, raw, size))
 		return uerr_nomem();
+	for (size_t i = 0; i < obj->nmaps; i++)
+		obj->maps[i].lock = (u32)(btf_index_lock(obj->types, obj->maps[i].btf_value_type_id, obj->maps[i].value_size) + 1);
 	if (elf)
 		object_elf_license(elf, obj->license, sizeof(obj->license));
 	err = progs_extract(b, elf, obj);

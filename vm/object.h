@@ -13,6 +13,7 @@ struct object_map {
 	char name[64];       /* as in the object; .bss and such as libbpf names them (".bss") */
 	u32 type, key_size, value_size, max_entries, map_flags;
 	u32 btf_key_type_id, btf_value_type_id; /* 0 none */
+	u32 lock;            /* 1 + where a value has its struct bpf_spin_lock, 0 none */
 	bool global_data;    /* .data, .bss, .rodata: an ARRAY with one entry */
 	bool readonly;       /* .rodata: frozen after loading */
 	u8 *initial;         /* object_map_initial_size() bytes, or NULL (zeros): global data; of a PROG_ARRAY all

@@ -102,7 +102,7 @@ static void put_error(struct writer *w, const struct uerr *err)
 static void put_map(struct writer *w, const struct object_map *m)
 {
 	const u32 numbers[] = { m->type, m->key_size, m->value_size, m->max_entries, m->map_flags,
-				m->btf_key_type_id, m->btf_value_type_id, m->global_data | m->readonly << 1 };
+				m->btf_key_type_id, m->btf_value_type_id, m->global_data | m->readonly << 1, m->lock };
 
 	put_string(w, m->name);
 	put(w, numbers, sizeof(numbers));
@@ -262,7 +262,7 @@ static struct uerr *get_error(struct reader *r)
 
 static void get_map(struct reader *r, struct object_map *m)
 {
-	u32 numbers[8] = { 0 }, size;
+	u32 numbers[9] = { 0 }, size;
 	const void *p;
 
 	get_name(r, m->name, sizeof(m->name));
@@ -278,6 +278,7 @@ static void get_map(struct reader *r, struct object_map *m)
 	m->btf_value_type_id = numbers[6];
 	m->global_data = numbers[7] & 1;
 	m->readonly = numbers[7] & 2;
+	m->lock = numbers[8];
 	m->initial = get_blob_dup(r, &size);
 	if (size && size != object_map_initial_size(m))
 		r->failed = true;

@@ -157,28 +157,6 @@ static void find_live(struct verifier *v)
 	}
 }
 
-/* Where the values of a map have their lock, -1: none. The types are hostile. */
-static s32 find_lock(const struct vm_map *m)
-{
-	const struct btf_type *t = m->btf && m->value_type ? btf_index_resolve(m->btf, m->value_type) : NULL;
-	const struct btf_member *members;
-	u32 off;
-
-	if (!t || BTF_INFO_KIND(t->info) != BTF_KIND_STRUCT)
-		return -1;
-	members = (const struct btf_member *)(t + 1);
-	for (u32 i = 0; i < BTF_INFO_VLEN(t->info); i++) {
-		const struct btf_type *mt = btf_index_resolve(m->btf, members[i].type);
-
-		if (mt && BTF_INFO_KIND(mt->info) == BTF_KIND_STRUCT &&
-		    !strcmp(btf_index_str(m->btf, mt->name_off), "bpf_spin_lock")) {
-			off = (BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(members[i].offset) : members[i].offset) / 8;
-			return off % 4 || off + 4 > m->map->value_size ? -1 : (s32)off;
-		}
-	}
-	return -1;
-}
-
 static void name_subprogs(struct verifier *v)
 {
 	const struct vm_prog *p = v->c->p;
@@ -219,7 +197,7 @@ static bool verifier_init(struct verifier *v, const struct verify_opts *opts, u3
 	    !v->called || !v->done || !v->traits)
 		return false;
 	for (size_t i = 0; i < v->c->nmaps; i++)
-		v->traits[i].lock_off = find_lock(&v->c->maps[i]);
+		v->traits[i].lock_off = btf_index_lock(v->c->maps[i].btf, v->c->maps[i].value_type, v->c->maps[i].map->value_size);
 	name_subprogs(v);
 	find_points(v);
 	find_live(v);
@@ -308,9 +286,7 @@ static void do_imm64(struct verifier *v, const struct bpf_insn *insn, u32 id)
 	case OP_LD_MAP_VALUE:
 		*r = reg_pointer(PTR_MAP_VALUE);
 		r->map = (u16)insn->imm;
-		r->off = insn[1].imm;
-		if (v->traits[r->map].lock_off >= 0)
-			r->id = ++v->last_id;
+		r->off = insn[1].imm; /* of the one value there is: the same lock each time, hence no id */
 		break;
 	case OP_LD_FUNC:
 		*r = reg_pointer(PTR_FUNC);

@@ -424,6 +424,19 @@ static struct uerr *arg_ringbuf_mem(struct verifier *v, struct call *c, u32 reg)
 	return NULL;
 }
 
+/* Whether no helper that calls us back has anything to tidy up afterwards. */
+static bool may_end_here(const struct verifier *v)
+{
+	for (u32 i = 1; i <= v->cur->curframe; i++) {
+		const struct frame *f = v->cur->frames[i];
+		s32 helper = v->insns[f->callsite].imm;
+
+		if (f->callback && helper != BPF_FUNC_loop && helper != BPF_FUNC_for_each_map_elem)
+			return false;
+	}
+	return true;
+}
+
 static struct uerr *arg_lock(struct verifier *v, const struct call *c, u32 reg)
 {
 	const struct reg *r = &v->regs[reg];
@@ -441,6 +454,16 @@ static struct uerr *arg_lock(struct verifier *v, const struct call *c, u32 reg)
 		if (st->lock.held)
 			return v_refuse(v, "Locking two bpf_spin_locks are not allowed", "unlock the one first",
 					"a lock is taken while another is held");
+		/* the program may end here */
+		if (st->nrefs)
+			return v_refuse(v, "bpf_spin_lock with references held is not supported",
+					"submit or discard it first, or reserve it after the unlock",
+					"a lock is taken while what instruction %u reserved is not given back",
+					st->refs[st->nrefs - 1].at);
+		if (!may_end_here(v))
+			return v_refuse(v, "bpf_spin_lock in this callback is not supported", "take the lock around the call",
+					"a lock is taken in a function that another helper than bpf_loop() or "
+					"bpf_for_each_map_elem() calls back");
 		st->lock.held = true;
 		st->lock.map = r->map;
 		st->lock.id = r->id;
@@ -710,7 +733,7 @@ static void note_helper(struct verifier *v, const struct call *c)
 	v->info.uses_helpers |= c->id != BPF_FUNC_map_lookup_elem || (type != UMAP_ARRAY && type != UMAP_PERCPU_ARRAY);
 	v->info.writes_memory |= !(c->info->flags & HELPER_PURE);
 	v->info.can_sleep |= c->info->flags & HELPER_SLEEPABLE;
-	v->impure |= !(c->info->flags & HELPER_PURE) || c->id == BPF_FUNC_trace_printk ||
+	v->impure |= c->id == BPF_FUNC_spin_lock || !(c->info->flags & HELPER_PURE) || c->id == BPF_FUNC_trace_printk ||
 		     (c->has_map && c->id != BPF_FUNC_map_lookup_elem) || c->info->flags & (HELPER_ACQUIRE | HELPER_RELEASE);
 	if (!g->call_seen) {
 		*f = c->fact;

@@ -6,6 +6,7 @@
  * is not permitted.
  */
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/bpf.h>
@@ -19,7 +20,13 @@ static const struct umap_ctx cx = {.rec = &rec, .owner = OWNER_ID(1, 1)};
 
 static const struct {
 	u32 type, key_size, value_size, max_entries, flags, keys;
+	u32 lock; /* 1 + where in the value its struct bpf_spin_lock is */
 } shapes[] = {
+	{UMAP_HASH, 4, 16, 32, 0, 40, 1},
+	{UMAP_HASH, 8, 40, 32, BPF_F_NO_PREALLOC, 64, 1 + 12},
+	{UMAP_HASH, 4, 8, 5, 0, 8, 1 + 4},
+	{UMAP_ARRAY, 4, 24, 6, 0, 8, 1 + 8},
+	{UMAP_ARRAY, 4, 4, 3, 0, 5, 1},
 	{UMAP_HASH, 4, 8, 32, 0, 40},
 	{UMAP_HASH, 4, 8, 32, BPF_F_NO_PREALLOC, 64},
 	{UMAP_HASH, 8, 4, 5, 0, 8},
@@ -120,8 +127,8 @@ static void run_op(const struct both *b, enum op op, const u8 *key, u64 flags, l
 		break;
 	case GET:
 		memcpy(b->ours, b->value, umap_user_value_size(m)); /* a bloom filter is asked about it */
-		*want = bpf_map_lookup_elem(b->fd, key, b->value);
-		*got = umap_read(m, key, b->ours, &cx);
+		*want = bpf_map_lookup_elem_flags(b->fd, key, b->value, flags);
+		*got = umap_read_flags(m, key, b->ours, flags, &cx);
 		if (!*want && !*got)
 			compare_values(m, b->value, b->ours);
 		break;
@@ -145,7 +152,7 @@ static void run_op(const struct both *b, enum op op, const u8 *key, u64 flags, l
 
 static void one_step(const struct both *b, u32 keys, u64 *seed)
 {
-	static const u64 flags[] = {0, 0, 0, 0, 1, 2, 3, 4, 7};
+	static const u64 flags[] = {0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7};
 	static const enum op ops[] = {PUT, PUT, PUT, DEL, GET, GET, TAKE, NEXT};
 	u64 flag = flags[rnd(seed) % ARRAY_SIZE(flags)];
 	enum op op = ops[rnd(seed) % ARRAY_SIZE(ops)];
@@ -174,17 +181,40 @@ static void stay_on_cpu(void)
 	ck_assert_int_eq(sched_setaffinity(0, sizeof(set), &set), 0);
 }
 
+/* The kernel finds the lock by its type. */
+static int lock_types(u32 shape, u32 *key, u32 *value)
+{
+	struct btf *b = btf__new_empty();
+	int t_int = btf__add_int(b, "int", 4, BTF_INT_SIGNED), t_bytes, t_lock, fd;
+
+	t_bytes = btf__add_array(b, t_int, btf__add_int(b, "char", 1, 0), shapes[shape].key_size);
+	t_lock = btf__add_struct(b, "bpf_spin_lock", 4);
+	btf__add_field(b, "val", t_int, 0, 0);
+	*value = (u32)btf__add_struct(b, "value", shapes[shape].value_size);
+	btf__add_field(b, "lock", t_lock, (shapes[shape].lock - 1) * 8, 0);
+	*key = shapes[shape].key_size == 4 ? (u32)t_int : (u32)t_bytes;
+	ck_assert_int_eq(btf__load_into_kernel(b), 0);
+	fd = dup(btf__fd(b));
+	btf__free(b);
+	return fd;
+}
+
 static void both_init(struct both *b, struct umap *m, int shape, int *memfd)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = shapes[shape].flags);
 
 	stay_on_cpu();
+	if (shapes[shape].lock)
+		opts.btf_fd = (u32)lock_types(shape, &opts.btf_key_type_id, &opts.btf_value_type_id);
 	b->m = m;
 	b->fd = bpf_map_create(shapes[shape].type, "uprobed_test", shapes[shape].key_size, shapes[shape].value_size,
 			       shapes[shape].max_entries, &opts);
 	ck_assert_int_ge(b->fd, 0);
-	ck_ok(umap_create("test", shapes[shape].type, shapes[shape].key_size, shapes[shape].value_size,
-			  shapes[shape].max_entries, shapes[shape].flags, libbpf_num_possible_cpus(), 3, m, memfd));
+	if (opts.btf_fd)
+		close((int)opts.btf_fd);
+	ck_ok(umap_create_locked("test", shapes[shape].type, shapes[shape].key_size, shapes[shape].value_size,
+				 shapes[shape].max_entries, shapes[shape].flags, libbpf_num_possible_cpus(), 3,
+				 shapes[shape].lock, m, memfd));
 	b->value = calloc(1, umap_user_value_size(m));
 	b->ours = calloc(1, umap_user_value_size(m));
 }
@@ -231,6 +261,7 @@ static const struct {
 	{GET, 0, 0}, {DEL, 0, 0}, {TAKE, 0, 0}, {NEXT, 0, 0},
 	{PUT, 0, BPF_EXIST}, {PUT, 0, BPF_NOEXIST}, {PUT, 0, BPF_ANY}, {GET, 0, 0}, {NEXT, 0, 0},
 	{PUT, 0, BPF_NOEXIST}, {PUT, 0, BPF_EXIST}, {PUT, 0, BPF_NOEXIST | BPF_EXIST}, {PUT, 0, BPF_F_LOCK},
+	{GET, 0, BPF_F_LOCK}, {GET, 0, 1}, {PUT, 0, BPF_F_LOCK | BPF_NOEXIST}, {PUT, 0, BPF_F_LOCK | BPF_EXIST}, {PUT, 3, BPF_F_LOCK | BPF_EXIST},
 	{PUT, 0, 8}, {PUT, 0, ~0ull}, {PUT, 0, 1ull << 32}, {GET, 0, 0}, {GET, 1, 0}, {PUT, 1, 0}, {GET, 1, 0},
 	{TAKE, 0, 0}, {TAKE, 0, 0}, {DEL, 1, 0}, {DEL, 1, 0}, {GET, 1, 0}, {GET, 0, 0},
 	{GET, 0xffffffff, 0}, {PUT, 0xffffffff, BPF_EXIST}, {DEL, 0xffffffff, 0}, {TAKE, 0xfffffffe, 0},

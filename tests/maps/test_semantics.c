@@ -385,6 +385,46 @@ START_TEST(too_large_says_how_large)
 }
 END_TEST
 
+/* A lock that its dead owner held is free again, whoever waited for it meanwhile; what
+ * others hold is not touched. The owner's process had the map elsewhere. */
+START_TEST(locks_of_the_dead)
+{
+	struct thread_rec dead = {0}, other = {0};
+	struct umap_ctx he = {.rec = &dead, .owner = OWNER_ID(3, 7)}, she = {.rec = &other, .owner = OWNER_ID(3, 8)};
+	u64 there = 0x7f0000000000;
+	u32 key = 1, *lock, *second;
+	struct umap m;
+	int fd;
+
+	ck_ok(umap_create_locked("test", UMAP_ARRAY, 4, 16, 4, 0, 2, 1, 1 + 8, &m, &fd));
+	lock = (u32 *)(void *)((u8 *)umap_lookup(&m, &key, &cx) + 8);
+	second = lock + 4;
+	ck_assert(umap_spin_lock(lock, &he));
+	ck_assert(!umap_spin_lock(lock, &he)); /* a signal handler's */
+	ck_assert(!umap_spin_lock(lock, &she));
+	ck_assert(umap_spin_lock(second, &she));
+	ck_assert_uint_eq(dead.depth, 1);
+	ck_assert_uint_eq(other.depth, 1);
+	for (u32 i = 0; i < MAP_INTENTS; i++)
+		if (dead.intents[i].unlink_state)
+			dead.intents[i].unlink_state += there - m.base;
+	umap_recover_locks(&m, there, &other, OWNER_ID(3, 7)); /* not his record */
+	umap_recover_locks(&m, there + 64, &dead, OWNER_ID(3, 7)); /* not this map */
+	ck_assert_uint_ne(*lock, 0);
+	umap_recover_locks(&m, there, &dead, OWNER_ID(3, 7));
+	ck_assert_uint_eq(*lock, 0);
+	ck_assert_uint_ne(*second, 0);
+	ck_assert(umap_spin_lock(lock, &she));
+	umap_spin_unlock(lock, &she);
+	umap_spin_unlock(second, &she);
+	ck_assert_uint_eq(*lock | *second, 0);
+	ck_assert_uint_eq(other.depth, 0);
+	umap_destroy(&m, fd);
+	ck_assert_int_eq(umap_geometry_locked(UMAP_LRU_HASH, 4, 16, 4, 0, 2, 1, 1, &m), -EOPNOTSUPP);
+	ck_assert_int_eq(umap_geometry_locked(UMAP_HASH, 4, 16, 4, 0, 2, 1, 1 + 13, &m), -EINVAL);
+}
+END_TEST
+
 /* Ten million elements cost what is in them, not what could be. */
 START_TEST(memory_comes_as_it_is_used)
 {
@@ -412,6 +452,7 @@ END_TEST
 
 static void add(TCase *tc)
 {
+	tcase_add_test(tc, locks_of_the_dead);
 	tcase_add_loop_test(tc, memory_comes_as_it_is_used, 0, 6);
 	tcase_add_loop_test(tc, hash_answers, 0, ARRAY_SIZE(hashes));
 	tcase_add_loop_test(tc, lru_evicts_what_is_unused, 0, 3);

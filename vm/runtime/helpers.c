@@ -117,6 +117,25 @@ RT_HELPER(map_peek_elem)
 	return (u64)umap_peek((const struct umap *)r1, (void *)r2, &cx);
 }
 
+/* Other than 0: whoever runs the program ends it here. */
+RT_HELPER(spin_lock)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	if (__builtin_expect(umap_spin_lock((void *)r1, &cx), 1))
+		return 0;
+	cx.rec->missed++;
+	return 1;
+}
+
+RT_HELPER(spin_unlock)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	umap_spin_unlock((void *)r1, &cx);
+	return 0;
+}
+
 /* Says where to go on, or 0. Whoever runs the program goes there; it also set the
  * count to 0 when the run began. */
 RT_HELPER(tail_call)

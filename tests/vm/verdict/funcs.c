@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "tests/vm/verdict/verdict.h"
 
+static int key_type, locked_type;
 static int types[FUNC_KINDS]; /* BTF ids; [FUNC_STATIC] also of the main function */
 
 static int add_func(struct btf *b, const char *name, int ret_type, int arg_type, int nargs, enum btf_func_linkage how)
@@ -26,7 +27,7 @@ struct btf *funcs_btf(void)
 {
 	struct btf *b = btf__new_empty();
 	int t_int = btf__add_int(b, "int", 4, BTF_INT_SIGNED), t_long = btf__add_int(b, "long", 8, BTF_INT_SIGNED);
-	int t_regs = btf__add_struct(b, "pt_regs", 168);
+	int lock, t_regs = btf__add_struct(b, "pt_regs", 168);
 	int t_mem = btf__add_ptr(b, t_int), t_ctx = btf__add_ptr(b, btf__add_typedef(b, "bpf_user_pt_regs_t", t_regs));
 
 	types[FUNC_STATIC] = add_func(b, "local", t_int, 0, 0, BTF_FUNC_STATIC);
@@ -36,7 +37,21 @@ struct btf *funcs_btf(void)
 	types[FUNC_GLOBAL_CTX] = add_func(b, "global_ctx", t_int, t_ctx, 1, BTF_FUNC_GLOBAL);
 	types[FUNC_GLOBAL_VOID] = add_func(b, "global_void", 0, 0, 0, BTF_FUNC_GLOBAL);
 	types[FUNC_GLOBAL_TWO] = add_func(b, "global_two", t_long, t_long, 2, BTF_FUNC_GLOBAL);
+	key_type = t_int;
+	lock = btf__add_struct(b, "bpf_spin_lock", 4);
+	btf__add_field(b, "val", t_int, 0, 0);
+	locked_type = btf__add_struct(b, "locked", 16);
+	btf__add_field(b, "lock", lock, 0, 0);
+	btf__add_field(b, "n", t_long, 64, 0);
 	return b;
+}
+
+void funcs_map_types(u32 map, u32 *key, u32 *value)
+{
+	bool typed = map == M_LOCKED || map == M_LOCKED_HASH;
+
+	*key = typed ? (u32)key_type : 0;
+	*value = typed ? (u32)locked_type : 0;
 }
 
 bool funcs_are_global(const struct program *p)

@@ -22,7 +22,7 @@
 #define LOG_SIZE (16u << 20)
 #define LOG_STATS 4 /* BPF_LOG_STATS */
 
-static int map_fds[NMAPS], btf_fd = -1;
+static int map_fds[NMAPS + 1], btf_fd = -1; /* none behind the last */
 static char *log_buf;
 
 static int load_btf(void)
@@ -43,6 +43,9 @@ static int make_map(u32 i)
 	u32 zero = 0;
 	int fd;
 
+	funcs_map_types(i, &opts.btf_key_type_id, &opts.btf_value_type_id);
+	if (opts.btf_value_type_id)
+		opts.btf_fd = (u32)btf_fd;
 	if (i == M_OUTER)
 		opts.inner_map_fd = (u32)map_fds[M_COUNT];
 	fd = bpf_map_create(g->type, g->name, g->key_size, g->value_size, g->max_entries, &opts);
@@ -68,6 +71,12 @@ bool kernel_init(char *why, size_t size)
 	for (u32 i = 0; i < NMAPS; i++)
 		map_fds[i] = -1;
 	log_buf = malloc(LOG_SIZE);
+	err = load_btf();
+	if (err) {
+		snprintf(why, size, "BTF: %s", strerror(-err));
+		kernel_deinit();
+		return false;
+	}
 	for (u32 i = 0; i < NMAPS; i++) {
 		err = make_map(i);
 		if (err) {
@@ -75,12 +84,6 @@ bool kernel_init(char *why, size_t size)
 			kernel_deinit();
 			return false;
 		}
-	}
-	err = load_btf();
-	if (err) {
-		snprintf(why, size, "BTF: %s", strerror(-err));
-		kernel_deinit();
-		return false;
 	}
 	return true;
 }
@@ -125,7 +128,8 @@ static bool load(const struct program *p, u32 log_level)
 		opts.func_info_rec_size = sizeof(funcs[0]);
 	}
 	*log_buf = 0;
-	fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "verdict", "GPL", p->insns, p->n, &opts);
+	/* tracing programs get no locks from the kernel */
+	fd = bpf_prog_load(!strcmp(p->theme, "locks") ? BPF_PROG_TYPE_SCHED_CLS : BPF_PROG_TYPE_KPROBE, "verdict", "GPL", p->insns, p->n, &opts);
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;

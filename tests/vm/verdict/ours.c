@@ -40,6 +40,10 @@ void ours_init(void)
 		fprintf(stderr, "BTF: %s\n", err->message);
 		exit(1);
 	}
+	for (u32 i = 0; i < NMAPS; i++) {
+		funcs_map_types(i, &vm_maps[i].key_type, &vm_maps[i].value_type);
+		vm_maps[i].btf = types;
+	}
 }
 
 void ours_deinit(void)

@@ -28,6 +28,8 @@ const struct geometry map_geometry[NMAPS] = {
 	[M_ODD] = { "odd", BPF_MAP_TYPE_ARRAY, 4, 13, 1, 0 },
 	[M_RDONLY] = { "rdonly", BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_RDONLY_PROG },
 	[M_FORMAT] = { "format", BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_RDONLY_PROG },
+	[M_LOCKED] = { "locked", BPF_MAP_TYPE_ARRAY, 4, 16, 1, 0 },
+	[M_LOCKED_HASH] = { "locked_hash", BPF_MAP_TYPE_HASH, 4, 16, 4, 0 },
 };
 
 const u8 *map_contents(u32 map)
@@ -57,6 +59,7 @@ const u8 *map_contents(u32 map)
 #define AT_A_DISTANCE "what is found out about a copy plus a constant is not carried over"
 #define FETCHED "what an atomic operation fetches is not known"
 #define NO_SUCH_MAP "maps of maps are not there"
+#define ENDS_HERE "a program that does not get a lock ends there, and nobody would give that back"
 #define NO_SUCH_INSN "newer than -mcpu=v4"
 #define ADDRESS_OPERAND "an address is no operand of an atomic operation"
 
@@ -82,6 +85,7 @@ const u8 *map_contents(u32 map)
 #include "tests/vm/verdict/callbacks.h"
 #include "tests/vm/verdict/ctx.h"
 #include "tests/vm/verdict/helpers.h"
+#include "tests/vm/verdict/locks.h"
 #include "tests/vm/verdict/map_value.h"
 #include "tests/vm/verdict/maps.h"
 #include "tests/vm/verdict/refs.h"
@@ -96,7 +100,7 @@ const struct theme themes[] = {
 	THEME(branches), THEME(branches32), THEME(stack), THEME(spill), THEME(var_off), THEME(ctx),
 	THEME(map_value), THEME(rodata), THEME(maps), THEME(null), THEME(helpers), THEME(alu), THEME(v4),
 	THEME(pointer_arith), THEME(atomics), THEME(flow), THEME(loops), THEME(pruning), THEME(subprogs),
-	THEME(depth), THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr), THEME(attacks),
+	THEME(depth), THEME(globals), THEME(callbacks), THEME(ringbuf), THEME(dynptr), THEME(attacks), THEME(locks),
 };
 const size_t nthemes = ARRAY_SIZE(themes);
 

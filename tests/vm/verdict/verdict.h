@@ -66,6 +66,8 @@ enum {
 	M_ODD,        /* 1 entry of 13 bytes */
 	M_RDONLY,     /* 1 entry of 8 bytes, not frozen, read-only for programs */
 	M_FORMAT,     /* 1 entry of 8 bytes "n %d", frozen, read-only for programs */
+	M_LOCKED,     /* array, 1 entry of { struct bpf_spin_lock lock; u32; u64 n; } */
+	M_LOCKED_HASH, /* hash of the same, key 4 */
 	NMAPS,
 };
 
@@ -108,6 +110,8 @@ bool funcs_are_global(const struct program *p);
 /* Types of all functions; always the same. */
 struct btf;
 struct btf *funcs_btf(void);
+/* The types of a map's keys and values there, 0: none. */
+void funcs_map_types(u32 map, u32 *key, u32 *value);
 
 /* What a judge says. LOG is as long as was asked for by the level. */
 struct judgement {
