@@ -142,7 +142,7 @@ START_TEST(blob_is_complete)
 {
 	const struct runtime_blob *b = runtime_blob();
 
-	ck_assert_uint_lt(b->size, 48 << 10);
+	ck_assert_uint_lt(b->size, 64 << 10);
 	ck_assert_uint_lt(runtime_thread_rec_off(), b->size);
 	ck_assert_uint_ne(runtime_thread_rec_off(), 0);
 	for (u32 id = 0; id < 300; id++) {

@@ -250,7 +250,7 @@ static void from_tables(u64 seed, u32 level, struct tally *t)
 static void from_generator(u64 seed, u32 level, struct tally *t)
 {
 	static struct random_prog made;
-	struct random_opts opts = { .maps = ours_maps(), .nmaps = NMAPS, .flags = RANDOM_CLOCKS | RANDOM_ABSENT };
+	struct random_opts opts = { .maps = ours_maps(), .nmaps = M_LOCKED /* tracing programs may not have the others */, .flags = RANDOM_CLOCKS | RANDOM_ABSENT };
 	struct program p = { .theme = "generated", .insns = made.insns };
 	char name[64];
 
