@@ -58,7 +58,7 @@ static void pick_program(struct rng *r, struct program *ret)
 	const struct row *row;
 
 	do {
-		t = &themes[below(r, (u32)nthemes)];
+		t = &themes[below(r, (u32)nthemes - 1)]; /* locks, the last, are not for tracing programs */
 		row = &t->rows[below(r, (u32)t->nrows)];
 	} while (row->strict || row->verdict == VERDICT_POLICY);
 	program_expand(row, row->verdict ? 0 : !below(r, 4), ret);
