@@ -33,12 +33,16 @@
 #define VICTIM_TIMEOUT_MS 60000
 
 const struct bench_row bench_rows[] = {
-#define X(name, entry, exit, ops, kernel, bpftime) { #name, entry, exit, ops, kernel, bpftime },
+#define X(name, entry, exit, ops, kernel, bpftime) { #name, entry, exit, ops, kernel, bpftime, OBJECT_BENCH, 0 },
 	BENCH_ROWS(X)
+#undef X
+#define X(name, entry, ops, warm) { #name, entry, "", ops, 0, 0, OBJECT_MORE, warm },
+	BENCH_MORE_ROWS(X)
 #undef X
 };
 const size_t bench_nrows = sizeof(bench_rows) / sizeof(bench_rows[0]);
 const char *const bench_env_names[N_ENVS] = { "kernel", "userspace", "embedded" };
+const char *const bench_objects[N_OBJECTS] = { "bench.bpf.o", "more.bpf.o" };
 
 uint64_t bench_now_ns(void)
 {
@@ -193,12 +197,14 @@ void bench_measure(const struct runner *r, uint64_t slice_ns, struct bench_resul
 
 	if (ret->reason[0])
 		return;
-	if (ret->calls) { /* the probe is new */
+	if (r->row && r->row->warm > warm)
+		warm = r->row->warm;
+	if (ret->calls || (r->row && r->row->warm)) { /* the probe is new */
 		err = r->run(r, warm, &ns);
 		calls += warm;
-	} else {
-		err = calibrate(r, slice_ns, &ret->calls, &calls);
 	}
+	if (!err && !ret->calls)
+		err = calibrate(r, slice_ns, &ret->calls, &calls);
 	if (!err)
 		err = r->run(r, ret->calls, &ns);
 	if (err)
@@ -211,7 +217,7 @@ void bench_measure(const struct runner *r, uint64_t slice_ns, struct bench_resul
 static void measure_attached(const struct bench_env_ops *env, const struct bench_row *row, struct victim *v,
 			     uint64_t slice_ns, struct bench_result *ret)
 {
-	struct runner r = { .run = run_victim, .victim = v, .name = row->name };
+	struct runner r = { .run = run_victim, .victim = v, .name = row->name, .row = row };
 	struct uerr *err;
 
 	if (ret->reason[0])
@@ -291,19 +297,18 @@ static void print_progress(const struct bench_report *rep)
 
 static struct uerr *run_all(struct bench_report *rep, const char *dir, uint64_t slice_ns)
 {
-	char victim_path[PATH_MAX], object[PATH_MAX], uprobed[PATH_MAX];
+	char victim_path[PATH_MAX], uprobed[PATH_MAX];
 	struct victim v = { 0 };
 	struct uerr *err;
 
 	snprintf(victim_path, sizeof(victim_path), "%s/bench-victim", dir);
-	snprintf(object, sizeof(object), "%s/bench.bpf.o", dir);
 	snprintf(uprobed, sizeof(uprobed), "%s/../../daemon/uprobed", dir);
 
-	env_kernel_init(object);
-	err = env_userspace_start(uprobed, object);
+	env_kernel_init(dir);
+	err = env_userspace_start(uprobed, dir);
 	if (err)
 		mark_unavailable(rep, ENV_USERSPACE, err);
-	err = env_embedded_open(object);
+	err = env_embedded_open(dir);
 	if (err)
 		mark_unavailable(rep, ENV_EMBEDDED, err);
 	rivals_start(rep->rivals, dir);

@@ -13,11 +13,17 @@
 
 #define BENCH_MAX_RUNS 32
 
+/* bench.bpf.o, more.bpf.o */
+enum bench_object { OBJECT_BENCH, OBJECT_MORE, N_OBJECTS };
+extern const char *const bench_objects[N_OBJECTS];
+
 struct bench_row {
 	const char *name;
 	const char *entry, *exit; /* programs, "" none */
 	unsigned ops;             /* map or memory operations a call, 0: a plain probe */
-	double published_kernel, published_bpftime; /* ns a call, another machine */
+	double published_kernel, published_bpftime; /* ns a call, another machine; 0: nothing was */
+	enum bench_object object; /* that holds the programs */
+	uint64_t warm;            /* calls until the maps hold what they shall, at least */
 };
 
 /* The rows of rows.h. */
@@ -74,11 +80,11 @@ struct bench_env_ops {
 
 /* Real uprobes of this kernel, through libbpf. */
 extern const struct bench_env_ops env_kernel;
-void env_kernel_init(const char *object_path);
+void env_kernel_init(const char *dir); /* of the objects */
 
 /* A uprobed of its own on a private socket. */
 extern const struct bench_env_ops env_userspace;
-struct uerr *env_userspace_start(const char *uprobed, const char *object_path) UERR_MUST_CHECK;
+struct uerr *env_userspace_start(const char *uprobed, const char *dir) UERR_MUST_CHECK;
 void env_userspace_stop(void);
 /* The sum of a per-CPU array's first element over the CPUs. */
 struct uerr *env_userspace_count(const char *map, uint64_t *ret) UERR_MUST_CHECK;
@@ -95,7 +101,7 @@ void env_userspace_measure_attach(const char *victim_path, unsigned runs, struct
 
 /* libbpfvm in this process: ns for CALLS runs of a row's programs, or of the
  * program "embed" for the row of that name. */
-struct uerr *env_embedded_open(const char *object_path) UERR_MUST_CHECK;
+struct uerr *env_embedded_open(const char *dir) UERR_MUST_CHECK;
 void env_embedded_close(void);
 struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint64_t *ret) UERR_MUST_CHECK;
 
@@ -105,6 +111,7 @@ struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint6
  * CPU time a thread: with one thread, with BENCH_THREADS. */
 struct bench_scaling {
 	struct bench_result plain[2], counted[2];
+	struct bench_result shared[2]; /* a thousand updates of one hash map */
 	uint64_t calls, seen; /* of the counted function: made, and what the map says */
 };
 void scaling_round(struct bench_scaling *s, struct victim *v, uint64_t slice_ns);

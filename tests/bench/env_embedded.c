@@ -1,30 +1,37 @@
 /* SPDX-License-Identifier: MIT */
 /* The third environment: the programs called in this process through libbpfvm. */
+#include <limits.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/target_abi.h"
 #include "bench.h"
 #include "vm/bpfvm.h"
 
-static struct bpfvm *vm;
+static struct bpfvm *vms[N_OBJECTS];
 
-struct uerr *env_embedded_open(const char *object_path)
+struct uerr *env_embedded_open(const char *dir)
 {
 	struct bpfvm_error *error = NULL;
-	struct uerr *err;
+	struct uerr *err = NULL;
+	char path[PATH_MAX];
 
-	vm = bpfvm_open_file(object_path, &error);
-	if (vm && !bpfvm_load(vm, 0, &error))
-		return NULL;
-	err = uerr_new(UERR_FAILED, "libbpfvm: %s", bpfvm_error_message(error));
+	for (int i = 0; !err && i < N_OBJECTS; i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, bench_objects[i]);
+		vms[i] = bpfvm_open_file(path, &error);
+		if (!vms[i] || bpfvm_load(vms[i], 0, &error))
+			err = uerr_new(UERR_FAILED, "libbpfvm: %s: %s", bench_objects[i], bpfvm_error_message(error));
+	}
 	bpfvm_error_free(error);
 	return err;
 }
 
 void env_embedded_close(void)
 {
-	bpfvm_close(vm);
-	vm = NULL;
+	for (int i = 0; i < N_OBJECTS; i++) {
+		bpfvm_close(vms[i]);
+		vms[i] = NULL;
+	}
 }
 
 struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint64_t *ret)
@@ -39,7 +46,7 @@ struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint6
 	for (int i = 0; i < 2; i++) {
 		if (!names[i][0])
 			continue;
-		progs[n] = bpfvm_prog_find(vm, names[i]);
+		progs[n] = bpfvm_prog_find(vms[row->object], names[i]);
 		if (!progs[n])
 			return uerr_new(UERR_FAILED, "libbpfvm has no program %s", names[i]);
 		n++;

@@ -6,13 +6,14 @@
  */
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
 
-static const char *object_path;
+static const char *objects;
 static struct bpf_object *obj;
 static struct bpf_link *links[2];
 static char words[16384]; /* libbpf's complaints, with the verifier's log */
@@ -43,9 +44,9 @@ static const char *cause(void)
 	return last;
 }
 
-void env_kernel_init(const char *path)
+void env_kernel_init(const char *dir)
 {
-	object_path = path;
+	objects = dir;
 	libbpf_set_print(keep_words);
 }
 
@@ -73,14 +74,16 @@ static struct uerr *attach_one(const char *program, bool retprobe, const struct 
 
 static struct uerr *kernel_attach(const struct bench_row *row, struct victim *v)
 {
+	char path[PATH_MAX];
 	const char *why;
 	struct bpf_program *p;
 	struct uerr *err = NULL;
 
 	words[0] = 0;
-	obj = bpf_object__open(object_path);
+	snprintf(path, sizeof(path), "%s/%s", objects, bench_objects[row->object]);
+	obj = bpf_object__open(path);
 	if (!obj)
-		return uerr_errno(errno, "%s", object_path);
+		return uerr_errno(errno, "%s", path);
 	bpf_object__for_each_program(p, obj) {
 		const char *name = bpf_program__name(p);
 

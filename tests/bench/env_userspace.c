@@ -58,21 +58,24 @@ static struct uerr *call(const char *method, cJSON *params, cJSON **ret)
 	return NULL;
 }
 
-static struct uerr *load_object(const char *path)
+static struct uerr *load_object(const char *dir, const char *name)
 {
+	char path[PATH_MAX];
 	cleanup_json cJSON *reply = NULL;
 	cleanup_free void *bytes = NULL;
 	cleanup_free char *text = NULL;
 	cJSON *params;
 	size_t size;
-	struct uerr *err = bench_read_file(path, &bytes, &size);
+	struct uerr *err;
 
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	err = bench_read_file(path, &bytes, &size);
 	if (err)
 		return err;
 	text = protocol_base64(bytes, size);
 	params = cJSON_CreateObject();
 	cJSON_AddStringToObject(params, "object", text);
-	cJSON_AddStringToObject(params, "name", "bench");
+	cJSON_AddStringToObject(params, "name", name);
 	return call("Load", params, &reply);
 }
 
@@ -94,7 +97,7 @@ static struct uerr *connect_daemon(const struct sockaddr_un *addr)
 	return uerr_new(UERR_FAILED, "uprobed did not start");
 }
 
-struct uerr *env_userspace_start(const char *uprobed, const char *object_path)
+struct uerr *env_userspace_start(const char *uprobed, const char *dir)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct uerr *err;
@@ -112,7 +115,9 @@ struct uerr *env_userspace_start(const char *uprobed, const char *object_path)
 	err = connect_daemon(&addr);
 	if (err)
 		return uerr_prefix(err, "%s", uprobed);
-	return load_object(object_path);
+	for (int i = 0; !err && i < N_OBJECTS; i++)
+		err = load_object(dir, bench_objects[i]);
+	return err;
 }
 
 void env_userspace_stop(void)

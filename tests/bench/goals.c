@@ -72,6 +72,15 @@ static bool scaling_ratio(const struct bench_report *rep, double *ret)
 	return c[0].runs && c[1].runs;
 }
 
+/* Updates of a shared hash map that several threads make / that one makes, in the same time. */
+static bool shared_throughput(const struct bench_report *rep, double *ret)
+{
+	const struct bench_result *c = rep->scaling.shared;
+
+	*ret = BENCH_THREADS * bench_median(&c[0]) / bench_median(&c[1]);
+	return c[0].runs && c[1].runs;
+}
+
 static bool counts_lost(const struct bench_report *rep, double *ret)
 {
 	*ret = (double)rep->scaling.calls - (double)rep->scaling.seen;
@@ -110,6 +119,7 @@ const struct goal bench_goals[] = {
 	{ "a read from the stack", " ns", 3, false, read_takes },
 	{ "a write to the stack", " ns", 3, false, write_takes },
 	{ "a counted call, one of two threads / one thread alone", "", 1.1, false, scaling_ratio },
+	{ "updates of one hash map by two threads / by one", "", 1.7, true, shared_throughput },
 	{ "counts lost or too many, one and two threads", "", 0, false, counts_lost },
 	{ "what gdbserver's fast tracepoint adds / what `__bench_uprobe` adds", "", 4, true, gdbserver_ratio },
 	{ "what an event of LTTng-UST adds / what `__bench_uprobe` adds", "", 4, true, lttng_ratio },

@@ -4,7 +4,8 @@
  * programs of bench.bpf.c that go on it, how many map or memory operations one
  * call makes, and what was published for bpftime and the kernel on another
  * machine (ns a call; "BPFtime Uprobe Benchmark Results", 2025-04-28, Intel
- * Core Ultra 7 258V, Linux 6.11).
+ * Core Ultra 7 258V, Linux 6.11). Then rows of which nothing was published; their
+ * programs are in more.bpf.c.
  */
 #pragma once
 
@@ -28,3 +29,15 @@
 	X(__bench_per_cpu_array_map_update, "pc_array_update", "", 1000, 11052.69, 26934.78) \
 	X(__bench_per_cpu_array_map_lookup, "pc_array_lookup", "", 1000, 3178.38, 17591.17) \
 	X(__bench_per_cpu_array_map_delete, "pc_array_delete", "", 1000, 3070.67, 13325.91)
+
+/* X(function, entry program, operations a call, calls until its maps are filled) */
+#define BENCH_MORE_ROWS(X)                                       \
+	X(__bench_hash_insert_delete, "insert_delete", 2000, 0)  \
+	X(__bench_hash_string16, "string16", 1000, 1)            \
+	X(__bench_hash_string64, "string64", 1000, 1)            \
+	X(__bench_hash_million, "million", 1000, 1100)           \
+	X(__bench_lru_eviction, "lru_eviction", 1000, 2)         \
+	X(__bench_ktime, "ktime", 1000, 0)                       \
+	X(__bench_pid_tgid, "pid_tgid", 1000, 0)                 \
+	X(__bench_comm, "comm", 1000, 0)                         \
+	X(__bench_strncmp, "compare", 1000, 0)

@@ -44,6 +44,7 @@ typedef uint64_t (*bench_fn)(char *a, int b, uint64_t c);
 
 #define X(name, ...) BENCH_FN(name)
 BENCH_ROWS(X)
+BENCH_MORE_ROWS(X)
 #undef X
 BENCH_FN(__bench_plain)
 BENCH_FN(__bench_thread)
@@ -149,6 +150,7 @@ static const struct {
 } rows[] = {
 #define X(name, ...) { #name, name },
 	BENCH_ROWS(X)
+	BENCH_MORE_ROWS(X)
 #undef X
 	{ "plain", __bench_plain },
 	{ "pad", __bench_pad },
