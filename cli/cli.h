@@ -76,5 +76,6 @@ struct uerr *cmd_target_show(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_symbols(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_count(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_latency(struct cli *cli) UERR_MUST_CHECK;
+struct uerr *cmd_stacks(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_call(struct cli *cli) UERR_MUST_CHECK;
 struct uerr *cmd_help(struct cli *cli) UERR_MUST_CHECK;

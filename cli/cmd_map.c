@@ -11,6 +11,7 @@
 #include "cli/follow.h"
 #include "cli/lists.h"
 #include "cli/output.h"
+#include "cli/stacks.h"
 
 static const struct column map_columns[] = {
 	{ "ID", "id", COLUMN_NUMBER },           { "NAME", "name", COLUMN_TEXT },
@@ -299,6 +300,56 @@ static struct uerr *dump_parts(struct cli *cli, const char *map, cJSON **ret)
 	}
 }
 
+/* A stack's element: its addresses as they are, and what they are called. */
+static struct uerr *print_stacks(struct cli *cli, const cJSON *reply)
+{
+	cleanup(stacks_deinit) struct stacks stacks = {};
+	cleanup_json cJSON *names = NULL, *doc = NULL;
+	const cJSON *map = cJSON_GetObjectItemCaseSensitive(reply, "map"), *element;
+	cJSON *list = NULL;
+	struct uerr *err;
+	char id[24];
+
+	snprintf(id, sizeof(id), "%" PRIu64, json_u64(map, "id"));
+	err = call_once(cli, "StackNames", params_of("map", id), &names);
+	if (!err)
+		err = stacks_init(&stacks, steal_ptr(names));
+	if (err)
+		return err;
+	if (opt_given(cli->o, OPT_JSON)) {
+		doc = cJSON_CreateObject();
+		cJSON_AddStringToObject(doc, "schema", "io.uprobed.map/1");
+		cJSON_AddItemToObject(doc, "map", cJSON_Duplicate(map, true));
+		list = cJSON_AddArrayToObject(doc, "elements");
+	}
+	cJSON_ArrayForEach(element, json_list(reply, "elements")) {
+		const cJSON *stack = stacks_find(&stacks, (u32)strtoul(json_str(element, "key_json"), NULL, 10));
+		cJSON *obj;
+
+		if (!raw_is_json(element))
+			return uerr_new(UERR_FAILED, "the daemon sent an element that is no JSON");
+		if (!list) {
+			out_printf(cli->out, "key %s  %s %d\n", json_str(element, "key_json"), json_str(stack, "comm"),
+				   (int)json_u64(stack, "pid"));
+			stack_print(cli->out, &stacks, stack, 0, "  ", true);
+			continue;
+		}
+		obj = element_json(element);
+		json_add_u64(obj, "pid", json_u64(stack, "pid"));
+		cJSON_AddStringToObject(obj, "comm", json_str(stack, "comm"));
+		cJSON_AddItemToObject(obj, "frames", stack_json(&stacks, stack));
+		cJSON_AddItemToArray(list, obj);
+	}
+	if (doc)
+		json_print(cli->out, doc);
+	return NULL;
+}
+
+static bool has_stacks(const cJSON *reply)
+{
+	return !strcmp(json_str(cJSON_GetObjectItemCaseSensitive(reply, "map"), "type"), "stack_trace");
+}
+
 struct uerr *cmd_map_dump(struct cli *cli)
 {
 	struct words w = map_words(cli);
@@ -310,7 +361,7 @@ struct uerr *cmd_map_dump(struct cli *cli)
 		return uerr_new(UERR_USAGE, "map dump MAP: one map, by id or name");
 	err = dump_parts(cli, w.w[0], &reply);
 	if (!err)
-		err = print_elements(cli, reply, json_list(reply, "elements"));
+		err = has_stacks(reply) ? print_stacks(cli, reply) : print_elements(cli, reply, json_list(reply, "elements"));
 	if (!err && !opt_given(cli->o, OPT_JSON))
 		progress(opt_given(cli->o, OPT_QUIET), "%s",
 			 count_format(cJSON_GetArraySize(json_list(reply, "elements")), "element", "elements", buf));

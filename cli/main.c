@@ -21,6 +21,7 @@ const struct cmd commands[] = {
 	  OPTS_TARGET | OPT_CMD | OPT_NOT, 1, 1000, cmd_symbols },
 	{ NULL, "count", "SPEC... TARGET", "how often functions run", OPTS_ONE_SHOT, 1, 1000, cmd_count },
 	{ NULL, "latency", "SPEC... TARGET", "how long functions take", OPTS_ONE_SHOT, 1, 1000, cmd_latency },
+	{ NULL, "stacks", "SPEC... TARGET", "from where functions are called", OPTS_ONE_SHOT | OPT_FOLDED, 1, 1000, cmd_stacks },
 	{ NULL, "load", "OBJ.bpf.o [TARGET]", "load a BPF object, attach it by its section names; it stays",
 	  OPTS_TARGET | OPT_CMD | OPT_DRY_RUN | OPT_ALLOW_OVERRIDE, 1, 1, cmd_load },
 	{ NULL, "unload", "OBJECT", "detach and forget an object (id or name)", 0, 1, 1, cmd_unload },

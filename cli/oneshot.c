@@ -544,8 +544,15 @@ static struct uerr *element_value(const cJSON *element, size_t size, u64 *sum, u
 	return err;
 }
 
-struct uerr *oneshot_map_read(struct oneshot *os, const char *name, size_t size,
-			      void (*fn)(u32 index, const u64 *value, void *arg), void *arg)
+const char *oneshot_map_id(const struct oneshot *os, const char *name, char buf[24])
+{
+	return id_of(json_list(os->loaded, "maps"), name, buf);
+}
+
+#define KEY_MAX 16
+
+struct uerr *oneshot_map_each(struct oneshot *os, const char *name, size_t key_size, size_t size,
+			      struct uerr *(*fn)(const void *key, const u64 *value, void *arg), void *arg)
 {
 	cleanup_json cJSON *params = cJSON_CreateObject(), *reply = NULL;
 	cleanup_free u64 *sum = malloc(2 * size);
@@ -555,21 +562,45 @@ struct uerr *oneshot_map_read(struct oneshot *os, const char *name, size_t size,
 
 	if (!sum)
 		return uerr_nomem();
-	cJSON_AddStringToObject(params, "map", id_of(json_list(os->loaded, "maps"), name, id));
+	cJSON_AddStringToObject(params, "map", oneshot_map_id(os, name, id));
 	err = client_call(&os->client, "MapDump", steal_ptr(params), &reply);
 	if (err)
 		return err;
 	cJSON_ArrayForEach(element, json_list(reply, "elements")) {
-		u32 index = 0;
+		u64 key[KEY_MAX / 8] = {};
 
-		if (hex_bytes(json_str(element, "key"), (u8 *)&index, 4) != 4)
-			return uerr_new(UERR_FAILED, "the daemon sent a key that is not 4 bytes");
+		if (key_size > KEY_MAX || hex_bytes(json_str(element, "key"), (u8 *)key, key_size) != key_size)
+			return uerr_new(UERR_FAILED, "the daemon sent a key that is not %zu bytes", key_size);
 		err = element_value(element, size, sum, sum + size / 8);
+		if (!err)
+			err = fn(key, sum, arg);
 		if (err)
 			return err;
-		fn(index, sum, arg);
 	}
 	return NULL;
+}
+
+struct indexed {
+	void (*fn)(u32 index, const u64 *value, void *arg);
+	void *arg;
+};
+
+static struct uerr *take_indexed(const void *key, const u64 *value, void *arg)
+{
+	const struct indexed *in = arg;
+	u32 index;
+
+	memcpy(&index, key, sizeof(index));
+	in->fn(index, value, in->arg);
+	return NULL;
+}
+
+struct uerr *oneshot_map_read(struct oneshot *os, const char *name, size_t size,
+			      void (*fn)(u32 index, const u64 *value, void *arg), void *arg)
+{
+	struct indexed in = { fn, arg };
+
+	return oneshot_map_each(os, name, 4, size, take_indexed, &in);
 }
 
 struct uerr *oneshot_map_read_one(struct oneshot *os, const char *name, u32 index, size_t size, u64 *ret)

@@ -69,6 +69,11 @@ void oneshot_deinit(struct oneshot *os);
  * copies of all CPUs added up as u64 words. */
 struct uerr *oneshot_map_read(struct oneshot *os, const char *name, size_t size,
 			      void (*fn)(u32 index, const u64 *value, void *arg), void *arg) UERR_MUST_CHECK;
+/* The same for keys of KEY_SIZE bytes (up to 16), as long as FN gives no error. */
+struct uerr *oneshot_map_each(struct oneshot *os, const char *name, size_t key_size, size_t size,
+			      struct uerr *(*fn)(const void *key, const u64 *value, void *arg), void *arg) UERR_MUST_CHECK;
+/* The id of map NAME, as text. */
+const char *oneshot_map_id(const struct oneshot *os, const char *name, char buf[24]);
 /* One element of it. */
 struct uerr *oneshot_map_read_one(struct oneshot *os, const char *name, u32 index, size_t size, u64 *ret)
 	UERR_MUST_CHECK;

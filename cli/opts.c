@@ -26,6 +26,7 @@ static const struct opt {
 	{ OPT_FOR, 'd', "for", "TIME", "end after this time (10s, 500ms, 2m)" },
 	{ OPT_INTERVAL, 'i', "interval", "TIME", "print what happened in each such time" },
 	{ OPT_TOP, 0, "top", "N", "only the N busiest functions (0: all; 20 on a terminal)" },
+	{ OPT_FOLDED, 0, "folded", NULL, "a line for each stack, for flame graphs: main;run;compare 12" },
 	{ OPT_DRY_RUN, 0, "dry-run", NULL, "say what would be done, touch nothing" },
 	{ OPT_ALL, 0, "all", NULL, "all of them" },
 	{ OPT_MORE, 0, "more", NULL, "ask for a stream of replies, print each" },
@@ -42,12 +43,12 @@ static const struct opt {
 /* What the design has and this version has not. */
 static const char *const planned_options[] = {
 	"by", "filter", "stack", "unit", "cgroup", "container", "max-events", "min", "args", "ret", "show", "strlen",
-	"graph", "junit", "tap", "flame", "folded", "perfetto", "diff", "retval", "error", "when", "probability",
+	"graph", "junit", "tap", "flame", "perfetto", "diff", "retval", "error", "when", "probability",
 	"count", "latency", "load",
 };
 
 static const char *const planned_verbs[] = {
-	"trace", "stacks", "top", "leaks", "inject", "run", "expect", "report", "exec", "tail",
+	"trace", "top", "leaks", "inject", "run", "expect", "report", "exec", "tail",
 };
 
 static bool word_in(const char *word, const char *const *words, size_t n)

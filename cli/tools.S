@@ -12,5 +12,6 @@ tool_\name\()_end:
 
 	tool count, "count.bpf.o"
 	tool latency, "latency.bpf.o"
+	tool stacks, "stacks.bpf.o"
 
 	.section .note.GNU-stack, "", @progbits

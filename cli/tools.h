@@ -5,3 +5,4 @@
 
 extern const u8 tool_count[], tool_count_end[];
 extern const u8 tool_latency[], tool_latency_end[];
+extern const u8 tool_stacks[], tool_stacks_end[];

@@ -119,6 +119,31 @@ static void add_program(cJSON *obj, const struct map *m, u32 value)
 	cJSON_AddStringToObject(obj, "value_json", text);
 }
 
+/* Addresses as hex strings, up to the last. */
+static struct uerr *add_stack(cJSON *obj, const struct map *m, const u8 *value)
+{
+	cleanup_free char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	if (!f)
+		return uerr_nomem();
+	fputc('[', f);
+	for (u32 i = 0; i < m->umap.value_size / 8; i++) {
+		u64 ip;
+
+		memcpy(&ip, value + i * 8, 8);
+		if (!ip)
+			break;
+		fprintf(f, "%s\"0x%lx\"", i ? "," : "", (unsigned long)ip);
+	}
+	fputc(']', f);
+	fclose(f);
+	cJSON_AddStringToObject(obj, "value", "");
+	cJSON_AddStringToObject(obj, "value_json", text);
+	return NULL;
+}
+
 static struct uerr *element(const struct map *m, const u8 *key, const u8 *value, cJSON **ret)
 {
 	cJSON *e = cJSON_CreateObject();
@@ -128,6 +153,8 @@ static struct uerr *element(const struct map *m, const u8 *key, const u8 *value,
 			       : NULL;
 	if (!err && is_percpu(m))
 		err = add_values(e, m, value);
+	else if (!err && m->umap.type == UMAP_STACK_TRACE)
+		err = add_stack(e, m, value);
 	else if (!err && is_progs(m))
 		add_program(e, m, *(const u32 *)(const void *)value);
 	else if (!err)

@@ -67,6 +67,7 @@ static const struct command commands[] = {
 	{ "TraceLog", cmd_trace_log, { { "pid", ARG_INT, true } } },
 	{ "MapDump", cmd_map_dump,
 	  { { "map", ARG_STRING }, { "count", ARG_INT, true }, { "after", ARG_STRING, true }, { "take", ARG_BOOL, true } } },
+	{ "StackNames", cmd_stack_names, { { "map", ARG_STRING } } },
 	{ "MapTail", cmd_map_tail, { { "map", ARG_STRING }, { "type", ARG_STRING, true } } },
 	{ "MapLookup", cmd_map_lookup, { { "map", ARG_STRING }, { "key", ARG_STRING, true } } },
 	{ "MapUpdate", cmd_map_update,

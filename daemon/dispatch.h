@@ -30,6 +30,7 @@ void cmd_map_pop(struct request *req);
 void cmd_map_freeze(struct request *req);
 void cmd_map_update_batch(struct request *req);
 void cmd_map_delete_batch(struct request *req);
+void cmd_stack_names(struct request *req);    /* cmd_stacks.c */
 void cmd_map_tail(struct request *req);       /* tail.c */
 void cmd_attach(struct request *req);         /* cmd_attach.c */
 void cmd_detach(struct request *req);

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "base/cleanup.h"
+#include "daemon/spaces.h"
 #include "daemon/usdt_specs.h"
 #include "vm/jit.h"
 #include "vm/verify.h"
@@ -75,6 +76,18 @@ static struct uerr *make_maps(struct state *s, struct loaded *l)
 		percpu = percpu || umap_is_percpu(l->obj->maps[i].type);
 	}
 	return percpu ? umap_claims_create(s->ncpus, &l->claims, &l->claims_fd) : NULL;
+}
+
+bool program_walks_stacks(const struct program *p)
+{
+	for (size_t i = 0; i < p->owner->obj->nprogs; i++) {
+		const struct vm_prog *q = p->owner->progs[i].prog;
+
+		if ((q == p->prog || vm_prog_calls(p->prog, BPF_FUNC_tail_call)) &&
+		    (vm_prog_calls(q, BPF_FUNC_get_stackid) || vm_prog_calls(q, BPF_FUNC_get_stack)))
+			return true;
+	}
+	return false;
 }
 
 bool program_overrides(const struct program *p)
@@ -187,6 +200,7 @@ void loaded_destroy(struct loaded *l)
 	if (!l)
 		return;
 	usdt_specs_destroy(l);
+	spaces_free(l);
 	for (size_t i = 0; l->maps && i < l->obj->nmaps; i++)
 		if (l->maps[i].gone)
 			l->maps[i].gone(&l->maps[i]);

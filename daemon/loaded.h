@@ -18,5 +18,7 @@ void loaded_destroy(struct loaded *l); /* NULL is fine */
 
 /* Whether a run that begins in P may want the function skipped. */
 bool program_overrides(const struct program *p);
+/* Whether it may walk the stack. */
+bool program_walks_stacks(const struct program *p);
 /* Bytes of machine code. */
 struct uerr *program_jited_size(struct program *p, u32 *ret) UERR_MUST_CHECK;

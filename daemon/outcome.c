@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/job.h"
+#include "daemon/spaces.h"
 
 bool outcome_add(struct outcome *o, struct target *t)
 {
@@ -178,6 +179,7 @@ void outcome_apply(struct daemon *d, struct outcome *o)
 		if (!t)
 			continue;
 		sync_links(d->state, t);
+		spaces_note(d->state, t);
 		/* Whoever waits for its turn with this process has counted on it. */
 		if (target_is_clean(t) && !job_busy(d, t->pid)) {
 			if (t->source)

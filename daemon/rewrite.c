@@ -138,19 +138,6 @@ static bool group_add_program(struct group *g, u32 program)
 	return vec_push(&g->programs, program);
 }
 
-/* (Programs that it may go on in are those of its object.) */
-static bool walks_stacks(const struct program *p)
-{
-	for (size_t i = 0; i < p->owner->obj->nprogs; i++) {
-		const struct vm_prog *q = p->owner->progs[i].prog;
-
-		if ((q == p->prog || vm_prog_calls(p->prog, BPF_FUNC_tail_call)) &&
-		    (vm_prog_calls(q, BPF_FUNC_get_stackid) || vm_prog_calls(q, BPF_FUNC_get_stack)))
-			return true;
-	}
-	return false;
-}
-
 static bool group_add_window(struct rewrite *rw, struct group *g, const struct change *c)
 {
 	const struct window *w = &c->win;
@@ -167,7 +154,7 @@ static bool group_add_window(struct rewrite *rw, struct group *g, const struct c
 			g->cells = g->cells || is_guard(&call[k]);
 			if (is_guard(&call[k]))
 				continue;
-			g->stacks = g->stacks || walks_stacks(state_program(rw->s, call[k].program));
+			g->stacks = g->stacks || program_walks_stacks(state_program(rw->s, call[k].program));
 			if (!group_add_program(g, call[k].program))
 				return false;
 		}

@@ -13,6 +13,7 @@
 #include "vm/object.h"
 
 struct target;
+struct space;
 
 struct map {
 	u32 id;
@@ -45,6 +46,7 @@ struct loaded {
 	struct usdt_specs *usdt;    /* of an object built with usdt.bpf.h, else NULL */
 	struct umap_claims *claims; /* per-CPU claims, NULL when nothing is per-CPU */
 	int claims_fd;
+	VEC(struct space *) spaces; /* of processes whose stacks it has (spaces.h) */
 	uid_t uid;               /* who loaded it */
 	u64 client;              /* ephemeral: dies with this connection; 0 stays */
 	char since[32];

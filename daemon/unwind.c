@@ -162,7 +162,7 @@ static struct uerr *make_table(struct image *im, const char *cache_dir, struct u
 }
 
 /* The same kernel gives every process the same one; ours is in memory. */
-static struct uerr *open_vdso(struct image **ret)
+struct uerr *unwind_vdso(struct image **ret)
 {
 	const Elf64_Ehdr *eh = (const void *)getauxval(AT_SYSINFO_EHDR);
 	cleanup_close int fd = -1;
@@ -250,7 +250,7 @@ static struct uerr *add_modules(struct making *mk, const struct unwind_plan *p)
 		if (m)
 			err = add_module(mk, map, m->image, m->bias);
 		else if (is_vdso(map) && !mk->vdso)
-			err = open_vdso(&mk->vdso);
+			err = unwind_vdso(&mk->vdso);
 		if (!err && is_vdso(map) && mk->vdso)
 			err = add_module(mk, map, mk->vdso, map->start);
 	}

@@ -18,6 +18,8 @@ struct unwind_plan {
 
 /* Looks at PID. */
 struct uerr *unwind_plan(pid_t pid, struct unwind_plan *ret) UERR_MUST_CHECK;
+/* The vDSO, which is the same in every process; NULL in *ret: there is none. */
+struct uerr *unwind_vdso(struct image **ret) UERR_MUST_CHECK;
 void unwind_plan_deinit(struct unwind_plan *p);
 
 /* The image, as a sealed memfd that the caller owns, and its size, a multiple of the

@@ -32,7 +32,7 @@ static void clean_text(const char *s, char ret[TEXT_MAX])
 	ret[n] = 0;
 }
 
-static void add_text(cJSON *obj, const char *name, const char *s)
+void view_text(cJSON *obj, const char *name, const char *s)
 {
 	char clean[TEXT_MAX];
 
@@ -54,7 +54,7 @@ cJSON *view_object(const struct daemon *d, const struct loaded *o)
 	cJSON *r = cJSON_CreateObject(), *ids;
 
 	cJSON_AddNumberToObject(r, "id", o->id);
-	add_text(r, "name", o->name);
+	view_text(r, "name", o->name);
 	ids = cJSON_AddArrayToObject(r, "programs");
 	for (size_t i = 0; i < o->obj->nprogs; i++)
 		add_id(ids, o->progs[i].id);
@@ -91,8 +91,8 @@ cJSON *view_program(const struct daemon *d, const struct program *p)
 	cJSON *r = cJSON_CreateObject(), *ids;
 
 	cJSON_AddNumberToObject(r, "id", p->id);
-	add_text(r, "name", p->prog->name);
-	add_text(r, "section", p->prog->section);
+	view_text(r, "name", p->prog->name);
+	view_text(r, "section", p->prog->section);
 	cJSON_AddNumberToObject(r, "object", p->owner->id);
 	cJSON_AddNumberToObject(r, "insns", p->prog->ninsns);
 	cJSON_AddNumberToObject(r, "jited_bytes", p->jited_bytes);
@@ -142,7 +142,7 @@ static void add_type(cJSON *r, const char *name, const struct map *m, u32 type_i
 {
 	cleanup_free char *text = type_id ? btf_type_name(m->owner->obj, type_id) : NULL;
 
-	add_text(r, name, text ? text : "");
+	view_text(r, name, text ? text : "");
 }
 
 cJSON *view_map(const struct map *m)
@@ -151,7 +151,7 @@ cJSON *view_map(const struct map *m)
 	cJSON *r = cJSON_CreateObject();
 
 	cJSON_AddNumberToObject(r, "id", m->id);
-	add_text(r, "name", m->name);
+	view_text(r, "name", m->name);
 	cJSON_AddStringToObject(r, "type", view_map_type(m->umap.type));
 	cJSON_AddNumberToObject(r, "key_size", m->umap.key_size);
 	cJSON_AddNumberToObject(r, "value_size", m->umap.value_size);
@@ -290,8 +290,8 @@ cJSON *view_target(const struct daemon *d, const struct target *t)
 	struct uerr *err = procinfo_read(t->pid, &pi);
 
 	cJSON_AddNumberToObject(r, "pid", t->pid);
-	add_text(r, "comm", err ? t->comm : pi.comm);
-	add_text(r, "path", t->path);
+	view_text(r, "comm", err ? t->comm : pi.comm);
+	view_text(r, "path", t->path);
 	ids = cJSON_AddArrayToObject(r, "links");
 	vec_foreach(l, &d->state->links)
 		if (link_has_pid(*l, t->pid))
@@ -315,7 +315,7 @@ cJSON *view_stop(const struct stop *s)
 	cJSON *r = cJSON_CreateObject();
 
 	cJSON_AddNumberToObject(r, "pid", s->pid);
-	add_text(r, "comm", s->comm);
+	view_text(r, "comm", s->comm);
 	cJSON_AddNumberToObject(r, "threads", s->threads);
 	add_u64(r, "stopped_ns", s->stopped_ns);
 	cJSON_AddNumberToObject(r, "moved", s->moved);

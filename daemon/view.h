@@ -26,6 +26,8 @@ struct stop {
 	u64 stopped_ns;
 	u32 moved, retired;
 };
+/* S, which a target or a file chose, as a JSON string. */
+void view_text(cJSON *obj, const char *name, const char *s);
 cJSON *view_stop(const struct stop *s);
 cJSON *view_strings(char *const *s, size_t n);
 

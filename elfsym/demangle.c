@@ -366,3 +366,10 @@ char *demangle_path(const char *mangled)
 	strip_rust(path.out.data);
 	return path.out.data;
 }
+
+char *symbol_path(const char *name)
+{
+	char *path = demangle_path(name);
+
+	return path ? path : strdup(name);
+}

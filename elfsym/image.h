@@ -65,6 +65,9 @@ size_t image_syms(const struct image *im, const struct elf_sym **ret);
  * parameters and template arguments ("ns::f") find all their overloads. */
 size_t image_find(const struct image *im, const char *name, const struct elf_sym **ret, size_t max);
 
+/* NAME as a SPEC has it: demangled, without parameters; malloc'd. */
+char *symbol_path(const char *name);
+
 /* The symbol that contains link address ADDR, preferring global ones; or NULL. */
 const struct elf_sym *image_find_addr(const struct image *im, addr_t addr);
 

@@ -214,6 +214,13 @@ static size_t short_len(const char *base)
 	return len;
 }
 
+char *module_short_name(const char *path)
+{
+	const char *base = base_name(path);
+
+	return strndup(base, short_len(base));
+}
+
 static bool name_taken(const module_vec *mods, const struct module *self, const char *name)
 {
 	vec_foreach(mod, mods)

@@ -61,6 +61,9 @@ struct modules {
 struct uerr *modules_read(pid_t pid, struct modules *ret) UERR_MUST_CHECK;
 void modules_deinit(struct modules *m);
 
+/* "libc" of "/lib/libc.so.6": what SPECs call a library. malloc'd. */
+char *module_short_name(const char *path);
+
 /* Marks the modules that stay mapped as long as the process lives: the program,
  * what it needs (and what that needs), and what says that it cannot be unloaded.
  * One of which there are two copies (dlmopen) is left out. */

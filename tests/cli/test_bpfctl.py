@@ -738,6 +738,74 @@ key 3  value {"a":9007199254740993,"b":["0x01"]}
         {"key": 3, "value": {"a": 9007199254740993, "b": ["0x01"]}}])
 
 
+STACK_NAMES = {
+    "stacks": [{"id": 9, "pid": 812, "comm": "sh\x1b[2J", "frames": [0, 1, 2, 77]}, {"id": 3, "pid": 1, "comm": "x", "frames": [1]}],
+    "frames": [
+        {"pid": 812, "address": "0x1000", "module": "", "path": "/bin/sh", "offset": "0x10", "lines": [
+            {"symbol": "inner", "offset": 0, "file": "a.c", "line": 7, "inlined": True},
+            {"symbol": "outer", "offset": 18, "file": "b.c", "line": 8, "inlined": False}]},
+        {"pid": 812, "address": "0x2000", "module": "libc", "path": "/lib/libc.so.6", "offset": "0x20", "lines": []},
+        {"pid": 812, "address": "0x3000", "module": "", "path": "", "lines": []}]}
+
+
+@test
+def map_dump_of_stacks():
+    dump = {"map": {"id": 4, "name": "stacks", "type": "stack_trace"}, "elements": [
+        {"key": "09 00 00 00", "key_json": "9", "value": "", "value_json": '["0x1000","0x2000","0x3000"]'}]}
+    _, _, fake = run({"MapDump": dump, "StackNames": STACK_NAMES}, ["map", "dump", "stacks", "-q"], err="", out="""\
+key 9  sh?[2J 812
+                      inner a.c:7 (inlined)
+  0x1000              outer+0x12 b.c:8
+  0x2000              libc+0x20
+  0x3000              0x3000
+""")
+    check("map", fake.called("StackNames"), [{"map": "4"}])
+    out, _, _ = run({"MapDump": dump, "StackNames": STACK_NAMES}, ["map", "dump", "stacks", "-j"])
+    element = json.loads(out)["elements"][0]
+    check("value", (element["key"], element["value"], element["pid"]), (9, ["0x1000", "0x2000", "0x3000"], 812))
+    check("frames", [(f["symbol"], f["inlined"], f["line"]) for f in element["frames"]],
+          [("inner", True, 7), ("outer", False, 8), ("", False, 0), ("", False, 0)])
+
+
+def stacks_key(place, stack):
+    return " ".join("%02x" % b for b in place.to_bytes(4, "little") + (stack & 0xffffffff).to_bytes(4, "little"))
+
+
+def collecting(**kw):
+    counts = [{"key": stacks_key(place, stack), "values": [{"cpu": 0, "value": hexed(n), "value_json": str(n)}]}
+              for place, stack, n in ((0, 9, 12), (0, -1, 30), (1, 3, 2000))]
+
+    def dump(params, conn):
+        return {"map": {}, "elements": counts if params["map"] == "22" else []}
+    sites = [site(":outer", 0), site(":other", 1)]
+    return one_shot("stacks", ["stacks_hit"], ["stacks", "counts", "lost"], sites, dump=dump, StackNames=STACK_NAMES, **kw)
+
+
+@test
+def stacks_of_functions():
+    args = ["stacks", ":o*", "-p", str(ME), "--for", "30ms", "-q"]
+    run(collecting(), args, err="", out="""\
+    CALLS  FUNCTION, AND WHO CALLED IT
+    2,000  :other
+       30  :outer
+             (no room for this stack)
+       12  :outer
+             ← libc+0x20
+             ← 0x3000
+missed 0
+""")
+    run(collecting(), args + ["--folded"], err="", out="""\
+redis-server;libc+0x20 2000
+redis-server;[unknown];:outer 30
+redis-server;0x3000;libc+0x20;outer;inner 12
+""")
+    out, _, _ = run(collecting(), args + ["--json"], err="")
+    doc = json.loads(out)
+    check("counts", [(s["probe"], s["count"], len(s["frames"])) for s in doc["stacks"]],
+          [(":other", 2000, 1), (":outer", 30, 0), (":outer", 12, 4)])
+    check("schema", (doc["schema"], doc["lost"], doc["missed"]), ("io.uprobed.stacks/1", 0, 0))
+
+
 @test
 def map_dump_percpu():
     reply = {"map": {}, "elements": [percpu(1, 3, 2**63)]}
@@ -876,7 +944,7 @@ def help_and_version():
     if not re.fullmatch(r"bpfctl \d+\.\d+\.\d+\n", out):
         raise Failure(out)
     out, _, _ = run({}, ["help"], err="")
-    for word in ("count", "latency", "map update", "prog tracelog"):
+    for word in ("count", "latency", "stacks", "map update", "prog tracelog"):
         if f"  {word} " not in out:
             raise Failure(f"help lacks {word}")
     for args in (["help", "count"], ["count", "--help"], ["help", "map", "update"], ["map", "update", "-h"]):

@@ -6,10 +6,12 @@ stop; and how they are named."""
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
 from harness import VICTIMS, Asked, Sandbox, Untouched, need, run, wait_for
+from redis import Redis
 from victims import Victim, bpf, links
 
 # Ways to spot(), and how deep.
@@ -40,8 +42,8 @@ end
 """
 
 
-def gdb_frames(box, pid):
-    """[(address, function)] of the thread that is in spot(), from spot's caller on."""
+def gdb_frames(box, pid, function="spot"):
+    """[(address, function)] of the thread that is in FUNCTION, from its caller on."""
     script = os.path.join(box.dir, "frames.gdb")
     with open(script, "w") as f:
         f.write("set backtrace past-main on\n" + GDB)
@@ -49,10 +51,10 @@ def gdb_frames(box, pid):
                          timeout=60).stdout
     for thread in out.split("\nend\n"):
         frames = [(int(a, 16), n) for a, n in re.findall(r"^frame (0x[0-9a-f]+) (.*)$", thread, flags=re.M)]
-        names = [n for _, n in frames]
-        if "spot" in names:
-            return frames[names.index("spot") + 1:]
-    raise AssertionError("gdb does not find spot():\n" + out)
+        at = [i for i, (_, n) in enumerate(frames) if re.sub("^_*(GI_*)?", "", n) == function]
+        if at:
+            return frames[at[-1] + 1:]
+    raise AssertionError("gdb does not find %s():\n%s" % (function, out))
 
 
 def last(box):
@@ -219,6 +221,187 @@ def test_each_stack_once():
             raw = box.ctl_json("map", "dump", "stacks")["elements"]
             assert len(raw) == 30, len(raw)
             box.ctl("detach", *link)
+
+
+def named(box):
+    """[(module, symbol, inlined, file)] of the one stack that there is."""
+    elements = box.ctl_json("map", "dump", "stacks")["elements"]
+    assert len(elements) == 1, len(elements)
+    frames = elements[0]["frames"]
+    assert [f["address"] for f in frames if not f["inlined"]] == elements[0]["value"], elements[0]
+    return [(f["module"], f["symbol"], f["inlined"], f["file"]) for f in frames]
+
+
+def test_names():
+    with Sandbox() as box:
+        at = Attached(box)
+        ips, gdb = at.stack("mixed", 20, gdb=True)
+        mine = [(s, f) for m, s, i, f in named(box) if not m and not i]
+        theirs = ["spot"] + [n for _, n in gdb]
+        assert [s for s, _ in mine] == [n for n in theirs if n in [s for s, _ in mine]] and len(mine) > 20, (mine, theirs)
+        assert {f for s, f in mine if s != "_start"} == {"e2e_stacks.c"}, mine
+        assert ("libc", "__libc_start_main") in [(m, s) for m, s, _, _ in named(box)], named(box)
+
+
+def test_inlined_functions():
+    with Sandbox() as box:
+        at = Attached(box)
+        at.quiet()
+        at.quiet_stack("inlined", 1)
+        want = [("spot", False), ("inlined", True), ("inlined_twice", True), ("by_inlined", False), ("run", False),
+                ("main", False)]
+        assert [(s, i) for m, s, i, _ in named(box) if not m][:6] == want, named(box)
+        text = box.ctl("map", "dump", "stacks").stdout
+        assert re.search(r"^  0x[0-9a-f]+ +spot\+0x0 e2e_stacks.c:\d+$", text, re.M), text
+        assert re.search(r"^ +inlined_twice e2e_stacks.c:\d+ \(inlined\)$", text, re.M), text
+
+
+def test_names_after_the_end():
+    """Of a program whose file and process are gone."""
+    with Sandbox() as box:
+        path = os.path.join(box.dir, "short-lived")
+        shutil.copy(os.path.join(VICTIMS, "e2e_stacks"), path)
+        v = Asked(box, path)
+        v.ask("quiet")
+        box.ctl("load", bpf("stacks"))
+        box.ctl("attach", "on_entry", ":spot", "-p", v.pid)
+        v.ask("deep 4")
+        before = named(box)
+        assert [s for m, s, _, _ in before if not m][:3] == ["spot", "deep_b", "deep_a"], before
+        os.unlink(path)
+        v.p.kill()
+        v.p.wait()
+        wait_for(lambda: not box.ctl_json("target", "list")["targets"], "the daemon notices")
+        assert named(box) == before
+
+
+def test_jit_compilers():
+    """By the map that node writes for perf."""
+    node = need("node")
+    script = "const fs = require('fs'); function hot() { fs.writeSync(1, 'x\\n'); } console.log('ready');" \
+             "process.stdin.on('data', () => { for (let i = 0; i < 20; i++) hot(); });"
+    with Sandbox() as box:
+        p = box.start(node, "--perf-basic-prof", "--interpreted-frames-native-stack", "-e", script, stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE, text=True)
+        assert p.stdout.readline() == "ready\n"
+        box.ctl("load", bpf("stacks"))
+        box.ctl("attach", "on_entry", "libc:write", "-p", p.pid)
+        p.stdin.write("go\n")
+        p.stdin.flush()
+        for _ in range(20):
+            assert p.stdout.readline() == "x\n"
+        names = [f["symbol"] for e in box.ctl_json("map", "dump", "stacks")["elements"] for f in e["frames"]]
+        assert any("hot" in n and not n.startswith("node::") for n in names), names
+        box.ctl("detach", "--all")
+        perf = "/tmp/perf-%d.map" % p.pid
+        p.kill()
+        p.wait()
+        if os.path.exists(perf):
+            os.unlink(perf)
+
+
+PYTHON = """
+import os, json, re, functools
+def deep(n):
+    return deep(n - 1) if n else sorted([3, 1, 2], key=functools.cmp_to_key(compare))
+def compare(a, b):
+    re.sub("x", stop, "x")
+    return a - b
+def stop(m, once=[]):
+    if not once:
+        once.append(1)
+        os.kill(os.getpid(), 19)
+    return ""
+print("ready", flush=True)
+input()
+json.loads("[1]", object_hook=None, parse_int=lambda x: deep(8))
+print("ok", flush=True)
+input()
+"""
+
+
+def test_python():
+    with Sandbox() as box:
+        p = box.start(need("python3"), "-c", PYTHON, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert p.stdout.readline() == "ready\n"
+        box.ctl("load", bpf("stacks"))
+        with Untouched(p.pid):
+            box.ctl("attach", "on_entry", "libc:kill", "-p", p.pid)
+            p.stdin.write("\n")
+            p.stdin.flush()
+            wait_stopped(p.pid)
+            hits, _, ips = last(box)
+            assert hits == 1 and len(ips) > 30, (hits, len(ips))
+            same_as_gdb(ips[1:], gdb_frames(box, p.pid, "kill"), "python3")
+            os.kill(p.pid, signal.SIGCONT)
+            assert p.stdout.readline() == "ok\n"
+            box.ctl("detach", "--all")
+
+
+def test_redis():
+    """Loaded first, so that many stacks are known; then at a stop in the middle of a command."""
+    with Sandbox() as box:
+        r = Redis(box, "--enable-debug-command", "yes")
+        with Untouched(r.pid):
+            doc = box.ctl_start("stacks", ":setCommand", ":sdsnewlen", "-p", r.pid, "--json")
+            doc.wait_attached()
+            r.benchmark("set,get,lpush", 20000)
+            stacks = json.loads(doc.interrupt())
+            sets = [s for s in stacks["stacks"] if s["symbol"] == "setCommand"]
+            assert sum(s["count"] for s in sets) == r.calls("set") and stacks["lost"] == stacks["missed"] == 0, stacks
+            for s in sets:
+                names = [f["symbol"] for f in s["frames"]]
+                assert names[1] == "call" and "main" in names and names[-1] == "_start", names
+            box.ctl("load", bpf("stacks"))
+            box.ctl("attach", "on_entry", "libc:clock_nanosleep", "-p", r.pid)
+            cli = subprocess.Popen(["redis-cli", "-s", r.sock, "debug", "sleep", "5"], stdout=subprocess.DEVNULL)
+            wait_for(lambda: last(box)[0], "redis sleeps")
+            frames = gdb_frames(box, r.pid, "clock_nanosleep")
+            same_as_gdb(last(box)[2][1:], frames, "redis")
+            assert len(frames) > 8, frames
+            assert cli.wait(60) == 0
+            box.ctl("detach", "--all")
+
+
+def command(box, v, *options):
+    ctl = box.ctl_start("stacks", ":spot", "-p", v.pid, *options)
+    ctl.wait_attached()
+    for _ in range(3):
+        v.ask("inlined 1")
+    v.ask("deep 2")
+    return ctl.interrupt()
+
+
+def test_stacks_command():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_stacks")
+        v.ask("quiet")
+        with Untouched(v.pid):
+            doc = json.loads(command(box, v, "--json"))
+            assert doc["schema"] == "io.uprobed.stacks/1" and doc["missed"] == doc["lost"] == 0, doc
+            assert [s["count"] for s in doc["stacks"]] == [3, 1] and doc["stacks"][0]["probe"] == ":spot", doc
+            assert doc["stacks"][0]["pid"] == v.pid and doc["stacks"][0]["frames"][1]["symbol"] == "inlined", doc
+            lines = command(box, v, "--folded").splitlines()
+            assert len(lines) == 2, lines
+            assert lines[0].endswith(";main;run;by_inlined;inlined_twice;inlined;spot 3"), lines
+            assert lines[1].endswith(";main;run;deep_a;deep_b;spot 1"), lines
+            text = command(box, v)
+            assert re.search(r"^ +3  :spot\n +← inlined e2e_stacks.c:\d+ \(inlined\)\n +← inlined_twice", text, re.M), text
+            assert text.endswith("missed 0\n"), text
+            text = command(box, v, "--top", "1")
+            assert "… 1 more (--top 0)" in text and "deep_a" not in text, text
+        r = box.ctl("stacks", ":spot", "-p", v.pid, "--folded", "--json", check=False)
+        assert r.returncode == 2 and "choose one" in r.stderr, r
+
+
+def test_stacks_of_a_command():
+    with Sandbox() as box:
+        r = box.ctl("stacks", "libc:write", "--json", "-o", box.dir + "/out", "--", "/bin/echo", "hello")
+        assert r.stdout == "hello\n", r
+        with open(box.dir + "/out") as f:
+            doc = json.load(f)
+        assert doc["stacks"][0]["count"] == 1, doc
+        assert "__libc_start_main" in [f["symbol"] for f in doc["stacks"][0]["frames"]], doc
 
 
 if __name__ == "__main__":

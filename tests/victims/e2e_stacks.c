@@ -183,6 +183,21 @@ PROBED long by_tail(long n)
 	return spot(n); /* a jump: nobody sees this frame */
 }
 
+static inline __attribute__((always_inline)) long inlined(long n)
+{
+	return spot(n + 1) * 3;
+}
+
+static inline __attribute__((always_inline)) long inlined_twice(long n)
+{
+	return inlined(n) + 1;
+}
+
+PROBED long by_inlined(long n)
+{
+	return inlined_twice(n) + 1;
+}
+
 PROBED long by_taken(long n)
 {
 	return taken(n) + deep_b(0) * 0 + 1;
@@ -212,7 +227,7 @@ static const struct {
 	{ "deep", deep_a }, { "mixed", deep_mixed }, { "qsort", by_qsort }, { "signal", by_signal },
 	{ "alt_signal", by_alt_signal }, { "thread", by_thread }, { "coroutine", by_coroutine },
 	{ "asm_frame", by_asm_frame }, { "asm_bare", by_asm_bare }, { "tail", by_tail }, { "taken", by_taken },
-	{ "deep_taken", deep_taken },
+	{ "deep_taken", deep_taken }, { "inlined", by_inlined },
 };
 
 static const char *run(const char *name, long n)

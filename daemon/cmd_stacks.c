@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * StackNames: the stacks of a STACK_TRACE map with names. The worker reads the map and
+ * the files; the answer is text.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "daemon/dispatch.h"
+#include "daemon/find.h"
+#include "daemon/job.h"
+#include "daemon/names.h"
+#include "daemon/spaces.h"
+#include "daemon/view.h"
+
+#define STACKS_MAX 100000u
+
+struct names_job {
+	u32 map;
+};
+
+/* Whose stack it is: the process in which most of it is code. Where libraries lie
+ * differs from process to process by more than chance. */
+static struct space *space_of(const struct loaded *o, const u64 *ips, u32 n)
+{
+	static struct space nowhere = { .perf_fd = -1 };
+	struct space *best = &nowhere;
+	u32 most = 0;
+
+	if (o->spaces.n == 1)
+		return o->spaces.data[0];
+	vec_foreach(sp, &o->spaces) {
+		u32 found = 0;
+
+		for (u32 i = 0; i < n; i++)
+			found += space_find(*sp, ips[i]) != NULL;
+		if (best == &nowhere || found > most) {
+			best = *sp;
+			most = found;
+		}
+	}
+	return best;
+}
+
+static struct uerr *add_stack(struct namer *namer, const struct map *m, u32 id, const u64 *ips, cJSON *stacks)
+{
+	cJSON *o = cJSON_CreateObject(), *frames;
+	u32 depth = m->umap.value_size / 8, n = 0;
+	struct space *sp;
+
+	while (n < depth && ips[n])
+		n++;
+	sp = space_of(m->owner, ips, n);
+	cJSON_AddNumberToObject(o, "id", id);
+	cJSON_AddNumberToObject(o, "pid", sp->pid);
+	view_text(o, "comm", sp->comm);
+	frames = cJSON_AddArrayToObject(o, "frames");
+	cJSON_AddItemToArray(stacks, o);
+	for (u32 i = 0; i < n; i++) {
+		u32 no = namer_frame(namer, sp, ips[i], !i);
+
+		if (no == UINT32_MAX)
+			return uerr_nomem();
+		cJSON_AddItemToArray(frames, cJSON_CreateNumber(no));
+	}
+	return NULL;
+}
+
+static struct uerr *add_stacks(struct job *job, struct namer *namer, const struct map *m, cJSON *stacks)
+{
+	struct umap_ctx cx = { .rec = &job->d->state->rec };
+	cleanup_free u64 *ips = calloc(1, m->umap.value_size + 8);
+	u32 key, n = 0;
+	struct uerr *err = ips ? NULL : uerr_nomem();
+
+	for (long r = umap_next_key(&m->umap, NULL, &key); !r && !err; r = umap_next_key(&m->umap, &key, &key)) {
+		if (umap_read(&m->umap, &key, ips, &cx)) /* deleted meanwhile */
+			continue;
+		if (++n > STACKS_MAX)
+			return uerr_new(UERR_FAILED, "map %s has more than %u stacks", m->name, STACKS_MAX);
+		err = add_stack(namer, m, key, ips, stacks);
+	}
+	return err;
+}
+
+static struct uerr *names_work(struct job *job, struct packer *result)
+{
+	const struct names_job *nj = job->arg;
+	const struct map *m = state_map(job->d->state, nj->map);
+	struct namer *namer = namer_create();
+	cJSON *doc = cJSON_CreateObject();
+	struct uerr *err = NULL;
+	char *text = NULL;
+
+	if (!m)
+		err = uerr_new(UERR_FAILED, "the map has gone meanwhile");
+	else if (!namer)
+		err = uerr_nomem();
+	/* what it has loaded since it was looked at last */
+	for (size_t i = 0; !err && i < m->owner->spaces.n; i++)
+		space_refresh(m->owner->spaces.data[i]);
+	if (!err)
+		err = add_stacks(job, namer, m, cJSON_AddArrayToObject(doc, "stacks"));
+	if (!err) {
+		cJSON_AddItemToObject(doc, "frames", namer_frames(namer));
+		text = cJSON_PrintUnformatted(doc);
+		if (!text)
+			err = uerr_nomem();
+	}
+	if (!err)
+		pack_str(result, text);
+	free(text);
+	namer_destroy(namer);
+	cJSON_Delete(doc);
+	return err;
+}
+
+static void names_done(struct job *job, struct uerr *err, struct unpacker *result)
+{
+	cleanup_free char *text = err ? NULL : unpack_str(result);
+
+	if (!job->req) {
+		uerr_free(err);
+		return;
+	}
+	if (err || !text)
+		request_fail(job->req, err ? err : uerr_new(UERR_FAILED, "too many names"));
+	else
+		request_reply(job->req, cJSON_CreateRaw(text));
+}
+
+void cmd_stack_names(struct request *req)
+{
+	struct names_job *nj = calloc(1, sizeof(*nj));
+	struct uerr *err = nj ? NULL : uerr_nomem();
+	struct job *job = NULL;
+	struct map *m;
+
+	if (!err)
+		err = find_map(req, param_str(req, "map"), &m);
+	if (!err && m->umap.type != UMAP_STACK_TRACE)
+		err = uerr_new(UERR_USAGE, "map %s (type %s) has no stacks", m->name, view_map_type(m->umap.type));
+	if (!err) {
+		job = job_create(req->d, req, "naming stacks");
+		err = job ? NULL : uerr_nomem();
+	}
+	if (err) {
+		free(nj);
+		request_fail(req, err);
+		return;
+	}
+	nj->map = m->id;
+	job->work = names_work;
+	job->done = names_done;
+	job->arg = nj;
+	job->free_arg = free;
+	job_submit(job);
+}
