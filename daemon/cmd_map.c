@@ -39,7 +39,7 @@ static bool is_progs(const struct map *m)
 
 static bool is_hash(const struct map *m)
 {
-	return m->umap.nelems;
+	return m->umap.nelems && m->umap.type != UMAP_LPM_TRIE;
 }
 
 static const struct object_map *meta(const struct map *m)
@@ -255,36 +255,53 @@ static struct uerr *dump_queue(struct request *req, const struct map *m, struct 
 	return err;
 }
 
+#define KEYS_BYTES (1u << 20) /* of keys that are had at once */
+
+/* One element of a dump, unless it has gone meanwhile. */
+static struct uerr *dump_key(struct request *req, const struct map *m, const struct part *p, const u8 *key, u8 *value,
+			     cJSON *elements, u32 *n)
+{
+	struct umap_ctx cx = context(req);
+	struct uerr *err;
+	cJSON *e;
+
+	if (p->take ? umap_take(&m->umap, key, value, &cx) : read_value(m, key, value, &cx))
+		return NULL;
+	err = element(m, key, value, &e);
+	if (!err)
+		cJSON_AddItemToArray(elements, e);
+	*n += !err;
+	return err;
+}
+
 /* The cursor is the last key. */
 static struct uerr *dump_keys(struct request *req, const struct map *m, struct part *p, cJSON *elements)
 {
+	u32 size = m->umap.key_size, room = KEYS_BYTES / size ? KEYS_BYTES / size : 1, got = 0, n = 0;
 	cleanup(buffers_deinit) struct buffers b = {};
-	struct umap_ctx cx = context(req);
+	cleanup_free u8 *keys = malloc((size_t)room * size);
 	struct uerr *err = buffers_init(&b, m);
-	u32 n = 0;
+	bool any = p->after, full = false;
+	long r = 0;
 
-	if (!err && p->after)
-		err = btf_value_from_text(m->owner->obj, 0, p->after, b.key, m->umap.key_size);
-	for (long r = err ? -1 : umap_next_key(&m->umap, p->after ? b.key : NULL, b.next); !r && !err;
-	     r = umap_next_key(&m->umap, b.key, b.next)) {
-		bool full = false;
-		cJSON *e;
-
-		err = part_is_full(p, m, n, &full);
-		if (full && !err)
-			p->next = hex_cursor(b.key, m->umap.key_size);
-		if (full && !p->next)
-			err = uerr_nomem();
-		if (err || full)
-			break;
-		memcpy(b.key, b.next, m->umap.key_size);
-		/* deleted meanwhile */
-		if (p->take ? umap_take(&m->umap, b.key, b.value, &cx) : read_value(m, b.key, b.value, &cx))
-			continue;
-		n++;
-		err = element(m, b.key, b.value, &e);
-		if (!err)
-			cJSON_AddItemToArray(elements, e);
+	if (!err && !keys)
+		err = uerr_nomem();
+	if (!err && any)
+		err = btf_value_from_text(m->owner->obj, 0, p->after, b.key, size);
+	while (!err && !r && !full) {
+		r = umap_next_keys(&m->umap, any ? b.key : NULL, keys, room, &got);
+		for (u32 i = 0; i < got && !err && !full; i++) {
+			err = part_is_full(p, m, n, &full);
+			if (err || full)
+				break;
+			memcpy(b.key, keys + (size_t)i * size, size);
+			any = true;
+			err = dump_key(req, m, p, b.key, b.value, elements, &n);
+		}
+	}
+	if (!err && full) {
+		p->next = hex_cursor(b.key, size);
+		err = p->next ? NULL : uerr_nomem();
 	}
 	return err;
 }
@@ -605,7 +622,7 @@ static void write_batch(struct request *req, const cJSON *values)
 		err = refuse_access(m, false, true);
 	if (!err)
 		err = parse_flags(param_str(req, "flags"), &flags);
-	if (!err && (!m->umap.key_size || is_progs(m) || (!values && !is_hash(m))))
+	if (!err && (!m->umap.key_size || is_progs(m) || (!values && !m->umap.nelems)))
 		err = uerr_new(UERR_FAILED, "map %s (type %s) has no batches", m->name, view_map_type(m->umap.type));
 	if (!err && values && cJSON_GetArraySize(keys) != cJSON_GetArraySize(values))
 		err = uerr_new(UERR_USAGE, "there are %d keys, but %d values", cJSON_GetArraySize(keys),

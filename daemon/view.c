@@ -124,6 +124,8 @@ const char *view_map_type(u32 type)
 		return "lru_hash";
 	case UMAP_LRU_PERCPU_HASH:
 		return "lru_percpu_hash";
+	case UMAP_LPM_TRIE:
+		return "lpm_trie";
 	case UMAP_QUEUE:
 		return "queue";
 	case UMAP_STACK:

@@ -14,12 +14,12 @@
 
 static bool has_batches(const struct umap *m)
 {
-	return type_is_hash(m->type) || m->type == UMAP_ARRAY || m->type == UMAP_PERCPU_ARRAY;
+	return type_has_elems(m->type) || m->type == UMAP_ARRAY || m->type == UMAP_PERCPU_ARRAY;
 }
 
 static bool has_delete_batches(const struct umap *m)
 {
-	return type_is_hash(m->type);
+	return type_has_elems(m->type);
 }
 
 u32 umap_cursor_size(const struct umap *m)
@@ -73,21 +73,11 @@ static long hash_batch(const struct umap *m, const void *from, void *next, struc
 static long key_batch(const struct umap *m, const void *from, void *next, struct umap_batch *b,
 		      const struct umap_ctx *cx)
 {
-	const u8 *last = from;
 	u32 n = 0;
-	long err = 0, rc;
+	long err = umap_next_keys(m, from, b->keys, b->count, &n), rc;
 
-	while (n < b->count) {
-		u8 *key = (u8 *)b->keys + (u64)n * m->key_size;
-
-		err = umap_next_key(m, last, key);
-		if (err)
-			break;
-		last = key;
-		n++;
-	}
 	if (n)
-		memcpy(next, last, m->key_size);
+		memcpy(next, (u8 *)b->keys + (n - 1ul) * m->key_size, m->key_size);
 	rc = fill_values(m, b, n, false, cx);
 	return rc ? rc : err;
 }

@@ -143,7 +143,9 @@ long hash_geometry(struct umap *m)
 		m->elem_stride += sizeof(struct hash_copy);
 		m->slot_stride = ALIGN_UP((u64)m->nelems * m->elem_stride, 64ul);
 		m->values_off = map_carve(m, m->slot_stride * m->nslots);
-	} else if (m->value_size > 8 || m->lock) {
+	} else if (m->value_size > 8 || m->lock || m->type == UMAP_LPM_TRIE) {
+		if (m->type == UMAP_LPM_TRIE) /* the key as it was given (trie.c) */
+			m->elem_stride += ALIGN_UP(m->key_size - 4, 8u);
 		m->nblocks = m->nelems + HASH_SPARE_BLOCKS;
 		m->blocks_off = map_carve(m, m->nblocks * sizeof(struct hash_block));
 		m->block_bitmap_off = map_carve(m, (m->nblocks + 63ul) / 64 * 8);
@@ -341,6 +343,7 @@ void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 /* What an update writes, and how. */
 struct hash_put {
 	const void *value;
+	const void *raw; /* LPM_TRIE: the data of the key as it was given */
 	u64 flags;
 	const struct umap_ctx *locked; /* what is there is changed in place, under its lock; or NULL */
 	bool all;
@@ -362,6 +365,15 @@ static force_inline u64 small_value(const struct umap *m, const void *value)
 	for (u32 i = 0; i < m->value_size; i++)
 		word |= (u64)((const u8 *)value)[i] << 8 * i;
 	return word;
+}
+
+static force_inline void fill_block(const struct umap *m, const struct hash_put *put, u32 block)
+{
+	u8 *value = hash_block_value(m, block);
+
+	value_in(m, value, put->value);
+	if (unlikely(put->raw))
+		copy_in(value + ALIGN_UP(m->value_size, 8u), put->raw, m->key_size - 4);
 }
 
 /* Writes the copies of an element in the life that STATE shows. */
@@ -500,7 +512,7 @@ static long put_prepare(struct hash_op *o, struct hash_put *put)
 
 		if (block >= m->nblocks)
 			return -EBUSY;
-		value_in(m, hash_block_value(m, block), put->value);
+		fill_block(m, put, block);
 	}
 	return 0;
 }
@@ -560,7 +572,7 @@ static long put_prepare_block(struct hash_op *o, struct hash_put *put)
 	if (put->block < 0)
 		return -EBUSY;
 	put->block_state = load(pool_state(&blocks, put->block));
-	value_in(o->m, hash_block_value(o->m, put->block), put->value);
+	fill_block(o->m, put, put->block);
 	return 0;
 }
 
@@ -666,6 +678,16 @@ long hash_update(const struct umap *m, const void *key, const void *value, u64 f
 	if (likely(!key_is_wide(m)))
 		return put_run(&o, &put, false);
 	return put_run(&o, &put, true);
+}
+
+long hash_update_raw(const struct umap *m, const void *key, const void *raw, const void *value, u64 flags,
+		     const struct umap_ctx *cx)
+{
+	struct hash_put put = {.value = value, .raw = raw, .flags = flags, .elem = -1, .block = -1};
+	struct hash_op o;
+
+	op_init(&o, m, key, cx);
+	return put_run(&o, &put, key_is_wide(m));
 }
 
 /* The mark is the deletion. The intent comes first: should we die right after

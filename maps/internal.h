@@ -56,6 +56,12 @@ static inline bool type_is_hash(u32 type)
 	return type == UMAP_HASH || type == UMAP_PERCPU_HASH || type == UMAP_LRU_HASH || type == UMAP_LRU_PERCPU_HASH;
 }
 
+/* … or built on one: elements, blocks and intents are alike. */
+static inline bool type_has_elems(u32 type)
+{
+	return type_is_hash(type) || type == UMAP_LPM_TRIE;
+}
+
 static inline bool type_is_lru(u32 type)
 {
 	return type == UMAP_LRU_HASH || type == UMAP_LRU_PERCPU_HASH;
@@ -105,8 +111,22 @@ void hash_format(const struct umap *m);
 void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long hash_update(const struct umap *m, const void *key, const void *value, u64 flags, bool all,
 		 const struct umap_ctx *cx);
+/* The same of a map that keeps keys as they were given (RAW, key_size - 4 bytes) behind values. */
+long hash_update_raw(const struct umap *m, const void *key, const void *raw, const void *value, u64 flags,
+		     const struct umap_ctx *cx);
 long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
 long hash_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
+
+/* trie.c */
+long trie_geometry(struct umap *m);
+void *trie_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
+long trie_update(const struct umap *m, const void *key, const void *value, u64 flags, const struct umap_ctx *cx);
+long trie_delete(const struct umap *m, const void *key, const struct umap_ctx *cx);
+
+/* trie_host.c: host only. */
+long trie_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
+long trie_next_key(const struct umap *m, const void *key, void *next_key);
+long trie_next_keys(const struct umap *m, const void *key, u8 *keys, u32 room, u32 *ret);
 
 /* queue.c */
 long queue_geometry(struct umap *m);

@@ -61,6 +61,9 @@ long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entrie
 	case UMAP_LRU_PERCPU_HASH:
 		err = hash_geometry(&m);
 		break;
+	case UMAP_LPM_TRIE:
+		err = trie_geometry(&m);
+		break;
 	case UMAP_QUEUE:
 	case UMAP_STACK:
 		err = queue_geometry(&m);
@@ -89,7 +92,7 @@ long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entrie
 
 void umap_format(const struct umap *m)
 {
-	if (type_is_hash(m->type))
+	if (type_has_elems(m->type))
 		hash_format(m);
 	else if (umap_is_queue(m->type))
 		queue_format(m);
@@ -110,6 +113,8 @@ void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 {
 	if (type_is_hash(m->type))
 		return hash_lookup(m, key, cx);
+	if (m->type == UMAP_LPM_TRIE)
+		return trie_lookup(m, key, cx);
 	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY || m->type == UMAP_STACK_TRACE)
 		return NULL;
 	return array_lookup(m, key, cx);
@@ -121,6 +126,8 @@ long umap_update(const struct umap *m, const void *key, const void *value, u64 f
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, false, cx);
+	if (m->type == UMAP_LPM_TRIE)
+		return trie_update(m, key, value, flags, cx);
 	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY ||
 	    m->type == UMAP_STACK_TRACE) /* programs cannot write these */
 		return -EINVAL;
@@ -133,6 +140,8 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 		return -EPERM;
 	if (type_is_hash(m->type))
 		return hash_delete(m, key, cx);
+	if (m->type == UMAP_LPM_TRIE)
+		return trie_delete(m, key, cx);
 	if (m->type == UMAP_PROG_ARRAY)
 		return prog_array_delete(m, *(const u32_any *)key);
 	if (m->type == UMAP_STACK_TRACE)

@@ -25,6 +25,7 @@ enum umap_type {
 	UMAP_STACK_TRACE = 7,
 	UMAP_LRU_HASH = 9,
 	UMAP_LRU_PERCPU_HASH = 10,
+	UMAP_LPM_TRIE = 11,
 	UMAP_QUEUE = 22,
 	UMAP_STACK = 23,
 	UMAP_RINGBUF = 27,
@@ -330,7 +331,12 @@ u64 umap_events_dropped(const struct umap_events *e);
 u64 umap_events_retired(const struct umap_events *e);
 u64 umap_events_spoilt(const struct umap_events *e);
 
-/* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. */
+/* Up to ROOM keys behind KEY (NULL: from the first on), of which there are *RET: what as
+ * many calls of umap_next_key() give, and -ENOENT when that ends before ROOM. */
+long umap_next_keys(const struct umap *m, const void *key, void *keys, u32 room, u32 *ret);
+
+/* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. Of an
+ * LPM_TRIE a step costs a pass over everything: umap_next_keys() is for many. */
 long umap_next_key(const struct umap *m, const void *key, void *next_key);
 
 /* Finishes or undoes what the dead owner of REC left in M, and frees its claims.

@@ -201,6 +201,8 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 		return stackmap_read(m, *(const u32_any *)key, value);
 	if (type_is_hash(m->type))
 		return hash_read(m, key, value, cx);
+	if (m->type == UMAP_LPM_TRIE)
+		return trie_read(m, key, value, cx);
 	return array_read(m, *(const u32_any *)key, value);
 }
 
@@ -251,6 +253,8 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 		return -EINVAL;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, umap_is_percpu(m->type), cx);
+	if (m->type == UMAP_LPM_TRIE)
+		return trie_update(m, key, value, flags, cx);
 	if (m->type == UMAP_PERCPU_ARRAY)
 		return percpu_array_write(m, *(const u32_any *)key, value, flags);
 	return array_update(m, key, value, flags, cx);
@@ -294,6 +298,8 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 		return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
 	if (type_is_hash(m->type))
 		return hash_next_key(m, key, next_key);
+	if (m->type == UMAP_LPM_TRIE)
+		return trie_next_key(m, key, next_key);
 	if (m->type == UMAP_STACK_TRACE)
 		return stackmap_next(m, key, next_key);
 	if (key && *(const u32_any *)key < m->max_entries)
@@ -304,6 +310,23 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 	return 0;
 }
 
+long umap_next_keys(const struct umap *m, const void *key, void *keys, u32 room, u32 *ret)
+{
+	long err = umap_host_access(m, true, false);
+
+	*ret = 0;
+	if (!err && m->type == UMAP_LPM_TRIE)
+		return trie_next_keys(m, key, keys, room, ret);
+	while (!err && *ret < room) {
+		u8 *next = (u8 *)keys + (size_t)*ret * m->key_size;
+
+		err = umap_next_key(m, key, next);
+		*ret += !err;
+		key = next;
+	}
+	return err;
+}
+
 void umap_recover_locks(const struct umap *m, u64 there, const struct thread_rec *rec, u32 owner)
 {
 	if (m->lock)
@@ -312,7 +335,7 @@ void umap_recover_locks(const struct umap *m, u64 there, const struct thread_rec
 
 void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 {
-	if (type_is_hash(m->type))
+	if (type_has_elems(m->type))
 		hash_recover(m, rec, owner);
 	else if (umap_is_queue(m->type))
 		queue_recover(m, rec, owner);

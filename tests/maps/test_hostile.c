@@ -5,6 +5,7 @@
  * memory lies between guards that are wider than any index can reach.
  */
 #include <errno.h>
+#include <linux/bpf.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -16,6 +17,7 @@
 static const struct {
 	u32 type, key_size, value_size, max_entries;
 } shapes[] = {
+	{UMAP_LPM_TRIE, 8, 8, 16},
 	{UMAP_HASH, 4, 8, 64},         {UMAP_HASH, 24, 8, 64},         {UMAP_HASH, 8, 100, 16},
 	{UMAP_PERCPU_HASH, 4, 8, 64},  {UMAP_PERCPU_HASH, 16, 20, 8},  {UMAP_ARRAY, 4, 8, 64},
 	{UMAP_PERCPU_ARRAY, 4, 12, 8}, {UMAP_LRU_HASH, 4, 8, 8},       {UMAP_LRU_HASH, 24, 40, 8},
@@ -124,7 +126,7 @@ START_TEST(scribbled)
 	u8 *area;
 
 	ck_assert_int_eq(umap_geometry(shapes[_i].type, shapes[_i].key_size, shapes[_i].value_size,
-				       shapes[_i].max_entries, 0, 2, 3, &map), 0);
+				       shapes[_i].max_entries, shapes[_i].type == UMAP_LPM_TRIE ? BPF_F_NO_PREALLOC : 0, 2, 3, &map), 0);
 	area = mmap(NULL, 2 * GUARD + map.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ck_assert_ptr_ne(area, MAP_FAILED);
 	map.base = (u64)area + GUARD;

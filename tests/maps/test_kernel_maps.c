@@ -25,6 +25,10 @@ static const struct {
 	{UMAP_HASH, 4, 16, 32, 0, 40, 1},
 	{UMAP_HASH, 8, 40, 32, BPF_F_NO_PREALLOC, 64, 1 + 12},
 	{UMAP_HASH, 4, 8, 5, 0, 8, 1 + 4},
+	{UMAP_LPM_TRIE, 8, 8, 32, BPF_F_NO_PREALLOC, 60},
+	{UMAP_LPM_TRIE, 8, 100, 64, BPF_F_NO_PREALLOC, 200},
+	{UMAP_LPM_TRIE, 5, 1, 8, BPF_F_NO_PREALLOC, 30},
+	{UMAP_LPM_TRIE, 20, 4, 40, BPF_F_NO_PREALLOC, 300},
 	{UMAP_ARRAY, 4, 24, 6, 0, 8, 1 + 8},
 	{UMAP_ARRAY, 4, 4, 3, 0, 5, 1},
 	{UMAP_HASH, 4, 8, 32, 0, 40},
@@ -59,8 +63,25 @@ static const struct {
 	{UMAP_BLOOM_FILTER, 0, 21, 1000000, BPF_F_ZERO_SEED, 1},
 };
 
+/* Prefixes of few different bits, so that there are long ones within short ones; now and
+ * then a length that cannot be, and bits behind the prefix. */
+static void set_prefix(u8 *key, u32 size, u32 k)
+{
+	u32 bits = (size - 4) * 8;
+
+	*(u32 *)(void *)key = k % 31 == 30 ? bits + 1 + k : k * 7 % (bits + 1);
+	for (u32 i = 4; i < size; i++)
+		key[i] = (u8)(i == 4 ? (k & 3) * 85 : k >> 2 & 1 ? 0xff : k >> 3 & 1 ? k : 0);
+}
+
+static bool prefixes;
+
 static void set_key(u8 *key, u32 size, u32 k)
 {
+	if (prefixes) {
+		set_prefix(key, size, k);
+		return;
+	}
 	for (u32 i = 0; i < size; i++)
 		key[i] = (u8)(i < 4 ? k >> 8 * i : k * 7 + i);
 }
@@ -90,8 +111,13 @@ static void compare_contents(const struct umap *m, int fd, u8 *value, u8 *ours)
 		compare_values(m, value, ours);
 	}
 	ck_assert_int_eq(rc, -ENOENT);
-	for (rc = umap_next_key(m, NULL, mine); !rc; rc = umap_next_key(m, mine, mine))
+	for (rc = umap_next_key(m, NULL, mine); !rc; rc = umap_next_key(m, mine, mine)) {
 		n_ours++;
+		if (m->type == UMAP_LPM_TRIE) { /* in the kernel's order, as they were given */
+			ck_assert_int_eq(bpf_map_get_next_key(fd, n_ours > 1 ? key : NULL, key), 0);
+			ck_assert_mem_eq(key, mine, m->key_size);
+		}
+	}
 	ck_assert_int_eq(rc, -ENOENT);
 	ck_assert_uint_eq(n, n_ours);
 }
@@ -204,6 +230,7 @@ static void both_init(struct both *b, struct umap *m, int shape, int *memfd)
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = shapes[shape].flags);
 
 	stay_on_cpu();
+	prefixes = shapes[shape].type == UMAP_LPM_TRIE;
 	if (shapes[shape].lock)
 		opts.btf_fd = (u32)lock_types(shape, &opts.btf_key_type_id, &opts.btf_value_type_id);
 	b->m = m;
@@ -590,7 +617,7 @@ static const struct {
 
 static const u32 types[] = {UMAP_HASH,	   UMAP_ARRAY,		 UMAP_PERCPU_HASH, UMAP_PERCPU_ARRAY, UMAP_QUEUE, UMAP_STACK,
 			    UMAP_LRU_HASH, UMAP_LRU_PERCPU_HASH, UMAP_BLOOM_FILTER,
-			    UMAP_PROG_ARRAY, UMAP_STACK_TRACE};
+			    UMAP_PROG_ARRAY, UMAP_LPM_TRIE, UMAP_STACK_TRACE};
 
 /* Every type, with every flag and pair of access flags, and sizes at limits. The
  * kernel may lack memory for what it would accept; then there is no answer. */

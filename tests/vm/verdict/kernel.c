@@ -22,7 +22,7 @@
 #define LOG_SIZE (16u << 20)
 #define LOG_STATS 4 /* BPF_LOG_STATS */
 
-static int map_fds[NMAPS + 1], btf_fd = -1; /* none behind the last */
+static int map_fds[100], btf_fd = -1; /* to the one that is not there */
 static char *log_buf;
 
 static int load_btf(void)
