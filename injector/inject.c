@@ -384,6 +384,7 @@ struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, a
 	if (!err) {
 		in->unmaps.data[in->unmaps.n - 1].lo = lo;
 		in->unmaps.data[in->unmaps.n - 1].hi = hi;
+		in->unmaps.data[in->unmaps.n - 1].is_counted = true;
 	}
 	return err;
 }

@@ -150,7 +150,8 @@ struct uerr *inject_unmap(struct injection *in, addr_t addr, u64 size, bool is_c
 
 /* The same for code of which only [lo, hi) can be run while ENTERED says no
  * (trampolines before and behind their counters): a word on a stack that points
- * elsewhere into the range is then a stale one, and does not keep it mapped. */
+ * elsewhere into the range is then a stale one, and so is one that neither a signal
+ * nor a call in there has left. Neither keeps it mapped. */
 struct uerr *inject_unmap_counted(struct injection *in, addr_t addr, u64 size, addr_t lo, addr_t hi,
 				  bool (*entered)(void *arg), void *arg) UERR_MUST_CHECK;
 

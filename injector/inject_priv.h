@@ -67,6 +67,7 @@ struct unmap_req {
 	bool is_code;
 	bool is_stubs; /* code that leads to other code */
 	addr_t lo, hi; /* what a stack word must point to, to matter */
+	bool is_counted; /* and elsewhere ENTERED says enough */
 	bool (*entered)(void *arg);
 	void *arg;
 	bool done;

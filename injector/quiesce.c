@@ -8,8 +8,10 @@
  * holds it, is compared; a stale word that looks like an address of ours makes
  * the range look busy, and it stays mapped a little longer. Where the caller
  * counts who is inside, only words that point to what runs outside of the
- * counters matter (inject_unmap_counted). What swapped to another stack
- * altogether (a coroutine) is counted by the caller's own test.
+ * counters matter (inject_unmap_counted), and of these only what a signal or a
+ * call has put there: a thread that sleeps keeps words of earlier code, that lay
+ * where this does now, for hours. What swapped to another stack altogether (a
+ * coroutine) is counted by the caller's own test.
  */
 #include "inject_priv.h"
 
@@ -32,6 +34,7 @@
 struct range {
 	addr_t lo, hi;
 	u32 step; /* only every so many bytes; 0: all */
+	bool counted;
 };
 
 static bool in_range(const struct range *r, u64 word)
@@ -39,7 +42,26 @@ static bool in_range(const struct range *r, u64 word)
 	return word >= r->lo && word < r->hi && !(r->step && (word - r->lo) % r->step);
 }
 
-/* SIGNALS: only as the rip of a signal frame. */
+/* Does a call of ours (emit.c: put_call) end at AT? */
+static bool is_behind_call(struct injection *in, addr_t at)
+{
+	u8 code[5];
+
+	if (remote_read(&in->t, at - sizeof(code), code, sizeof(code)))
+		return true; /* cannot be told */
+	return code[0] == 0xe8 || (code[3] == 0xff && code[4] == 0xd0);
+}
+
+/* BUF[i] of N words of a stack. SIGNALS: only as the rip of a signal frame. */
+static bool leads_in(struct injection *in, const struct range *r, bool signals, const u64 *buf, size_t n, size_t i)
+{
+	if (!in_range(r, buf[i]))
+		return false;
+	if (arch_is_saved_rip(buf, n, i))
+		return true;
+	return !signals && (!r->counted || is_behind_call(in, buf[i]));
+}
+
 static bool stack_has(struct injection *in, const struct thread *th, const struct range *r, bool signals, u64 *buf)
 {
 	const struct target_map *m = target_maps_find(&in->maps, th->regs.rsp);
@@ -65,7 +87,7 @@ static bool stack_has(struct injection *in, const struct thread *th, const struc
 		size_t got = remote_read_some(&in->t, at, buf, want);
 
 		for (size_t i = 0; i < got / sizeof(*buf); i++)
-			if (in_range(r, buf[i]) && (!signals || arch_is_saved_rip(buf, got / sizeof(*buf), i)))
+			if (leads_in(in, r, signals, buf, got / sizeof(*buf), i))
 				return true;
 		if (got < want)
 			return true;
@@ -110,7 +132,9 @@ static bool nobody_in(struct injection *in, struct range r, struct range words, 
 
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u)
 {
-	return nobody_in(in, (struct range){ u->addr, u->addr + u->size }, (struct range){ u->lo, u->hi }, false);
+	struct range words = { .lo = u->lo, .hi = u->hi, .counted = u->is_counted };
+
+	return nobody_in(in, (struct range){ u->addr, u->addr + u->size }, words, false);
 }
 
 bool quiesce_routine_empty(struct injection *in)

@@ -432,27 +432,37 @@ static void emit_return(struct tramp_build *b, struct hook_code *h)
 	takeover_emit_slow(&b->e, b->env, &h->takeover);
 }
 
+/* A system call leaves the address behind it in rcx: not that of the copy, which
+ * would wander about on stacks, and look as if somebody were to come back there. A
+ * thread that waits in the call goes on here. */
+static void emit_behind_syscall(struct tramp_build *b, const struct insn *before)
+{
+	if (before->kind == INSN_SYSCALL)
+		put_addr(&b->e, CX, before->addr + before->len);
+}
+
 /* Copies of the instructions, each behind its hooks; what stands behind an
  * instruction that ends its block is padding. */
 static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, size_t nhooks,
 			       struct trampoline *ret)
 {
 	const struct window *w = b->w;
+	struct insn in = { .kind = INSN_PLAIN };
 
 	for (unsigned i = 0; i < w->ninsns; i++) {
 		unsigned off = w->insn_off[i];
 		addr_t at = b->window_addr + off;
 		struct hook_code *takes_over;
 		const char *refusal;
-		struct insn in;
 
+		if (off)
+			ret->moves[ret->nmoves++] = (struct tramp_move){ .off = off, .tramp_off = b->e.n };
+		emit_behind_syscall(b, &in);
 		if (!insn_decode(w->bytes + off, w->len - off, at, &in))
 			return uerr_new(UERR_CANNOT_PROBE, "no instruction at %#lx", (unsigned long)at);
 		refusal = relocate_refusal(w->bytes + off, &in);
 		if (refusal)
 			return uerr_new(UERR_CANNOT_PROBE, "the instruction at %#lx is %s", (unsigned long)at, refusal);
-		if (off)
-			ret->moves[ret->nmoves++] = (struct tramp_move){ .off = off, .tramp_off = b->e.n };
 		takes_over = emit_hooks_at(b, hooks, nhooks, off);
 		if (takes_over)
 			emit_takeover(b, takes_over, w->bytes + off, &in);
@@ -463,6 +473,7 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 		if (insn_ends_block(&in))
 			return NULL;
 	}
+	emit_behind_syscall(b, &in);
 	put_jmp(&b->e, b->window_addr + w->len);
 	return b->e.failed ? emit_error(&b->e, b->window_addr) : NULL;
 }

@@ -2,6 +2,7 @@
 /* Threads in the way: hammering the site, standing in it, sleeping in a system
  * call in it, under a handler on top of it, being born, being dead. */
 #include <check.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -318,6 +319,75 @@ START_TEST(handler_over_our_code_keeps_it)
 }
 END_TEST
 
+/* A word near the end of the first stack: of the program's name, which nobody reads. */
+static addr_t word_on_stack(pid_t pid)
+{
+	char path[32], line[256];
+	addr_t lo, hi = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "[stack]"))
+			ck_assert_int_eq(sscanf(line, "%lx-%lx", &lo, &hi), 2);
+	fclose(f);
+	ck_assert_uint_ne(hi, 0);
+	return hi - 4 * sizeof(u64);
+}
+
+static bool nobody_entered(void *arg)
+{
+	return false;
+}
+
+/* What a sleeping thread has on its stack: where a call in there would return to, and
+ * what only looks like that. */
+START_TEST(stale_words_do_not_keep_counted_code)
+{
+	static const struct {
+		u8 before[5];
+		u32 retired;
+	} rows[] = {
+		{ { 0xe8, 0x10, 0, 0, 0 }, 1 },
+		{ { 0x90, 0x90, 0x90, 0xff, 0xd0 }, 1 },
+		{ { 0x90, 0x90, 0x90, 0x90, 0x90 }, 0 },
+		{ { 0x48, 0xe8, 0xff, 0xd0, 0x90 }, 0 },
+	};
+	struct victim v = victim_start("sleep", 1);
+	struct injection *in = probe_begin(v.pid, NULL);
+	struct inject_range r = { .kind = RANGE_CODE, .size = PAGE };
+	struct inject_stats s;
+	addr_t at, way_back;
+	char path[32];
+	u64 old;
+	int mem;
+
+	ok(inject_place(in, &r, 1));
+	memcpy((u8 *)r.local + 0x100, rows[_i].before, sizeof(rows[_i].before));
+	ok(inject_commit(in, &s));
+	way_back = r.addr + 0x105;
+	snprintf(path, sizeof(path), "/proc/%d/mem", v.pid);
+	mem = open(path, O_RDWR);
+	at = word_on_stack(v.pid);
+	ck_assert_int_eq(pread(mem, &old, sizeof(old), (off_t)at), sizeof(old));
+	ck_assert_int_eq(pwrite(mem, &way_back, sizeof(way_back), (off_t)at), sizeof(way_back));
+	ok(inject_unmap_counted(in, r.addr, r.size, r.addr + 0x80, r.addr + 0x200, nobody_entered, NULL));
+	ok(inject_commit(in, &s));
+	ck_assert_uint_eq(s.retired, rows[_i].retired);
+	ck_assert_int_eq(pwrite(mem, &old, sizeof(old), (off_t)at), sizeof(old));
+	if (s.retired) {
+		ok(inject_unmap_counted(in, r.addr, r.size, r.addr + 0x80, r.addr + 0x200, nobody_entered, NULL));
+		ok(inject_commit(in, &s));
+		ck_assert_uint_eq(s.retired, 0);
+	}
+	inject_end(in);
+	close(mem);
+	munmap(r.local, r.size);
+	victim_kill(&v);
+}
+END_TEST
+
 static bool entered_flag(void *arg)
 {
 	return *(bool *)arg;
@@ -491,6 +561,7 @@ int main(void)
 	tcase_add_test(tc, pages_of_a_change_that_fails_go_back);
 	tcase_add_test(tc, handler_over_the_window_is_refused);
 	tcase_add_test(tc, handler_over_our_code_keeps_it);
+	tcase_add_loop_test(tc, stale_words_do_not_keep_counted_code, 0, 4);
 	tcase_add_test(tc, callers_own_test_is_heard);
 	tcase_add_test(tc, restarted_call_is_moved);
 	tcase_add_test(tc, threads_being_born);

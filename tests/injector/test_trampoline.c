@@ -389,7 +389,7 @@ static struct cpu run(addr_t fn, const struct cpu *in)
 	drive_fn = fn;
 	drive();
 	if (victim->syscalls)
-		drive_out.r[1] = drive_out.r[11] = 0;
+		drive_out.r[11] = 0; /* rcx is where the original goes on */
 	return drive_out;
 }
 
