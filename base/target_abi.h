@@ -12,7 +12,8 @@
  *   code arena   R-X in the target, RW in the daemon: runtime blob, programs,
  *                trampolines, struct target_env, struct site_data
  *   thread table W shared: struct thread_table + records; outlives the target
- *   private page W private, MADV_WIPEONFORK: struct target_private
+ *   private pages W private, MADV_WIPEONFORK: struct target_private, and a struct
+ *                thread_identity for each record
  *   map memory   W shared (see maps/umap.h)
  *
  * A hit, step by step (injector/trampoline.c emits it):
@@ -114,14 +115,35 @@ struct target_clock {
 #define TARGET_CLOCK_NS 200000u
 #define TARGET_CLOCK_SPARES 8u
 
-/* What a process must forget in a fork child: a private anonymous page with
- * MADV_WIPEONFORK, so that a child reads zeros. */
+/* What a process must forget in a fork child: private anonymous pages with
+ * MADV_WIPEONFORK, so that a child reads zeros. This is the first. */
 struct target_private {
 	u32 tgid; /* in its own pid namespace; 0: not known, ask the kernel */
 	u32 clock_no; /* 0: `clock` is the one in use; n: spares[n - 1]; larger: none */
 	struct target_clock clock;
 	struct target_clock spares[TARGET_CLOCK_SPARES]; /* each for one whose writer never ended */
+	u32 renamed; /* how often somebody has set out to change a name or an id (env.identity) */
 };
+
+/* Behind that page, one for each record of the thread table: what the kernel said
+ * last of that thread. Written by the thread alone; `seq` is odd meanwhile, for
+ * handlers that interrupt it. */
+struct thread_identity {
+	u32 seq;
+	u32 tid;     /* whose */
+	u32 renamed; /* target_private.renamed before it was asked */
+	u32 have;    /* IDENTITY_… */
+	u64 tick;    /* of the coarse clock before it was asked: the answer holds for that long */
+	u32 uid, gid;
+	u64 comm[2];
+	u64 pad[2];
+};
+_Static_assert(sizeof(struct thread_identity) == 64, "a cache line");
+enum { IDENTITY_COMM = 1, IDENTITY_IDS = 2 };
+#define TARGET_IDENTITY_OFF 4096u
+#define TARGET_PRIVATE_SIZE(nrecs) \
+	((TARGET_IDENTITY_OFF + (u64)(nrecs) * sizeof(struct thread_identity) + 4095u) & ~4095ull)
+_Static_assert(sizeof(struct target_private) <= TARGET_IDENTITY_OFF, "its page");
 
 #define TARGET_SEGMENTS 32
 
@@ -167,6 +189,8 @@ struct target_env {
 	u32 tsc_clock; /* 1: the kernel itself keeps the time by the TSC */
 	u32 denied;    /* enum target_call: never to be made here */
 	u32 tick_ns;   /* of the kernel's coarse clock; 0: not known */
+	u32 identity;  /* 1: whoever changes a thread's name or ids counts in target_private.renamed first */
+	u32 pad;
 	u64 jiffies;   /* the kernel's ticks when that clock was 0 */
 	u64 pidns_dev, pidns_ino; /* of its pid namespace, as stat(2) has them; 0: not known */
 	struct {

@@ -188,16 +188,26 @@ static struct uerr *add_guard(struct target *t, const struct guard *g)
 	return NULL;
 }
 
-/* *added: their windows are to be changed. */
-static struct uerr *add_guards(struct target *t, const struct places *p, bool *added)
+/* Which of them are to be put in now. */
+struct guards_wanted {
+	bool takeover, identity;
+};
+
+static bool guard_is_wanted(const struct guards_wanted *w, const struct guard *g)
+{
+	return g->guard == GUARD_IDENTITY ? w->identity : w->takeover;
+}
+
+static struct uerr *add_guards(const struct state *s, struct target *t, const struct places *p, struct guards_wanted *ret)
 {
 	struct uerr *err = NULL;
 
-	*added = target_takes_over(t, NULL, 0) && !target_has_guards(t);
-	if (!*added)
+	ret->takeover = target_takes_over(t, NULL, 0) && !target_has_guards(t);
+	ret->identity = target_asks_identity(s, t, NULL, 0) && !target_watches_identity(t);
+	if (!ret->takeover && !ret->identity)
 		return NULL;
 	vec_foreach(g, &p->guards.list)
-		if (!err)
+		if (!err && guard_is_wanted(ret, g))
 			err = add_guard(t, g);
 	target_sort(t);
 	return err;
@@ -296,8 +306,8 @@ static struct uerr *merge_module(const struct daemon *d, struct target *t, const
 	return err;
 }
 
-static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p, bool guards,
-				 change_vec *changes)
+static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p,
+				 const struct guards_wanted *guards, change_vec *changes)
 {
 	VEC(const struct window *) windows = {};
 	struct uerr *err = NULL;
@@ -312,7 +322,7 @@ static struct uerr *find_changes(const struct daemon *d, struct target *t, const
 				    !vec_push(&windows, &pl->plan.windows[i]))
 					err = uerr_nomem();
 		vec_foreach(g, &p->guards.list)
-			for (size_t i = 0; guards && g->at.mod == mod && i < g->plan.nwindows; i++)
+			for (size_t i = 0; guard_is_wanted(guards, g) && g->at.mod == mod && i < g->plan.nwindows; i++)
 				if (guard_wants(g, &g->plan.windows[i]) && !vec_push(&windows, &g->plan.windows[i]))
 					err = uerr_nomem();
 		if (!err && windows.n)
@@ -359,15 +369,15 @@ static struct uerr *attach_process(struct attaching *at, const struct places *p)
 	change_vec changes = {};
 	struct stop stop = {};
 	struct target *t;
-	bool guards = false;
+	struct guards_wanted guards = {};
 	struct uerr *err = own_target(at, p->pid, &t);
 
 	if (!err)
 		err = add_sites(at->d->state, at->w, t, p);
 	if (!err)
-		err = add_guards(t, p, &guards);
+		err = add_guards(at->d->state, t, p, &guards);
 	if (!err)
-		err = find_changes(at->d, t, p, guards, &changes);
+		err = find_changes(at->d, t, p, &guards, &changes);
 	if (!err && changes.n && !at->w->dry_run) {
 		err = rewrite_run(&opts, t, &changes, &stop);
 		if (!err && !vec_push(&at->out->stops, stop))
@@ -415,8 +425,18 @@ static struct uerr *drop_unreadable(const struct attaching *at, struct places *p
 	return err;
 }
 
+static bool asks_identity(const struct attaching *at)
+{
+	vec_foreach(g, &at->w->groups)
+		vec_foreach(prog, &g->programs)
+			if (program_asks_identity(state_program(at->d->state, prog->program)))
+				return true;
+	return false;
+}
+
 static struct uerr *plan_all(struct attaching *at)
 {
+	bool identity = asks_identity(at);
 	size_t nplaces = 0;
 
 	vec_foreach(pid, &at->w->pids) {
@@ -426,6 +446,8 @@ static struct uerr *plan_all(struct attaching *at)
 
 		if (!err)
 			err = drop_unreadable(at, &p);
+		if (!err && identity)
+			err = guards_find_identity(&p.guards, &p.mods, at->d->cfg.cache_dir);
 		/* one of several may end meanwhile: a server's workers do */
 		if (err && err->code == UERR_NO_TARGET && (at->procs.n || pid + 1 < at->w->pids.data + at->w->pids.n)) {
 			places_deinit(&p);

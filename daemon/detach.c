@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "daemon/attach.h"
 #include "daemon/family.h"
+#include "daemon/loaded.h"
 #include "daemon/rewrite.h"
 
 #define FORK_RACES 4 /* a child forked while its parent is being changed */
@@ -51,7 +52,8 @@ static struct uerr *detach_one(const struct rewrite_opts *opts, struct target *t
 	for (size_t i = 0; !err && i < nlinks; i++)
 		err = vec_push(&all, links[i]) ? NULL : uerr_nomem();
 	/* Guards, whose link is none, go with the last that needs them. */
-	if (!err && target_has_guards(t) && !target_takes_over(t, links, nlinks) && !vec_push(&all, 0))
+	if (!err && (target_has_guards(t) || target_watches_identity(t)) && !target_takes_over(t, links, nlinks) &&
+	    !target_asks_identity(opts->d->state, t, links, nlinks) && !vec_push(&all, 0))
 		err = uerr_nomem();
 	if (!err && !rewrite_windows_of(t, all.data, all.n, &changes))
 		err = uerr_nomem();

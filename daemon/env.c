@@ -111,6 +111,7 @@ struct uerr *env_fill(const struct target *t, u32 ncpus, struct target_env *ret)
 		.main_stack_hi = t->main_stack_hi,
 		.tsc_clock = runtime_tsc_is_clock(),
 		.denied = t->denied,
+		.identity = target_watches_identity(t),
 	};
 	runtime_tick(ret);
 	runtime_pidns(t->pid, ret);

@@ -196,6 +196,79 @@ struct uerr *guards_find(struct guards *g, const struct modules *mods, const cha
 	return err;
 }
 
+/* Where names and ids are changed, in whatever libc there is. */
+static const char *const identity_names[] = { "prctl", "pthread_setname_np", "setuid", "setgid", "setreuid", "setregid",
+					      "setresuid", "setresgid" };
+static const char *const libcs[] = { "libc.so", "libc-2", "ld-musl", "libpthread" };
+
+/* *all: no place was left out. */
+static struct uerr *add_identity(struct guards *g, const struct module *mod, const struct elf_sym *sym, const char *name,
+				 const char *cache_dir, bool *all)
+{
+	struct guard guard = { .guard = GUARD_IDENTITY };
+	struct uerr *err;
+
+	guard.at = (struct resolved){ .mod = mod, .symbol = name, .link_addr = sym->addr, .func_addr = sym->addr,
+				      .func_size = sym->size };
+	snprintf(guard.at.name, sizeof(guard.at.name), "%s:%s", mod->name, name);
+	vec_foreach(other, &g->list)
+		if (other->guard == GUARD_IDENTITY && other->at.mod == mod && other->at.link_addr == sym->addr)
+			return NULL;
+	err = place_plan(&guard.at, cache_dir, PLAN_ENTRY, &guard.plan);
+	if (err && err->code == UERR_CANNOT_PROBE) {
+		*all = false;
+		uerr_free(err);
+		return NULL;
+	}
+	if (err)
+		return err;
+	*all = *all && guard.plan.entry != SITE_NONE;
+	if (guard.plan.entry != SITE_NONE && vec_push(&g->list, guard))
+		return NULL;
+	func_plan_deinit(&guard.plan);
+	return guard.plan.entry == SITE_NONE ? NULL : uerr_nomem();
+}
+
+static void drop_identity(struct guards *g)
+{
+	size_t n = 0;
+
+	vec_foreach(guard, &g->list) {
+		if (guard->guard == GUARD_IDENTITY)
+			func_plan_deinit(&guard->plan);
+		else
+			g->list.data[n++] = *guard;
+	}
+	g->list.n = n;
+}
+
+struct uerr *guards_find_identity(struct guards *g, const struct modules *mods, const char *cache_dir)
+{
+	struct uerr *err = NULL;
+	bool all = true, prctl = false;
+
+	if (g->identity_known)
+		return NULL;
+	g->identity_known = true;
+	for (size_t i = 0; i < mods->n; i++) {
+		const struct module *mod = &mods->mods[i];
+
+		if (mod->main || !begins_with(mod, libcs, ARRAY_SIZE(libcs), false))
+			continue;
+		for (size_t k = 0; !err && k < ARRAY_SIZE(identity_names); k++) {
+			const struct elf_sym *syms[4];
+			size_t n = image_find(mod->image, identity_names[k], syms, ARRAY_SIZE(syms));
+
+			prctl = prctl || (n && !k);
+			for (size_t j = 0; !err && j < n && j < ARRAY_SIZE(syms); j++)
+				err = add_identity(g, mod, syms[j], identity_names[k], cache_dir, &all);
+		}
+	}
+	if (err || !all || !prctl)
+		drop_identity(g);
+	return err;
+}
+
 void guards_deinit(struct guards *g)
 {
 	vec_foreach(guard, &g->list)

@@ -17,11 +17,14 @@ struct guard {
 };
 
 struct guards {
-	bool known;
+	bool known, identity_known;
 	char refusal[160]; /* why no return may be taken over; empty: it may */
 	VEC(struct guard) list;
 };
 
+/* Finds what changes a thread's name or ids, and adds it to the list; nothing, where
+ * one of these cannot be probed, or is not known. */
+struct uerr *guards_find_identity(struct guards *g, const struct modules *mods, const char *cache_dir) UERR_MUST_CHECK;
 /* Finds them for the process of MODS; once. */
 struct uerr *guards_find(struct guards *g, const struct modules *mods, const char *cache_dir) UERR_MUST_CHECK;
 void guards_deinit(struct guards *g);

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/spaces.h"
+#include "daemon/target.h"
 #include "daemon/usdt_specs.h"
 #include "vm/jit.h"
 #include "vm/verify.h"
@@ -78,26 +79,44 @@ static struct uerr *make_maps(struct state *s, struct loaded *l)
 	return percpu ? umap_claims_create(s->ncpus, &l->claims, &l->claims_fd) : NULL;
 }
 
-bool program_walks_stacks(const struct program *p)
-{
-	for (size_t i = 0; i < p->owner->obj->nprogs; i++) {
-		const struct vm_prog *q = p->owner->progs[i].prog;
-
-		if ((q == p->prog || vm_prog_calls(p->prog, BPF_FUNC_tail_call)) &&
-		    (vm_prog_calls(q, BPF_FUNC_get_stackid) || vm_prog_calls(q, BPF_FUNC_get_stack)))
-			return true;
-	}
-	return false;
-}
-
-bool program_overrides(const struct program *p)
+/* P, or what it may go on in, calls helper ID. */
+static bool may_call(const struct program *p, u32 id)
 {
 	const struct object *obj = p->owner->obj;
 	bool any = false;
 
 	for (size_t i = 0; i < obj->nprogs; i++)
-		any |= vm_prog_calls(&obj->progs[i], BPF_FUNC_override_return);
-	return vm_prog_calls(p->prog, BPF_FUNC_override_return) || (any && vm_prog_calls(p->prog, BPF_FUNC_tail_call));
+		any |= vm_prog_calls(&obj->progs[i], id);
+	return vm_prog_calls(p->prog, id) || (any && vm_prog_calls(p->prog, BPF_FUNC_tail_call));
+}
+
+bool program_walks_stacks(const struct program *p)
+{
+	return may_call(p, BPF_FUNC_get_stackid) || may_call(p, BPF_FUNC_get_stack);
+}
+
+bool program_overrides(const struct program *p)
+{
+	return may_call(p, BPF_FUNC_override_return);
+}
+
+bool program_asks_identity(const struct program *p)
+{
+	return may_call(p, BPF_FUNC_get_current_comm) || may_call(p, BPF_FUNC_get_current_uid_gid);
+}
+
+bool target_asks_identity(const struct state *s, const struct target *t, const u32 *links, size_t nlinks)
+{
+	vec_foreach(c, &t->calls) {
+		const struct program *p = is_guard(c) ? NULL : state_program(s, c->program);
+		bool leaves = false;
+
+		for (size_t i = 0; i < nlinks; i++)
+			leaves |= c->link == links[i];
+		if (p && !leaves && program_asks_identity(p))
+			return true;
+	}
+	return false;
 }
 
 static struct uerr *make_programs(struct state *s, struct loaded *l, const struct load_opts *opts)

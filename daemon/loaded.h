@@ -20,5 +20,8 @@ void loaded_destroy(struct loaded *l); /* NULL is fine */
 bool program_overrides(const struct program *p);
 /* Whether it may walk the stack. */
 bool program_walks_stacks(const struct program *p);
+/* … may ask for the thread's name or ids; does any in T, but for those of LINKS? */
+bool program_asks_identity(const struct program *p);
+bool target_asks_identity(const struct state *s, const struct target *t, const u32 *links, size_t nlinks);
 /* Bytes of machine code. */
 struct uerr *program_jited_size(struct program *p, u32 *ret) UERR_MUST_CHECK;

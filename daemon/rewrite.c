@@ -151,7 +151,7 @@ static bool group_add_window(struct rewrite *rw, struct group *g, const struct c
 		g->cells = g->cells || (n && hook_takes_over(w->points[i].kind));
 		for (size_t k = 0; k < n; k++) {
 			g->need += ARENA_SITE_SIZE;
-			g->cells = g->cells || is_guard(&call[k]);
+			g->cells = g->cells || is_takeover_guard(&call[k]);
 			if (is_guard(&call[k]))
 				continue;
 			g->stacks = g->stacks || program_walks_stacks(state_program(rw->s, call[k].program));
@@ -331,7 +331,7 @@ static struct uerr *want_unwind_range(struct rewrite *rw)
 static struct uerr *want_base(struct rewrite *rw)
 {
 	struct inject_range threads = { .kind = RANGE_MEMFD, .size = rw->t->threads->size };
-	struct inject_range private_page = { .kind = RANGE_PRIVATE, .size = PAGE };
+	struct inject_range private_page = { .kind = RANGE_PRIVATE, .size = TARGET_PRIVATE_SIZE(THREAD_RECS_DEFAULT) };
 
 	rw->first = !rw->t->installed && rw->groups.n;
 	if (!rw->first)
@@ -1040,7 +1040,7 @@ static struct uerr *unmap_mappings(struct rewrite *rw, bool base)
 	if (!err && base)
 		err = inject_unmap(rw->in, t->threads_addr, t->threads->size, false, NULL, NULL);
 	if (!err && base)
-		err = inject_unmap(rw->in, t->private_addr, PAGE, false, NULL, NULL);
+		err = inject_unmap(rw->in, t->private_addr, TARGET_PRIVATE_SIZE(THREAD_RECS_DEFAULT), false, NULL, NULL);
 	if (!err && base && t->side_addr)
 		err = inject_unmap(rw->in, t->side_addr, side_stacks_size(THREAD_RECS_DEFAULT), false, NULL, NULL);
 	return err;

@@ -210,17 +210,30 @@ bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks)
 	return false;
 }
 
+bool is_takeover_guard(const struct call *c)
+{
+	return is_guard(c) && c->program != GUARD_PROGRAM(GUARD_IDENTITY);
+}
+
 bool target_has_guards(const struct target *t)
 {
 	vec_foreach(c, &t->calls)
-		if (is_guard(c))
+		if (is_takeover_guard(c))
+			return true;
+	return false;
+}
+
+bool target_watches_identity(const struct target *t)
+{
+	vec_foreach(c, &t->calls)
+		if (is_guard(c) && !is_takeover_guard(c))
 			return true;
 	return false;
 }
 
 u64 target_mapped_bytes(const struct target *t)
 {
-	u64 sum = (t->installed ? t->threads->size + PAGE : 0) + t->stub_pages.n * PAGE;
+	u64 sum = (t->installed ? t->threads->size + TARGET_PRIVATE_SIZE(THREAD_RECS_DEFAULT) : 0) + t->stub_pages.n * PAGE;
 
 	sum += t->cells_addr ? CELL_STUBS_SIZE + CELL_AREA_SIZE : 0;
 	sum += t->side_addr ? side_stacks_size(THREAD_RECS_DEFAULT) : 0;

@@ -136,6 +136,7 @@ static inline bool is_guard(const struct call *c)
 {
 	return !c->link;
 }
+bool is_takeover_guard(const struct call *c); /* not one of those that watch names and ids */
 
 /* A semaphore that we have raised by one. */
 struct sema {
@@ -213,7 +214,9 @@ bool target_has_link(const struct target *t, u32 link);
 u32 target_retired(const struct target *t);
 /* Does a site take returns over, other than those of LINKS? */
 bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks);
-bool target_has_guards(const struct target *t);
+bool target_has_guards(const struct target *t); /* for returns that are taken over */
+/* Hooks at what changes a thread's name or ids are in it. */
+bool target_watches_identity(const struct target *t);
 u64 target_mapped_bytes(const struct target *t);
 u64 target_map_bytes(const struct target *t);
 struct arena *target_arena(const struct target *t, addr_t addr);

@@ -49,6 +49,7 @@ u32 runtime_guard_off(enum runtime_guard guard)
 		[GUARD_UNWIND] = BLOB_OFF_rt_guard_unwind,
 		[GUARD_REARM] = BLOB_OFF_rt_guard_rearm,
 		[GUARD_TOP] = BLOB_OFF_rt_guard_top,
+		[GUARD_IDENTITY] = BLOB_OFF_rt_guard_identity,
 	};
 
 	return offs[guard];

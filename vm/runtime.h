@@ -37,6 +37,7 @@ enum runtime_guard {
 	GUARD_UNWIND, /* entry of what walks a stack */
 	GUARD_REARM,  /* entry of what ends an unwinding, exit of what has looked only */
 	GUARD_TOP,    /* entry of what looks at its own return address */
+	GUARD_IDENTITY, /* entry of what changes a thread's name or ids; nothing to do with returns */
 	GUARDS,
 };
 u32 runtime_cell_take_off(void);

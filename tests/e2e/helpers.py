@@ -5,7 +5,7 @@ do to it: signals, and functions that are skipped."""
 
 import os
 
-from harness import Sandbox, Untouched, run
+from harness import Sandbox, Untouched, need, run, wait_for
 from victims import Victim, bpf, failed
 
 
@@ -53,6 +53,62 @@ def test_namespace():
             v.ask("thread 1")
             f = found(box)
             assert (int(f["ns_result"]), int(f["pid"])) == (0, v.pid) and int(f["tid"]) != v.pid, f
+            box.ctl("detach", "--all")
+
+
+def test_name_and_ids():
+    """Kept, and yet never old: what the thread itself changes is seen at once."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_helpers")
+        box.ctl("load", bpf("helpers"))
+        with Untouched(v.pid):
+            attach(box, v, "on_who")
+            v.ask("call 1")
+            f = found(box)
+            assert (comm(f), int(f["uid"]), int(f["gid"])) == ("e2e_helpers", 0, 0), f
+            for i in range(50):
+                v.ask("name N%d" % i)
+                assert comm(found(box)) == "N%d" % i, (i, found(box))
+            v.ask("name a-name-that-is-too-long")
+            assert comm(found(box)) == "a-name-that-is-", found(box)
+            v.ask("thread 1")
+            assert comm(found(box)) == "a-name-that-is-", found(box)
+            # by another thread, and by a system call of its own: within a tick of the kernel's
+            v.ask("other elsewhere")
+            wait_for(lambda: v.ask("call 1") and comm(found(box)) == "elsewhere", "the new name")
+            v.ask("raw by-itself")
+            wait_for(lambda: v.ask("call 1") and comm(found(box)) == "by-itself", "the new name")
+            box.ctl("detach", "--all")
+            # without the hooks nothing is kept; put back they are there again
+            attach(box, v, "on_who")
+            v.ask("name again")
+            assert comm(found(box)) == "again", found(box)
+            box.ctl("detach", "--all")
+        attach(box, v, "on_who")
+        v.ask("uid 65534")
+        assert int(found(box)["uid"]) == 65534, found(box)
+        box.ctl("detach", "--all")
+
+
+def test_no_system_call():
+    """The name is asked for once in a tick, not at each of a million hits."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_helpers")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("helpers"))
+            attach(box, v, "on_names")
+            n = 200000
+            trace = [need("strace"), "-c", "-f", "-e", "trace=prctl,getuid,getgid", "-o",
+                     os.path.join(box.dir, "calls"), "-p", str(v.pid)]
+            strace = box.start(*trace)
+            wait_for(lambda: "TracerPid:\t0" not in open("/proc/%d/status" % v.pid).read(), "strace is there")
+            v.ask("many %d" % n)
+            strace.send_signal(2)
+            strace.wait(20)
+            made = sum(int(line.split()[3]) for line in open(os.path.join(box.dir, "calls"))
+                       if line.split()[-1:] and line.split()[-1] in ("prctl", "getuid", "getgid"))
+            assert int(found(box)["entries"]) == n, found(box)
+            assert 0 < made < n / 10, made
             box.ctl("detach", "--all")
 
 

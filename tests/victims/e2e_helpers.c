@@ -8,7 +8,9 @@
  *	thread N     target(N), on another thread; with "signals" of that thread alone
  *	name TEXT    prctl(PR_SET_NAME), and at once target(0)
  *	raw TEXT     the same by the system call itself
+ *	other TEXT   the main thread's name, by another
  *	uid N        setuid(N), and at once target(0)
+ *	many N       target() so often
  *	signals      SIGUSR1 and SIGUSR2 seen, by the main thread and by others
  */
 #include <pthread.h>
@@ -60,12 +62,22 @@ static uint64_t in_thread(uint64_t n)
 	return (uint64_t)ret;
 }
 
+static pthread_t main_thread;
+
+static void *rename_main(void *name)
+{
+	pthread_setname_np(main_thread, name);
+	return NULL;
+}
+
 int main(void)
 {
+	pthread_t t;
 	struct sigaction sa = { .sa_handler = on_signal };
 
 	sigaction(SIGUSR1, &sa, NULL);
 	sigaction(SIGUSR2, &sa, NULL);
+	main_thread = pthread_self();
 	victim_ready();
 	for (;;) {
 		char *line = victim_command(), *arg = line + strcspn(line, " ");
@@ -81,6 +93,10 @@ int main(void)
 		} else if (!strcmp(line, "name")) {
 			prctl(PR_SET_NAME, arg);
 			answer(target(0));
+		} else if (!strcmp(line, "other")) {
+			pthread_create(&t, NULL, rename_main, arg);
+			pthread_join(t, NULL);
+			answer(0);
 		} else if (!strcmp(line, "raw")) {
 			syscall(SYS_prctl, PR_SET_NAME, arg);
 			answer(target(0));
@@ -88,6 +104,12 @@ int main(void)
 			if (setuid((uid_t)strtoul(arg, NULL, 0)))
 				exit(1);
 			answer(target(0));
+		} else if (!strcmp(line, "many")) {
+			uint64_t n = strtoull(arg, NULL, 0), sum = 0;
+
+			for (uint64_t i = 0; i < n; i++)
+				sum += target(i);
+			answer(sum);
 		} else if (!strcmp(line, "signals")) {
 			printf("%d %d, %d %d\n", seen[0][0], seen[1][0], seen[0][1], seen[1][1]);
 			fflush(stdout);

@@ -127,7 +127,7 @@ static void setup(void)
 	if (__rseq_size)
 		env.rseq_off = __rseq_offset;
 	make_table(NRECS);
-	env.private_ = (addr_t)map_pages(PAGE, PROT_READ | PROT_WRITE);
+	env.private_ = (addr_t)map_pages(TARGET_PRIVATE_SIZE(NRECS), PROT_READ | PROT_WRITE);
 	env.vdso_clock_gettime = vdso ? (addr_t)dlsym(vdso, "__vdso_clock_gettime") : 0;
 	ring = map_pages(ALIGN_UP(trace_ring_size(), PAGE), PROT_READ | PROT_WRITE);
 	trace_ring_format(ring);
@@ -352,6 +352,78 @@ START_TEST(name)
 			ck_assert_int_eq(buf[i], i < size ? 0 : 'x');
 	}
 	ck_assert_int_eq((s64)call(_i, BPF_FUNC_get_current_comm, (u64)buf, 0, 0, 0, 0), -EINVAL);
+}
+END_TEST
+
+static s64 fake_now = 1000;
+
+static int fake_clock(int clock, s64 *ts)
+{
+	(void)clock;
+	ts[0] = fake_now;
+	ts[1] = 0;
+	return 0;
+}
+
+static void is_called(int way, const char *want)
+{
+	char comm[20];
+
+	memset(comm, 'x', sizeof(comm));
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_get_current_comm, (u64)comm, sizeof(comm), 0, 0, 0), 0);
+	ck_assert_str_eq(comm, want);
+	ck_assert(!comm[16] && !comm[19]);
+	ck_assert_int_eq((s64)call(way, BPF_FUNC_get_current_comm, (u64)comm, 3, 0, 0, 0), 0);
+	ck_assert(!strncmp(comm, want, 2) && !comm[2]);
+}
+
+/* What is kept holds for a tick, unless somebody has said that it changes; only
+ * where such are told of, and in a record of one's own. */
+START_TEST(name_is_kept)
+{
+	struct target_private *p = (struct target_private *)env.private_;
+	struct thread_identity *id;
+	char old[16];
+	u64 ids = (u64)getgid() << 32 | getuid();
+
+	ck_assert_int_eq(prctl(PR_GET_NAME, old), 0);
+	env.vdso_clock_gettime = (addr_t)fake_clock;
+	env.identity = 1;
+	frame.rec = (addr_t)find_rec(_i);
+	id = (struct thread_identity *)(env.private_ + TARGET_IDENTITY_OFF) + ((struct thread_rec *)frame.rec - rec_at(0));
+	prctl(PR_SET_NAME, "one");
+	is_called(_i, "one");
+	prctl(PR_SET_NAME, "two");
+	is_called(_i, "one");
+	p->renamed++;
+	is_called(_i, "two");
+	prctl(PR_SET_NAME, "three");
+	fake_now++;
+	is_called(_i, "three");
+	prctl(PR_SET_NAME, "four");
+	id->tid++; /* another thread had the record */
+	is_called(_i, "four");
+	prctl(PR_SET_NAME, "five");
+	id->seq++; /* a handler, which has interrupted us while we wrote */
+	is_called(_i, "five");
+	id->seq++;
+	is_called(_i, "four");
+	ck_assert_uint_eq(call(_i, BPF_FUNC_get_current_uid_gid, 0, 0, 0, 0, 0), ids);
+	id->uid = 4242;
+	ck_assert_uint_eq(call(_i, BPF_FUNC_get_current_uid_gid, 0, 0, 0, 0, 0), (u64)getgid() << 32 | 4242);
+	fake_now++;
+	ck_assert_uint_eq(call(_i, BPF_FUNC_get_current_uid_gid, 0, 0, 0, 0, 0), ids);
+	is_called(_i, "five");
+	prctl(PR_SET_NAME, "six");
+	env.identity = 0;
+	is_called(_i, "six");
+	env.identity = 1;
+	frame.rec = (addr_t)rec_at(NRECS); /* which anybody may have */
+	prctl(PR_SET_NAME, "seven");
+	is_called(_i, "seven");
+	prctl(PR_SET_NAME, "eight");
+	is_called(_i, "eight");
+	prctl(PR_SET_NAME, old);
 }
 END_TEST
 
@@ -1165,6 +1237,7 @@ int main(void)
 	tcase_add_loop_test(tc, clock_abandoned, NATIVE, WAYS);
 	tcase_add_loop_test(tc, identity, NATIVE, WAYS);
 	tcase_add_loop_test(tc, name, NATIVE, WAYS);
+	tcase_add_loop_test(tc, name_is_kept, NATIVE, WAYS);
 	tcase_add_loop_test(tc, random_numbers, NATIVE, WAYS);
 	tcase_add_loop_test(tc, map_operations, NATIVE, WAYS);
 	tcase_add_loop_test(tc, queue_operations, NATIVE, WAYS);

@@ -15,10 +15,12 @@ import tempfile
 
 CFLAGS = """-std=gnu17 -ffreestanding -fPIC -O2 -mgeneral-regs-only -mcx16 -fno-stack-protector
 -fcf-protection=none -fno-jump-tables -fno-asynchronous-unwind-tables -fvisibility=hidden -fno-builtin
--fno-strict-aliasing -fno-ident -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers
+-fno-strict-aliasing -fno-ident -ffunction-sections -fdata-sections -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers
 -Wno-sign-compare -U_FORTIFY_SOURCE -DUMAP_FREESTANDING""".split()
 # gcc makes calls of memcpy out of loops even so; clang does not know the option
 GCC_CFLAGS = ["-fno-tree-loop-distribute-patterns"]
+# What nobody calls at each hit is compiled for size.
+SMALL = ("text.c", "printk.c")
 MAX_SIZE = 256 << 10
 
 
@@ -112,11 +114,12 @@ def main():
         for i, src in enumerate(args.sources):
             obj = os.path.join(tmp, f"{i}.o")
             deps.append(os.path.join(tmp, f"{i}.d"))
-            run(cc + cflags + ["-MD", "-MF", deps[-1], "-MT", "x", "-c", src, "-o", obj])
+            size = ["-Os"] if os.path.basename(src) in SMALL else []
+            run(cc + cflags + size + ["-MD", "-MF", deps[-1], "-MT", "x", "-c", src, "-o", obj])
             objs.append(obj)
         elf = os.path.join(tmp, "blob.elf")
         run(["ld", "-m", "elf_x86_64", "-pie", "--no-dynamic-linker", "-z", "noexecstack", "-z", "norelro",
-             "--no-undefined", "--build-id=none", "-T", args.script, "-o", elf] + objs)
+             "--no-undefined", "--build-id=none", "--gc-sections", "-T", args.script, "-o", elf] + objs)
         check(elf)
         vector_use(elf)
         _, _, size, off = sections(elf)[".text"]

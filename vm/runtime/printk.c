@@ -42,7 +42,7 @@ static long print(const char *fmt, u32 size, const u64 *args, u32 nargs, const s
 	line.pid = rt_tgid(env);
 	line.tid = rt_tid(env);
 	line.cpu = rt_cpu(env);
-	rt_comm(rt_env(frame), line.comm);
+	rt_comm(frame, line.comm);
 	publish((struct trace_ring *)env->trace_ring, &line);
 	return line.len;
 }

@@ -122,7 +122,11 @@ u32 rt_cpu(const struct target_env *env);
 u64 rt_clock_ns(const struct target_env *env, int clock);
 /* clock.c: CLOCK_MONOTONIC, by the TSC where that is as good. */
 u64 rt_monotonic_ns(const struct target_env *env);
-void rt_comm(const struct target_env *env, char comm[16]);
+/* COMM is aligned to 8. */
+void rt_comm(const struct hook_frame *frame, char comm[16]);
+u64 rt_uid_gid(const struct hook_frame *frame); /* gid << 32 | uid */
+/* A hook at what changes a thread's name or ids. */
+u64 rt_guard_identity(u64 *ctx, u64 zero, struct hook_frame *frame);
 
 /* rings.c: a record of M, NULL when there is no room; submitted or discarded. */
 void *rt_ring_reserve(const struct hook_frame *frame, const struct umap *m, u64 size, u64 flags);

@@ -3,7 +3,8 @@
  * Text: the kernel's subset of printf for trace_printk, trace_vprintk and snprintf
  * (bpf_bprintf_prepare() in its kernel/bpf/helpers.c, vsnprintf() in lib/vsprintf.c),
  * and the helpers that read numbers and compare strings. What is named by an address
- * in the arguments is read like all memory that may not be there.
+ * in the arguments is read like all memory that may not be there. Compiled for size
+ * (mkblob.py).
  */
 #include "vm/runtime/rt.h"
 
@@ -410,48 +411,4 @@ RT_HELPER(strtoul)
 		return (u64)-EINVAL;
 	*(u64 *)r4 = n.value;
 	return (u64)took;
-}
-
-/* --- strings --- */
-
-#define LOW_BITS 0x0101010101010101ull
-#define HIGH_BITS 0x8080808080808080ull
-
-static inline bool has_zero_byte(u64 v)
-{
-	return (v - LOW_BITS) & ~v & HIGH_BITS;
-}
-
-/* Eight bytes from ADDR are in its page. */
-static inline bool in_one_page(u64 addr)
-{
-	return (addr & (PAGE - 1)) <= PAGE - 8;
-}
-
-/* By words as long as nothing differs or ends. The second string ends where the
- * verifier saw it end; what lies behind in the same page is looked at, but decides
- * nothing. */
-RT_NO_SANITIZE RT_HELPER(strncmp)
-{
-	typedef u64 __attribute__((aligned(1), may_alias)) u64u;
-	u64 a = r1, b = r3, n = (u32)r2;
-
-	while (n >= 8 && in_one_page(b)) {
-		u64 word = *(const u64u *)a;
-
-		if (word != *(const u64u *)b || has_zero_byte(word))
-			break;
-		a += 8;
-		b += 8;
-		n -= 8;
-	}
-	for (; n; n--, a++, b++) {
-		u8 x = *(const u8 *)a, y = *(const u8 *)b;
-
-		if (x != y)
-			return x < y ? (u64)-1 : 1;
-		if (!x)
-			return 0;
-	}
-	return 0;
 }

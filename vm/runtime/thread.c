@@ -8,6 +8,7 @@
 #include "vm/runtime/rt.h"
 
 #define PR_GET_NAME_NR 16
+#define CLOCK_MONOTONIC_COARSE_NR 6
 
 u32 rt_tid(const struct target_env *env)
 {
@@ -60,11 +61,133 @@ u64 rt_clock_ns(const struct target_env *env, int clock)
 	return (u64)ts[0] * 1000000000ull + (u64)ts[1];
 }
 
-void rt_comm(const struct target_env *env, char comm[16])
+/*
+ * A thread's name and ids are the kernel's, and are asked for once in a tick of its
+ * coarse clock, which the vDSO shows. The process's own calls that change them are
+ * counted before they are made (rt_guard_identity(), a hook at prctl and setuid and
+ * their kind; without these hooks nothing is kept). So what a thread changes itself
+ * is seen at once, and what others change within a tick.
+ */
+
+struct moment {
+	struct thread_identity *at; /* NULL: nothing is kept */
+	u64 tick;
+	u32 tid, renamed;
+};
+
+static struct moment moment_now(const struct hook_frame *frame)
 {
-	rt_zero(comm, 16);
+	const struct target_env *env = rt_env(frame);
+	struct target_private *p = (struct target_private *)env->private_;
+	const struct thread_rec *rec;
+	struct moment now = { .at = NULL };
+	u64 no;
+
+	if (!env->identity || !p || !env->vdso_clock_gettime)
+		return now;
+	rec = rt_rec(frame);
+	no = ((u64)rec - env->threads - THREAD_RECS_OFF) / sizeof(*rec);
+	if (no >= env->nrecs)
+		return now; /* a record that many share */
+	now.tid = rec->tid;
+	now.renamed = __atomic_load_n(&p->renamed, __ATOMIC_RELAXED);
+	now.tick = rt_clock_ns(env, CLOCK_MONOTONIC_COARSE_NR);
+	now.at = (struct thread_identity *)(env->private_ + TARGET_IDENTITY_OFF) + no;
+	return now;
+}
+
+/* Whether what is kept holds now; *seq is to be the same once it is read. */
+static bool identity_holds(const struct moment *now, u32 what, u32 *seq)
+{
+	const struct thread_identity *id = now->at;
+
+	*seq = __atomic_load_n(&id->seq, __ATOMIC_ACQUIRE);
+	return !(*seq & 1) && id->have & what && id->tid == now->tid && id->renamed == now->renamed &&
+	       id->tick == now->tick;
+}
+
+static bool identity_same(const struct moment *now, u32 seq)
+{
+	__atomic_signal_fence(__ATOMIC_ACQ_REL);
+	return __atomic_load_n(&now->at->seq, __ATOMIC_RELAXED) == seq;
+}
+
+/* false: we have interrupted somebody who is writing. */
+static bool identity_begin(const struct moment *now)
+{
+	struct thread_identity *id = now->at;
+
+	if (!id || id->seq & 1)
+		return false;
+	__atomic_store_n(&id->seq, id->seq + 1, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_ACQ_REL);
+	if (id->tid != now->tid || id->renamed != now->renamed || id->tick != now->tick)
+		id->have = 0;
+	id->tid = now->tid;
+	id->renamed = now->renamed;
+	id->tick = now->tick;
+	return true;
+}
+
+static void identity_end(const struct moment *now, u32 what)
+{
+	now->at->have |= what;
+	__atomic_signal_fence(__ATOMIC_ACQ_REL);
+	__atomic_store_n(&now->at->seq, now->at->seq + 1, __ATOMIC_RELAXED);
+}
+
+void rt_comm(const struct hook_frame *frame, char comm[16])
+{
+	const struct target_env *env = rt_env(frame);
+	struct moment now = moment_now(frame);
+	u64 *words = (u64 *)comm;
+	u32 seq;
+
+	if (now.at && identity_holds(&now, IDENTITY_COMM, &seq)) {
+		words[0] = now.at->comm[0];
+		words[1] = now.at->comm[1];
+		if (identity_same(&now, seq))
+			return;
+	}
+	words[0] = words[1] = 0;
 	rt_call(env, TARGET_CALL_NAME, __NR_prctl, PR_GET_NAME_NR, (u64)comm, 0, 0, 0, 0);
 	comm[15] = 0;
+	if (!identity_begin(&now))
+		return;
+	now.at->comm[0] = words[0];
+	now.at->comm[1] = words[1];
+	identity_end(&now, IDENTITY_COMM);
+}
+
+u64 rt_uid_gid(const struct hook_frame *frame)
+{
+	const struct target_env *env = rt_env(frame);
+	struct moment now = moment_now(frame);
+	u32 uid, gid, seq;
+
+	if (now.at && identity_holds(&now, IDENTITY_IDS, &seq)) {
+		uid = now.at->uid;
+		gid = now.at->gid;
+		if (identity_same(&now, seq))
+			return (u64)gid << 32 | uid;
+	}
+	uid = (u32)rt_call(env, TARGET_CALL_IDS, __NR_getuid, 0, 0, 0, 0, 0, 0);
+	gid = (u32)rt_call(env, TARGET_CALL_IDS, __NR_getgid, 0, 0, 0, 0, 0, 0);
+	if (identity_begin(&now)) {
+		now.at->uid = uid;
+		now.at->gid = gid;
+		identity_end(&now, IDENTITY_IDS);
+	}
+	return (u64)gid << 32 | uid;
+}
+
+u64 rt_guard_identity(u64 *ctx, u64 zero, struct hook_frame *frame)
+{
+	struct target_private *p = (struct target_private *)rt_env(frame)->private_;
+
+	if (p)
+		__atomic_fetch_add(&p->renamed, 1, __ATOMIC_RELAXED);
+	return 0;
 }
 
 static struct thread_rec *rec_at(const struct target_env *env, u32 i)

@@ -66,6 +66,19 @@ int BPF_KPROBE(on_who, unsigned long n)
 }
 
 SEC("uprobe")
+int BPF_KPROBE(on_names, unsigned long n)
+{
+	struct found *f = at();
+
+	if (!f)
+		return 0;
+	bpf_get_current_comm(f->comm, sizeof(f->comm));
+	f->uid = bpf_get_current_uid_gid();
+	f->entries++;
+	return 0;
+}
+
+SEC("uprobe")
 int BPF_KPROBE(on_text, unsigned long n)
 {
 	static const char fmt[] = "%d of %s: %lx";
