@@ -128,4 +128,26 @@ HELPER(pid_tgid, , bpf_get_current_pid_tgid())
 HELPER(comm, char name[16], bpf_get_current_comm(name, sizeof(name)))
 HELPER(compare, char text[16] = "uprobed, as eve", bpf_strncmp(text, sizeof(text), word))
 
+/* of stacks that are deeper: so many frames are walked, here and there */
+#define STACKS(program, map_name, depth)                                          \
+	struct {                                                                  \
+		__uint(type, BPF_MAP_TYPE_STACK_TRACE);                           \
+		__uint(max_entries, 64);                                          \
+		__uint(key_size, 4);                                              \
+		__uint(value_size, depth * 8);                                    \
+	} map_name SEC(".maps");                                                  \
+                                                                                  \
+	SEC("uprobe")                                                             \
+	int program(void *ctx)                                                    \
+	{                                                                         \
+		__u64 sum = 0;                                                    \
+                                                                                  \
+		for (int i = 0; i < OPS; i++)                                     \
+			sum += bpf_get_stackid(ctx, &map_name, BPF_F_USER_STACK); \
+		return sum;                                                       \
+	}
+
+STACKS(stackid_10, stacks_10, 10)
+STACKS(stackid_30, stacks_30, 30)
+
 char LICENSE[] SEC("license") = "GPL";

@@ -5,9 +5,13 @@
  * call makes, and what was published for bpftime and the kernel on another
  * machine (ns a call; "BPFtime Uprobe Benchmark Results", 2025-04-28, Intel
  * Core Ultra 7 258V, Linux 6.11). Then rows of which nothing was published; their
- * programs are in more.bpf.c.
+ * programs are in more.bpf.c. Those whose names begin with DEEP_ROW are called
+ * from functions with frame pointers, DEPTH of them: the kernel walks by these.
  */
 #pragma once
+
+#define DEEP_ROW "__bench_stackid"
+#define DEPTH 40
 
 /* X(function, entry program or "", exit program or "", operations a call,
  *   published kernel, published bpftime) */
@@ -40,4 +44,6 @@
 	X(__bench_ktime, "ktime", 1000, 0)                       \
 	X(__bench_pid_tgid, "pid_tgid", 1000, 0)                 \
 	X(__bench_comm, "comm", 1000, 0)                         \
-	X(__bench_strncmp, "compare", 1000, 0)
+	X(__bench_strncmp, "compare", 1000, 0)                   \
+	X(__bench_stackid_10, "stackid_10", 1000, 0)             \
+	X(__bench_stackid_30, "stackid_30", 1000, 0)

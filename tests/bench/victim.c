@@ -170,7 +170,14 @@ static uint64_t now_ns(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static uint64_t run(bench_fn fn, uint64_t calls, clockid_t clock)
+/* With a frame pointer, for who walks by these. */
+#ifdef __clang__
+#define FRAME __attribute__((noinline))
+#else
+#define FRAME __attribute__((noipa, optimize("no-omit-frame-pointer")))
+#endif
+
+FRAME static uint64_t run(bench_fn fn, uint64_t calls, clockid_t clock)
 {
 	char buf[64] __attribute__((aligned(64))) = { 0 };
 	uint64_t start, sum = 0;
@@ -184,6 +191,13 @@ static uint64_t run(bench_fn fn, uint64_t calls, clockid_t clock)
 		exit(1);
 	}
 	return start;
+}
+
+FRAME static uint64_t run_deep(bench_fn fn, uint64_t calls, clockid_t clock, volatile unsigned depth)
+{
+	uint64_t ns = depth ? run_deep(fn, calls, clock, depth - 1) : run(fn, calls, clock);
+
+	return ns + (depth & 0);
 }
 
 #define MAX_THREADS 64
@@ -271,7 +285,10 @@ int main(int argc, char **argv)
 				fn = rows[i].fn;
 		if (!fn)
 			return 1;
-		ns = crowd ? run_threads(fn, calls, crowd) : run(fn, calls, CLOCK_MONOTONIC);
+		if (!strncmp(name, DEEP_ROW, strlen(DEEP_ROW)))
+			ns = run_deep(fn, calls, CLOCK_MONOTONIC, DEPTH);
+		else
+			ns = crowd ? run_threads(fn, calls, crowd) : run(fn, calls, CLOCK_MONOTONIC);
 		printf("%llu\n", ns);
 		fflush(stdout);
 	}

@@ -338,6 +338,41 @@ def test_python():
             box.ctl("detach", "--all")
 
 
+LATE = """
+import os, sys
+print("ready", flush=True)
+input()
+import sqlite3
+db = sqlite3.connect(sys.argv[1])
+db.execute("create table t (a)")
+print("ok", flush=True)
+input()
+db.execute("insert into t values (1)")
+db.commit()
+print("ok", flush=True)
+input()
+"""
+
+
+def test_libraries_that_come_later():
+    """Without frame pointers a stack ends in them; after another attach it does not."""
+    with Sandbox() as box:
+        p = box.start(need("python3"), "-c", LATE, os.path.join(box.dir, "db"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                      text=True)
+        assert p.stdout.readline() == "ready\n"
+        box.ctl("load", bpf("stacks"))
+        for known in (False, True):
+            link = links(box.ctl_json("attach", "on_entry", "libc:fdatasync", "-p", p.pid))
+            p.stdin.write("\n")
+            p.stdin.flush()
+            assert p.stdout.readline() == "ok\n"
+            _, stack_id, _ = last(box)
+            names = [e for e in box.ctl_json("map", "dump", "stacks")["elements"] if e["key"] == stack_id][0]["frames"]
+            assert any("sqlite" in f["path"] for f in names), names
+            assert (names[-1]["symbol"] == "_start") == known, names
+            box.ctl("detach", *link)
+
+
 def test_redis():
     """Loaded first, so that many stacks are known; then at a stop in the middle of a command."""
     with Sandbox() as box:
