@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "daemon/dispatch.h"
 #include "daemon/find.h"
 #include "daemon/job.h"
@@ -18,6 +19,7 @@
 
 struct names_job {
 	u32 map;
+	bool plain; /* symbols alone */
 };
 
 /* Whose stack it is: the process in which most of it is code. Where libraries lie
@@ -88,7 +90,7 @@ static struct uerr *names_work(struct job *job, struct packer *result)
 {
 	const struct names_job *nj = job->arg;
 	const struct map *m = state_map(job->d->state, nj->map);
-	struct namer *namer = namer_create();
+	struct namer *namer = namer_create(nj->plain);
 	cJSON *doc = cJSON_CreateObject();
 	struct uerr *err = NULL;
 	char *text = NULL;
@@ -116,44 +118,69 @@ static struct uerr *names_work(struct job *job, struct packer *result)
 	return err;
 }
 
+static struct uerr *names_start(struct request *req, u32 map, bool plain);
+
+/* A file's DWARF can make libdw crash or take for ever: once more without it. */
+static void names_again(struct job *job, struct uerr *why)
+{
+	const struct names_job *nj = job->arg;
+	struct request *req = job->req;
+	struct uerr *err;
+
+	log_warning("%s; once more, without lines", why->message);
+	uerr_free(why);
+	req->job = NULL;
+	job->req = NULL;
+	err = names_start(req, nj->map, true);
+	if (err)
+		request_fail(req, err);
+}
+
 static void names_done(struct job *job, struct uerr *err, struct unpacker *result)
 {
+	const struct names_job *nj = job->arg;
 	cleanup_free char *text = err ? NULL : unpack_str(result);
 
 	if (!job->req) {
 		uerr_free(err);
 		return;
 	}
-	if (err || !text)
+	if (err && !nj->plain)
+		names_again(job, err);
+	else if (err || !text)
 		request_fail(job->req, err ? err : uerr_new(UERR_FAILED, "too many names"));
 	else
 		request_reply(job->req, cJSON_CreateRaw(text));
 }
 
-void cmd_stack_names(struct request *req)
+static struct uerr *names_start(struct request *req, u32 map, bool plain)
 {
 	struct names_job *nj = calloc(1, sizeof(*nj));
-	struct uerr *err = nj ? NULL : uerr_nomem();
-	struct job *job = NULL;
-	struct map *m;
+	struct job *job = nj ? job_create(req->d, req, "naming stacks") : NULL;
 
-	if (!err)
-		err = find_map(req, param_str(req, "map"), &m);
-	if (!err && m->umap.type != UMAP_STACK_TRACE)
-		err = uerr_new(UERR_USAGE, "map %s (type %s) has no stacks", m->name, view_map_type(m->umap.type));
-	if (!err) {
-		job = job_create(req->d, req, "naming stacks");
-		err = job ? NULL : uerr_nomem();
-	}
-	if (err) {
+	if (!job) {
 		free(nj);
-		request_fail(req, err);
-		return;
+		return uerr_nomem();
 	}
-	nj->map = m->id;
+	nj->map = map;
+	nj->plain = plain;
 	job->work = names_work;
 	job->done = names_done;
 	job->arg = nj;
 	job->free_arg = free;
 	job_submit(job);
+	return NULL;
+}
+
+void cmd_stack_names(struct request *req)
+{
+	struct map *m;
+	struct uerr *err = find_map(req, param_str(req, "map"), &m);
+
+	if (!err && m->umap.type != UMAP_STACK_TRACE)
+		err = uerr_new(UERR_USAGE, "map %s (type %s) has no stacks", m->name, view_map_type(m->umap.type));
+	if (!err)
+		err = names_start(req, m->id, false);
+	if (err)
+		request_fail(req, err);
 }

@@ -51,14 +51,16 @@ struct namer {
 	struct frame_key *slots;
 	u32 nslots, nframes;
 	cJSON *frames;
+	bool plain;
 };
 
-struct namer *namer_create(void)
+struct namer *namer_create(bool plain)
 {
 	struct namer *n = calloc(1, sizeof(*n));
 
 	if (!n)
 		return NULL;
+	n->plain = plain;
 	n->nslots = 1024;
 	n->slots = calloc(n->nslots, sizeof(*n->slots));
 	n->frames = cJSON_CreateArray();
@@ -100,7 +102,7 @@ static int reopen(int fd, struct stat *st)
 	return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 }
 
-static struct uerr *open_file(const struct space_file *file, struct named_file *ret)
+static struct uerr *open_file(const struct namer *n, const struct space_file *file, struct named_file *ret)
 {
 	struct stat st;
 	cleanup_close int fd = file ? reopen(file->fd, &st) : -1;
@@ -110,7 +112,7 @@ static struct uerr *open_file(const struct space_file *file, struct named_file *
 		err = unwind_vdso(&ret->image);
 	else if (fd >= 0)
 		err = image_open_fd(fd, file->path, &ret->image);
-	if (!err && ret->image)
+	if (!err && ret->image && !n->plain)
 		err = lines_open(ret->image, &ret->lines);
 	return err;
 }
@@ -124,7 +126,7 @@ static const struct named_file *file_of(struct namer *n, const struct space_file
 	vec_foreach(f, &n->files)
 		if (f->file == file)
 			return f;
-	err = open_file(file, &fresh);
+	err = open_file(n, file, &fresh);
 	if (!vec_push(&n->files, fresh)) {
 		lines_close(fresh.lines);
 		image_unref(fresh.image);

@@ -10,7 +10,8 @@
 #include "daemon/spaces.h"
 
 struct namer;
-struct namer *namer_create(void); /* NULL: out of memory */
+/* PLAIN: symbols alone, without libdw. NULL: out of memory. */
+struct namer *namer_create(bool plain);
 void namer_destroy(struct namer *n);
 
 /* The number of ADDR's frame in namer_frames(); EXACT: an instruction, not a return

@@ -11,6 +11,7 @@ import signal
 import subprocess
 
 from harness import VICTIMS, Asked, Sandbox, Untouched, need, run, wait_for
+from nginx import Nginx
 from redis import Redis
 from victims import Victim, bpf, links
 
@@ -396,6 +397,39 @@ def test_redis():
             assert len(frames) > 8, frames
             assert cli.wait(60) == 0
             box.ctl("detach", "--all")
+
+
+def test_nginx():
+    """Of a worker that waits for its next event."""
+    with Sandbox() as box:
+        nginx = Nginx(box)
+        worker = nginx.workers()[0]
+        box.ctl("load", bpf("stacks"))
+        with Untouched(worker):
+            box.ctl("attach", "on_entry", "libc:epoll_wait", "-p", worker)
+            wait_for(lambda: nginx.serves() and last(box)[0], "the worker waits again")
+            frames = gdb_frames(box, worker, "epoll_wait")
+            same_as_gdb(last(box)[2][1:], frames, "nginx")
+            assert len(frames) > 5, frames
+            box.ctl("detach", "--all")
+
+
+def test_another_mount_namespace():
+    """A program that only its container has; named while it lives and after."""
+    need("unshare")
+    script = "mount -t tmpfs none /mnt && cp %s /mnt/inside && exec /mnt/inside" % os.path.join(VICTIMS, "e2e_stacks")
+    with Sandbox() as box:
+        v = Asked(box, "unshare", "-m", "--propagation", "private", "sh", "-c", script)
+        v.ask("quiet")
+        box.ctl("load", bpf("stacks"))
+        box.ctl("attach", "on_entry", ":spot", "-p", v.pid)
+        v.ask("deep 2")
+        before = named(box)
+        assert [s for m, s, _, _ in before if not m][:3] == ["spot", "deep_b", "deep_a"], before
+        v.p.kill()
+        v.p.wait()
+        wait_for(lambda: not box.ctl_json("target", "list")["targets"], "the daemon notices")
+        assert named(box) == before
 
 
 def command(box, v, *options):

@@ -1,13 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /* Any bytes as an ELF file: opened, searched, and taken apart for the injector.
  * A good seed is any small program: fuzz_elf CORPUS_DIR -max_len=65536 */
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "elfsym/image.h"
+#include "elfsym/unwind.h"
 #include "elfsym/usdt.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
+
+/* Unwind tables can be followed whatever they were made of. */
+static void use_frames(struct image *im)
+{
+	struct unwind_table *t = NULL;
+	struct unwind_input in;
+	struct uerr *err = image_unwind_input(im, &in);
+
+	if (!err)
+		err = image_unwind(im, &in, &t);
+	if (!err && t && !unwind_table_valid(t, t->size))
+		__builtin_trap();
+	for (u64 off = 0; t && off < 4096; off += 3)
+		unwind_find(t, t->base + off);
+	uerr_free(err);
+	free(in.bytes);
+	free(t);
+}
 
 static void use(struct image *im)
 {
@@ -30,6 +50,7 @@ static void use(struct image *im)
 	for (size_t i = 0; i < nprobes; i++)
 		uerr_free(usdt_args_parse(probes[i].args, &args));
 	uerr_free(image_code(im, &code));
+	use_frames(im);
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
