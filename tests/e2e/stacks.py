@@ -218,9 +218,11 @@ def test_each_stack_once():
             hits = lambda: sum(int(e["value"]) for e in box.ctl_json("map", "dump", "seen")["elements"])
             wait_for(lambda: hits() > 200000, "many stacks")
             v.ask("rest")
-            assert len(box.ctl_json("map", "dump", "seen")["elements"]) == 30
+            seen = {e["key"] for e in box.ctl_json("map", "dump", "seen")["elements"]}
             raw = box.ctl_json("map", "dump", "stacks")["elements"]
-            assert len(raw) == 30, len(raw)
+            # two of the thirty may want the same bucket, one time in ten
+            assert 27 <= len(raw) <= 30 and {e["key"] for e in raw} == seen, (len(raw), len(seen))
+            assert len({tuple(e["value"]) for e in raw}) == len(raw), raw
             box.ctl("detach", *link)
 
 
