@@ -16,6 +16,7 @@
 
 #include "base/uerr.h"
 #include "elfsym/image.h"
+#include "elfsym/pclntab.h"
 
 /* A checked run of bytes in the file; size 0: not there. */
 struct span {
@@ -110,6 +111,11 @@ bool elf_sym_is_fragment(const char *name);
 /* The number of entries of the hash table's .dynsym (for files without
  * sections); 0 when it cannot be told. */
 u64 symtab_count_dynamic(const struct image *im);
+
+/* go.c: ADD for each function that Go's own table tells of; names lie in *BLOB, which the
+ * caller frees. NULL and no blob: there is none. */
+struct uerr *go_functions(const struct image *im, void **blob,
+			  struct uerr *(*add)(void *arg, const struct pclntab_func *f), void *arg) UERR_MUST_CHECK;
 
 /* debuginfo.c: the separate debug file of IM, verified; NULL when there is none. */
 struct image *debuginfo_find(const struct image *im);

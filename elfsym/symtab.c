@@ -21,6 +21,7 @@ struct symtab {
 	struct image *debug;  /* separate debug file, or NULL */
 	char *strings[2];     /* of .symtab, of .dynsym */
 	char *verdef;         /* the table, for its auxiliary offsets */
+	void *go_table;       /* Go's own, where there is no .symtab */
 	VEC(struct elf_sym) syms; /* by (addr, name, version) */
 	VEC(addr_t) values;   /* see symtab_text_values() */
 	addr_t *max_end;      /* max_end[i]: the furthest end of syms[0…i] */
@@ -53,6 +54,7 @@ void symtab_destroy(struct symtab *st)
 	free(st->strings[0]);
 	free(st->strings[1]);
 	free(st->verdef);
+	free(st->go_table);
 	vec_free(&st->syms);
 	vec_free(&st->values);
 	free(st->max_end);
@@ -258,6 +260,15 @@ static struct uerr *read_source(const struct image *im, const struct image *file
 	return err;
 }
 
+/* One of Go's own table. Its functions have no names for the dynamic linker. */
+static struct uerr *add_go_function(void *arg, const struct pclntab_func *f)
+{
+	struct symtab *st = arg;
+	struct elf_sym sym = { .name = f->name, .addr = f->addr, .size = f->end - f->addr, .type = ELF_SYM_FUNC };
+
+	return vec_push(&st->values, f->addr) && vec_push(&st->syms, sym) ? NULL : uerr_nomem();
+}
+
 /* ---- order ---- */
 
 static int cmp_version(const char *a, const char *b)
@@ -366,6 +377,8 @@ static struct uerr *read_all(const struct image *im, struct symtab *st)
 		file = st->debug;
 	if (file->tables[TABLE_SYMTAB].size)
 		err = read_source(im, file, TABLE_SYMTAB, TABLE_STRTAB, st);
+	else
+		err = go_functions(im, &st->go_table, add_go_function, st);
 	if (!err && im->tables[TABLE_DYNSYM].size)
 		err = read_source(im, im, TABLE_DYNSYM, TABLE_DYNSTR, st);
 	if (err)

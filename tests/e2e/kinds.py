@@ -125,12 +125,18 @@ def test_cxx():
 GO = {
     "go": [],
     "go_pie": ["-buildmode=pie"],
+    "go_stripped": ["-ldflags=-s -w"],
+    "go_pie_stripped": ["-buildmode=pie", "-ldflags=-s -w"],
+    "go_cgo": [],
+    "go_cgo_stripped": ["-ldflags=-s -w"],
 }
 
 
 def go_victim(box, name="go", n=4):
-    env = dict(os.environ, HOME=box.dir, GOCACHE=os.path.join(box.dir, "cache"), GOFLAGS="", CGO_ENABLED="0")
-    return Process(box, compile(box, name, "go", "build", *GO[name], "-o", "{}", source("e2e_hammer.go"), env=env), n)
+    cgo = "cgo" in name
+    env = dict(os.environ, HOME=box.dir, GOCACHE=os.path.join(box.dir, "cache"), GOFLAGS="", CGO_ENABLED="01"[cgo])
+    sources = [source(s) for s in ["e2e_hammer.go"] + ["e2e_hammer_cgo.go"] * cgo]
+    return Process(box, compile(box, name, "go", "build", *GO[name], "-o", "{}", *sources, env=env), n)
 
 
 def go_built(name):
@@ -139,10 +145,28 @@ def go_built(name):
         v = go_victim(box, name)
         counted(box, v, spec=":main.hammered")
         counted(box, v, spec=":main.(*T).Get")
+        if "cgo" in name:
+            counted(box, v, spec=":main.hammeredByC")   # called by C
+        if name == "go_cgo":
+            counted(box, v, spec=":c_hammered")
+            counted(box, v, spec=":c_and_back")
 
 
 for _name in GO:
     globals()["test_" + _name] = lambda name=_name: go_built(name)
+
+
+def test_go_arguments():
+    """The registers of ABIInternal, as they are in ctx: rax, rbx, rcx, rdi, rsi, r8 to r11."""
+    with Loaded() as box:
+        v = go_victim(box)
+        with Untouched(v.pid):
+            (link,) = links(box.ctl_json("attach", "on_go_args", ":main.nine", "-p", v.pid))
+            assert v.ask("nine") == "285"
+            (e,) = box.ctl_json("map", "dump", "calls.go_last")["elements"]
+            got = e["value"]["args"] if isinstance(e["value"], dict) else e["value"]
+            assert [int(x) for x in got] == list(range(1, 10)), e
+            box.ctl("detach", link)
 
 
 # Whose it is, and where it lives: how the same victim is started.

@@ -58,6 +58,9 @@ func deep(n int, p *uint64) uint64 {
 	return r
 }
 
+// With e2e_hammer_cgo.go: calls C, and tells whether the results are right.
+var viaC func(x uint64) bool
+
 var paused, standing int32
 var garbage atomic.Value
 
@@ -69,6 +72,9 @@ func hammer(c *counter) {
 	for i := uint64(0); ; i++ {
 		if leaf(i) != i*2654435761+12345 || t.Get(i) != i*2654435761+12345 {
 			panic("wrong result")
+		}
+		if viaC != nil && !viaC(i) {
+			panic("wrong result of C")
 		}
 		atomic.StoreUint64(&c.calls, i+1)
 		if i%20000 == 0 {

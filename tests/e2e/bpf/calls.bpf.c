@@ -37,6 +37,18 @@ struct {
 	__type(value, struct last_call);
 } last SEC(".maps");
 
+/* Arguments as Go's ABIInternal passes them. */
+struct go_args {
+	__u64 args[9];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct go_args);
+} go_last SEC(".maps");
+
 __u64 total;
 const volatile __u64 big = 18446744073709551615ull;
 __u64 exact = 5000000000000001ull;
@@ -92,6 +104,18 @@ int on_args(struct regs *ctx)
 	c->tid = (__u32)id;
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
 	bpf_printk("eight(%d, %d)", (int)ctx->di, (int)ctx->si);
+	return 0;
+}
+
+SEC("uprobe")
+int on_go_args(struct regs *ctx)
+{
+	__u32 zero = 0;
+	struct go_args *c = bpf_map_lookup_elem(&go_last, &zero);
+
+	if (c)
+		*c = (struct go_args){ { ctx->ax, ctx->bx, ctx->cx, ctx->di, ctx->si, ctx->r8, ctx->r9, ctx->r10,
+					 ctx->r11 } };
 	return 0;
 }
 
