@@ -25,6 +25,7 @@
 #include "vm/jit.h"
 #include "vm/runtime/rt.h"
 #include "vm/runtime/runtime_blob.h" /* generated */
+#include "vm/runtime/trap_blob.h"    /* too */
 
 const struct runtime_blob *runtime_blob(void)
 {
@@ -53,6 +54,14 @@ u32 runtime_guard_off(enum runtime_guard guard)
 	};
 
 	return offs[guard];
+}
+
+const struct runtime_trap *runtime_trap(void)
+{
+	static const struct runtime_trap trap = { { trap_bytes, sizeof(trap_bytes) }, TRAP_OFF_rt_trap_enter,
+						  TRAP_OFF_rt_trap_return, TRAP_OFF_rt_guard_signals };
+
+	return &trap;
 }
 
 /* A function of the runtime, in the blob and here. */

@@ -43,6 +43,16 @@ enum runtime_guard {
 u32 runtime_cell_take_off(void);
 u32 runtime_guard_off(enum runtime_guard guard);
 
+/* The handler of breakpoints, for the start of an area (base/trap.h), where it begins
+ * and returns; and what hooks call as they call programs, at a system call about signals,
+ * which it may answer: its site's cookie is the area, it reads ax, r10, di, si and dx. */
+struct runtime_trap {
+	struct runtime_blob blob;
+	u32 enter, leave;
+	u32 signals;
+};
+const struct runtime_trap *runtime_trap(void);
+
 /* Helper ID as this process calls it (for the interpreter and embedders), or
  * NULL: u64 f(u64, u64, u64, u64, u64, struct hook_frame *). */
 typedef u64 (*helper_fn)(u64, u64, u64, u64, u64, struct hook_frame *);

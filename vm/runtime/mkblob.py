@@ -20,8 +20,7 @@ CFLAGS = """-std=gnu17 -ffreestanding -fPIC -O2 -mgeneral-regs-only -mcx16 -fno-
 # gcc makes calls of memcpy out of loops even so; clang does not know the option
 GCC_CFLAGS = ["-fno-tree-loop-distribute-patterns"]
 # What nobody calls at each hit is compiled for size.
-SMALL = ("text.c", "printk.c")
-MAX_SIZE = 256 << 10
+SMALL = ("text.c", "printk.c", "trap_calls.c")
 
 
 def run(cmd):
@@ -78,12 +77,12 @@ def functions(elf):
     return found
 
 
-def write_c(path, code, funcs):
+def write_c(path, name, code, funcs):
     with open(path, "w") as f:
         f.write("/* Made by vm/runtime/mkblob.py. */\n")
-        for name, off in sorted(funcs.items()):
-            f.write(f"#define BLOB_OFF_{name} {off:#x}u\n")
-        f.write("static const u8 blob_bytes[] __attribute__((aligned(64))) = {\n")
+        for func, off in sorted(funcs.items()):
+            f.write(f"#define {name.upper()}_OFF_{func} {off:#x}u\n")
+        f.write(f"static const u8 {name}_bytes[] __attribute__((aligned(64))) = {{\n")
         for i in range(0, len(code), 16):
             f.write("\t" + "".join(f"{b:#04x}," for b in code[i:i + 16]) + "\n")
         f.write("};\n")
@@ -103,6 +102,8 @@ def main():
     ap.add_argument("--cc", required=True, help="compiler command, separated by |")
     ap.add_argument("--root", required=True)
     ap.add_argument("--script", required=True)
+    ap.add_argument("--name", default="blob", help="of the array, and of the offsets")
+    ap.add_argument("--max", type=int, default=256 << 10, help="bytes")
     ap.add_argument("--out", required=True)
     ap.add_argument("--depfile", required=True)
     ap.add_argument("sources", nargs="+")
@@ -123,12 +124,12 @@ def main():
         check(elf)
         vector_use(elf)
         _, _, size, off = sections(elf)[".text"]
-        if size > MAX_SIZE:
-            sys.exit(f"runtime blob: {size} bytes, at most {MAX_SIZE} are allowed")
+        if size > args.max:
+            sys.exit(f"runtime blob: {size} bytes, at most {args.max} are allowed")
         with open(elf, "rb") as f:
             f.seek(off)
             code = f.read(size)
-        write_c(args.out, code, functions(elf))
+        write_c(args.out, args.name, code, functions(elf))
         write_deps(args.depfile, args.out, deps + [])
 
 

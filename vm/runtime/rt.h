@@ -55,6 +55,8 @@ void rt_learn_stack(const struct target_env *env, struct thread_rec *rec, u64 sp
 u64 rt_guard_unwind(u64 *ctx, u64 zero, struct hook_frame *frame);
 u64 rt_guard_rearm(u64 *ctx, u64 zero, struct hook_frame *frame);
 u64 rt_guard_top(u64 *ctx, u64 zero, struct hook_frame *frame);
+/* trap_calls.c */
+u64 rt_guard_signals(u64 *ctx, u64 zero, struct hook_frame *frame);
 
 /* memory.c: copies between the program's memory and memory that may not be
  * there. 0 or -EFAULT; a failed read zeroes DST. */
