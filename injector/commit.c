@@ -230,7 +230,7 @@ static bool mark_stubs(struct injection *in, bool *empty)
 	}
 	vec_foreach(g, &in->gates)
 		left = left || !quiesce_gate_empty(in, g);
-	return left;
+	return left || (in->traps.area && !in->traps.quiet);
 }
 
 static bool is_cell_stubs(const struct injection *in, const struct unmap_req *u)
@@ -250,18 +250,21 @@ static void mark_empty(struct injection *in, bool *empty)
 	for (size_t i = 0; i < in->unmaps.n; i++) {
 		struct unmap_req *u = &in->unmaps.data[i];
 
-		if (u->done || !u->is_code || u->is_stubs || is_cell_stubs(in, u))
+		if (u->done || !u->is_code || u->is_stubs || is_cell_stubs(in, u) || traps_is_area(in, u))
 			continue;
 		empty[i] = !on_stub && !(u->entered && u->entered(u->arg)) && quiesce_is_empty(in, u);
 		code_left |= !empty[i];
 	}
-	/* Other code leads to the stubs of cells. */
+	/* Other code leads to the stubs of cells, and to what the hooks of breakpoints call. */
 	for (size_t i = 0; i < in->unmaps.n; i++) {
 		struct unmap_req *u = &in->unmaps.data[i];
 
-		if (u->done || !is_cell_stubs(in, u))
+		if (u->done || (!is_cell_stubs(in, u) && !traps_is_area(in, u)))
 			continue;
-		empty[i] = !code_left && quiesce_cell_stubs_empty(in, u);
+		if (is_cell_stubs(in, u))
+			empty[i] = !code_left && quiesce_cell_stubs_empty(in, u);
+		else
+			empty[i] = !code_left && in->traps.gone && !(u->entered && u->entered(u->arg));
 		code_left |= !empty[i];
 	}
 	for (size_t i = 0; i < in->unmaps.n; i++) {
@@ -341,9 +344,15 @@ static struct uerr *give_back(struct injection *in, struct remote *r, const bool
 static struct uerr *clean_up(struct injection *in, struct remote *r)
 {
 	cleanup_free bool *empty = calloc(in->unmaps.n + 1, sizeof(*empty));
+	struct uerr *err;
 
 	if (!empty)
 		return uerr_nomem();
+	if (in->traps.due) {
+		err = traps_uninstall(in, r);
+		if (err)
+			return err;
+	}
 	/* While threads[x] makes calls, its own registers are in r->saved; its
 	 * th->regs still hold them, which is what counts here. */
 	mark_empty(in, empty);
@@ -379,22 +388,28 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 {
 	struct thread *th;
 	struct uerr *err;
+	bool later;
 
 	*again = false;
 	if (!patch_threads_clear(in, w->moved, w->is_moved, &w->why)) {
 		*again = true;
 		return uerr_new(UERR_CANNOT_PROBE, "process %d (%s): %s", in->t.pid, in->t.comm, w->why);
 	}
-	if (in->set.patches.n) {
+	err = traps_prepare(in);
+	*again = err;
+	if (!err && in->traps.area && in->traps.change == TRAPS_CHECK)
+		err = with_calls(in, traps_install, again);
+	if (!err && in->set.patches.n)
 		err = patch_verify(in);
-		if (err)
-			return err;
-	}
+	if (err)
+		return err;
 	move_threads(in, w);
 	th = any_stopped(in);
 	if (!th)
 		return uerr_new(UERR_NO_TARGET, "process %d (%s) is gone", in->t.pid, in->t.comm);
 	err = write_stubs(in, th);
+	if (!err && in->traps.area && in->traps.change == TRAPS_INSTALL)
+		err = with_calls(in, traps_install, again);
 	if (!err)
 		err = semas_raise(in);
 	if (!err)
@@ -406,6 +421,10 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 	if (in->torn)
 		return err; /* text may lead anywhere of ours: all of that stays, and the journal says so */
 	semas_unraise(in);
+	if (in->traps.installed) {
+		uerr_free(with_calls(in, traps_uninstall, &later));
+		in->torn = !in->traps.gone; /* the handler's code has to stay */
+	}
 	unwrite_stubs(in, th);
 	return err;
 }
@@ -454,6 +473,8 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 	}
 	if (!err && unmaps_left(in))
 		in->cells_ready = cells_settle(in); /* before a thread makes calls: it may move it */
+	if (!err)
+		traps_look(in);
 	if (!err && (unmaps_left(in) || patch_wants_give_back(in)) && quiesce_routine_empty(in))
 		ignored = with_calls(in, clean_up, &later);
 	return err;

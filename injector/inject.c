@@ -140,6 +140,7 @@ void inject_clear_work(struct injection *in)
 		free(p->bytes);
 	in->pokes.n = in->shares.n = in->unmaps.n = in->stubs.n = in->stub_pages.n = in->gates.n = in->semas.n = 0;
 	in->cells = 0;
+	in->traps.area = 0;
 	patch_set_deinit(&in->set);
 }
 

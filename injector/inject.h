@@ -71,6 +71,7 @@ enum range_kind {
 	RANGE_STUBS = 5,   /* anonymous private, R-X there, not mapped here: written by inject_stub() in the window;
 			    * each process has its own, a fork child too */
 	RANGE_CELLS = 6,   /* anonymous private, RW there, not mapped here; a fork child has a copy */
+	RANGE_TRAP = 7,    /* as STUBS: the area of breakpoints (base/trap.h), whose data is a CELLS range behind it */
 };
 
 struct inject_range {
@@ -164,6 +165,20 @@ struct uerr *inject_unmap_stubs(struct injection *in, addr_t addr, u64 size) UER
  * returns over from now on, the return addresses that they hold go back to where
  * they stood. The caller unmaps them, and their stubs, as ranges like others. */
 void inject_cells(struct injection *in, addr_t area, bool leave);
+
+/* The process has breakpoints whose area is at AREA: a RANGE_TRAP range and its data,
+ * to which the caller writes by inject_stub(). Before text is changed, the handler is
+ * installed (ENTER and LEAVE are offsets in the area; UERR_CANNOT_PROBE where a thread
+ * blocks SIGTRAP), or where there are more it is made sure that it is still what is
+ * installed. When the last have gone the application gets back what it believes to
+ * have, as soon as no SIGTRAP is under way; until then the area stays, and with it all
+ * code. */
+enum inject_traps_change { TRAPS_INSTALL, TRAPS_CHECK, TRAPS_STAY, TRAPS_GO };
+void inject_traps(struct injection *in, addr_t area, enum inject_traps_change change, u32 enter, u32 leave);
+
+/* After a commit that failed: the application has installed another handler behind
+ * our back, so that the next breakpoint that is met may be its end. */
+bool inject_traps_lost(const struct injection *in);
 
 /* In the window, system calls that have to be made there are made in one go by
  * the routine that inject_batch_code() gives, of which the caller has put a copy

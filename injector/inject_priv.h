@@ -116,6 +116,16 @@ struct injection {
 	bool cells_ready;    /* as the stop now going on has found: code may go */
 	bool cells_counted;  /* what has been lost: once, in the first stop */
 	u32 cells_lost;
+	struct {
+		addr_t area;     /* as inject_traps() says; 0: none */
+		enum inject_traps_change change;
+		u32 enter, leave;
+		bool installed;  /* by this commit */
+		bool lost;
+		bool quiet;      /* nobody stands in the handler, as the stop now going on has found … */
+		bool due;        /* … nor will: the application can have its own */
+		bool gone;       /* it has */
+	} traps;
 	bool torn;           /* a write of text failed, and so did its undoing */
 	VEC(struct sema_change) semas;
 	struct patch_set set;
@@ -185,6 +195,14 @@ void patch_set_deinit(struct patch_set *set);
 /* cells.c: all threads stopped, maps fresh; false: somebody is about to use what
  * would be unmapped. */
 bool cells_settle(struct injection *in);
+
+/* trap.c: all threads stopped. Before text is changed, *AGAIN: it may work after a
+ * while; what the former does is undone by the latter. */
+struct uerr *traps_prepare(struct injection *in) UERR_MUST_CHECK;
+struct uerr *traps_install(struct injection *in, struct remote *r) UERR_MUST_CHECK;
+struct uerr *traps_uninstall(struct injection *in, struct remote *r) UERR_MUST_CHECK;
+void traps_look(struct injection *in); /* sets `quiet` and `due` */
+bool traps_is_area(const struct injection *in, const struct unmap_req *u);
 
 /* quiesce.c: all threads stopped, maps fresh. Is anyone in [addr, addr+size)? */
 bool quiesce_is_empty(struct injection *in, const struct unmap_req *u);

@@ -147,7 +147,7 @@ static struct uerr *check_ranges(const struct injection *in, const struct inject
 	for (size_t i = 0; i < n; i++)
 		if (!ranges[i].size || ranges[i].size % PAGE || ranges[i].size > (1ull << 40) ||
 		    ranges[i].near_end < ranges[i].near || ranges[i].kind < RANGE_CODE ||
-		    ranges[i].kind > RANGE_CELLS)
+		    ranges[i].kind > RANGE_TRAP)
 			return uerr_new(UERR_USAGE, "bad range of %lu bytes", ranges[i].size);
 	for (size_t i = 0; i < n; i++)
 		privates += ranges[i].kind == RANGE_PRIVATE;
@@ -162,7 +162,7 @@ static struct uerr *check_ranges(const struct injection *in, const struct inject
 
 static int range_prot(enum range_kind kind)
 {
-	if (kind == RANGE_CODE || kind == RANGE_STUBS)
+	if (kind == RANGE_CODE || kind == RANGE_STUBS || kind == RANGE_TRAP)
 		return PROT_READ | PROT_EXEC;
 	return is_reserved(kind) ? PROT_NONE : PROT_READ | PROT_WRITE;
 }
@@ -171,7 +171,7 @@ static struct uerr *map_at(struct remote *r, const struct inject_range *run, siz
 {
 	u64 flags = MAP_FIXED_NOREPLACE | (is_reserved(run->kind) ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
 
-	if (run->kind == RANGE_STUBS || run->kind == RANGE_CELLS)
+	if (run->kind == RANGE_STUBS || run->kind == RANGE_CELLS || run->kind == RANGE_TRAP)
 		flags = MAP_FIXED_NOREPLACE | MAP_PRIVATE;
 	if (fd < 0)
 		flags |= MAP_ANONYMOUS;

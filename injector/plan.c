@@ -454,6 +454,14 @@ static bool needed_by_pun(const struct textscan *scan, addr_t addr)
 	return false;
 }
 
+/* A breakpoint changes one byte: nobody else may need it. */
+enum window_fault plan_trap(const struct textscan *scan, addr_t addr, addr_t end, struct window *ret)
+{
+	const char *detail;
+
+	return needed_by_pun(scan, addr) ? WINDOW_TAKEN : window_make_trap(scan, addr, end, ret, &detail);
+}
+
 /* The window of the way out that is instruction K: itself and the padding behind
  * it, else with as many instructions before it as are needed. */
 static bool exit_window(const struct body *b, const struct segment *s, size_t k, struct window *ret)
@@ -492,9 +500,20 @@ static void refuse_exit(const struct insn *in, addr_t func, struct refusal *r)
 		       (unsigned long)in->addr);
 }
 
+/* With TRAP, a breakpoint where a return can have no window. */
+static bool way_out(const struct body *b, const struct segment *s, size_t k, bool trap, struct window *ret)
+{
+	const struct insn *in = &b->insns.data[k];
+
+	if (exit_window(b, s, k, ret))
+		return true;
+	return trap && in->kind == INSN_RET && plan_trap(b->scan, in->addr, s->hi, ret) == WINDOW_OK &&
+	       window_add_point(ret, in->addr, HOOK_RET);
+}
+
 /* Windows of all ways out; R says which of them can have none. */
-static struct uerr *collect_exits(const struct body *b, const struct ways_out *ways, addr_t func, window_vec *windows,
-				  struct refusal *r)
+static struct uerr *collect_exits(const struct body *b, const struct ways_out *ways, addr_t func, bool trap,
+				  window_vec *windows, struct refusal *r)
 {
 	for (size_t i = 0; i < b->nsegs; i++) {
 		const struct segment *s = &b->segs[i];
@@ -505,7 +524,7 @@ static struct uerr *collect_exits(const struct body *b, const struct ways_out *w
 
 			if (!b->reached.data[k] || (in->kind != INSN_RET && !ways->jump.data[k]))
 				continue;
-			if (!exit_window(b, s, k, &w)) {
+			if (!way_out(b, s, k, trap, &w)) {
 				refuse_exit(in, func, r);
 				return NULL;
 			}
@@ -560,17 +579,19 @@ static char *entry_reason(enum window_fault fault, u64 size, const char *detail)
 	case WINDOW_LIMIT:
 		n = asprintf(&s, "begins with too many instructions");
 		break;
+	case WINDOW_TAKEN:
 	case WINDOW_OK:
 		break;
 	}
 	return n < 0 ? NULL : s;
 }
 
-static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_vec *windows, struct func_plan *p)
+static struct uerr *plan_entry(const struct textscan *scan, addr_t end, u32 want, window_vec *windows,
+			       struct func_plan *p)
 {
 	const char *refused = untouchable(scan, p->addr), *detail = NULL;
 	enum window_fault fault;
-	struct window w;
+	struct window w, trap;
 
 	if (refused) {
 		p->entry_reason = strdup(refused);
@@ -578,14 +599,35 @@ static struct uerr *plan_entry(const struct textscan *scan, addr_t end, window_v
 	}
 	fault = window_make(scan, p->addr, JUMP_LEN, end, &w, &detail);
 	if (fault != WINDOW_OK && !plan_punned(scan, p->addr, end, &w)) {
-		p->entry_reason = entry_reason(fault, p->size, detail);
-		return p->entry_reason ? NULL : uerr_nomem();
+		p->entry_may_trap = plan_trap(scan, p->addr, end, &trap) == WINDOW_OK;
+		if (!p->entry_may_trap || !(want & PLAN_TRAP)) {
+			p->entry_reason = entry_reason(fault, p->size, detail);
+			return p->entry_reason ? NULL : uerr_nomem();
+		}
+		w = trap;
 	}
 	window_add_point(&w, p->addr, HOOK_ENTRY);
 	if (!vec_push(windows, w))
 		return uerr_nomem();
-	p->entry = w.keep ? SITE_PUN : SITE_JUMP;
+	p->entry = w.trap ? SITE_TRAP : w.keep ? SITE_PUN : SITE_JUMP;
 	return NULL;
+}
+
+bool plan_trap_instead(const struct textscan *scan, struct func_plan *p, struct window *w)
+{
+	struct window trap;
+
+	for (u8 i = 0; i < w->npoints; i++)
+		if (w->points[i].off)
+			return false;
+	if (plan_trap(scan, w->addr, w->addr + w->len + w->keep, &trap) != WINDOW_OK)
+		return false;
+	memcpy(trap.points, w->points, sizeof(trap.points));
+	trap.npoints = w->npoints;
+	*w = trap;
+	if (p->entry == SITE_PUN)
+		p->entry = SITE_TRAP;
+	return true;
 }
 
 /* The windows of tactic T beside those that are in WINDOWS. */
@@ -595,14 +637,14 @@ static struct uerr *exit_windows(const struct body *b, const struct ways_out *wa
 	const char *why = NULL, *detail;
 	struct window w;
 
-	if (t == SITE_RET && (ways->njumps || ways->unknown))
+	if ((t == SITE_RET || t == SITE_TRAP) && (ways->njumps || ways->unknown))
 		return NULL; /* said already */
 	if (t == SITE_TAIL && (!ways->njumps || ways->unknown)) {
 		refuse(r, false, "is left in a way that cannot be told");
 		return NULL;
 	}
 	if (t != SITE_ENTRY_TAKEOVER)
-		return collect_exits(b, ways, p->addr, windows, r);
+		return collect_exits(b, ways, p->addr, t == SITE_TRAP, windows, r);
 	why = takeover_refusal(b);
 	if (!why && window_make(b->scan, p->addr, JUMP_LEN, p->addr + p->size, &w, &detail) != WINDOW_OK &&
 	    !plan_punned(b->scan, p->addr, p->addr + p->size, &w))
@@ -634,7 +676,7 @@ static struct uerr *try_exit(const struct body *b, const struct ways_out *ways, 
 	struct refusal here = { .text = "" };
 	struct uerr *err;
 
-	if (t == SITE_RET)
+	if (t == SITE_RET || (t == SITE_TRAP && (ways->njumps || ways->unknown)))
 		here = *why;
 	err = exit_windows(b, ways, t, windows, p, &here);
 	if (!err && !here.text[0]) {
@@ -656,14 +698,16 @@ static struct uerr *try_exit(const struct body *b, const struct ways_out *ways, 
 	return err;
 }
 
-static struct uerr *try_exits(const struct body *b, const struct ways_out *ways, window_vec *windows,
+static struct uerr *try_exits(const struct body *b, const struct ways_out *ways, u32 want, window_vec *windows,
 			      struct func_plan *p, struct refusal *why)
 {
-	static const enum site_tactic tactics[] = { SITE_RET, SITE_TAIL, SITE_ENTRY_TAKEOVER };
+	static const enum site_tactic tactics[] = { SITE_RET, SITE_TAIL, SITE_ENTRY_TAKEOVER, SITE_TRAP };
 	struct uerr *err = NULL;
 	bool done = false;
 
 	for (size_t i = 0; !err && !done && i < ARRAY_SIZE(tactics); i++) {
+		if (tactics[i] == SITE_TRAP && !(want & PLAN_TRAP))
+			break;
 		err = try_exit(b, ways, tactics[i], windows, p, why, &done);
 		if (done)
 			p->exit = tactics[i];
@@ -671,9 +715,24 @@ static struct uerr *try_exits(const struct body *b, const struct ways_out *ways,
 	return err;
 }
 
+/* Refused: would a breakpoint do? */
+static struct uerr *find_exit_may_trap(const struct body *b, const struct ways_out *ways, struct func_plan *p)
+{
+	window_vec windows = {};
+	struct refusal r = { .text = "" };
+	struct uerr *err = NULL;
+
+	if (ways->nrets && !ways->njumps && !ways->unknown) {
+		err = collect_exits(b, ways, p->addr, true, &windows, &r);
+		p->exit_may_trap = !err && !r.text[0];
+	}
+	vec_free(&windows);
+	return err;
+}
+
 /* P->windows are set when that could be done; WINDOWS has those of the entry. */
-static struct uerr *plan_exit(const struct textscan *scan, addr_t end, const char *name, window_vec *windows,
-			      struct func_plan *p)
+static struct uerr *plan_exit(const struct textscan *scan, addr_t end, const char *name, u32 want,
+			      window_vec *windows, struct func_plan *p)
 {
 	const struct code_func *f = textscan_func(scan, p->addr);
 	const char *special = untouchable(scan, p->addr);
@@ -697,7 +756,9 @@ static struct uerr *plan_exit(const struct textscan *scan, addr_t end, const cha
 		check_ways_out(&b, &ways, &why);
 	p->nrets = ways.nrets;
 	if (!err && !why.final)
-		err = try_exits(&b, &ways, windows, p, &why);
+		err = try_exits(&b, &ways, want, windows, p, &why);
+	if (!err && !why.final && p->exit == SITE_NONE)
+		err = find_exit_may_trap(&b, &ways, p);
 	vec_free(&ways.jump);
 	if (err || !why.text[0])
 		return err;
@@ -744,11 +805,11 @@ static struct uerr *plan_sides(const struct textscan *scan, const char *name, u3
 	struct uerr *err = NULL;
 
 	if (want & PLAN_ENTRY)
-		err = plan_entry(scan, end, windows, p);
+		err = plan_entry(scan, end, want, windows, p);
 	if (!err && want & PLAN_ROOM && windows->n && exit_may_meet(scan, p->addr + windows->data[0].len, p))
 		want |= PLAN_EXIT;
 	if (!err && want & PLAN_EXIT)
-		err = plan_exit(scan, end, name, windows, p);
+		err = plan_exit(scan, end, name, want, windows, p);
 	return err || p->exit != SITE_NONE ? err : merge_windows(scan, windows, windows->n, p);
 }
 

@@ -8,6 +8,10 @@
  * Where something arrives within the first five bytes, the jump is punned: only
  * the instructions in front of the arrival are replaced, and the upper bytes of
  * the jump's distance are the bytes that stand there (see pun.h).
+ *
+ * Where that does not work either, and only if the caller says so, a breakpoint:
+ * the first byte of one instruction is replaced, which no jump can get in the way
+ * of (base/trap.h).
  */
 #pragma once
 #include "base/code_image.h"
@@ -58,15 +62,17 @@ struct hook_point {
 	u8 kind; /* enum hook_kind */
 };
 
-/* A run of instructions to be replaced by one 5-byte jump at its start. */
+/* A run of instructions to be replaced by one 5-byte jump at its start, or one
+ * instruction by a breakpoint. */
 struct window {
 	addr_t addr;            /* link address */
-	u8 len;                 /* bytes displaced: 5 … WINDOW_MAX, or 5 - keep */
+	u8 len;                 /* bytes displaced: 5 … WINDOW_MAX, or 5 - keep; of a trap: any */
 	u8 keep;                /* punned: bytes behind them that are part of the jump and stay; else 0 */
 	u8 bytes[WINDOW_MAX];   /* what the file has there, kept bytes too */
 	u8 ninsns;
 	u8 insn_off[WINDOW_INSNS];
 	u8 npoints;
+	bool trap;              /* an int3 in the place of the first byte; the others stay, and may be arrived at */
 	struct hook_point points[8];
 };
 
@@ -81,13 +87,16 @@ enum plan_want {
 	PLAN_ENTRY = 1,
 	PLAN_EXIT = 2,
 	PLAN_ROOM = 4, /* the exit, too, where its windows may meet the entry's, so that it can be probed later */
+	PLAN_TRAP = 8, /* with breakpoints where nothing else does */
 };
+#define PLAN_SIDES (PLAN_ENTRY | PLAN_EXIT)
 
 struct func_plan {
 	addr_t addr;                  /* of the function, or of the instruction */
 	u64 size;
 	enum site_tactic entry, exit; /* SITE_NONE: refused, with the reason */
 	char *entry_reason;           /* "a jump lands inside its first 5 bytes", or NULL */
+	bool entry_may_trap, exit_may_trap; /* refused, and PLAN_TRAP would do */
 	char *exit_reason;            /* "returns twice: entry only", or NULL */
 	char *exit_note;              /* of a return that is taken over: why ("ends by jumping to f"), else NULL */
 	u32 nrets;
@@ -104,9 +113,18 @@ struct uerr *plan_function(const struct textscan *scan, addr_t addr, u64 size, c
 
 /* Plans a hook at the instruction at ADDR inside the function at FUNC_ADDR
  * (SYMBOL+OFF); a FUNC_ADDR of ADDR itself says that no function is known there,
- * so that nothing is taken for granted. Entry side alone. */
-struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr,
+ * so that nothing is taken for granted. Entry side alone; of WANT, PLAN_TRAP counts. */
+struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr, u32 want,
 		       struct func_plan *ret) UERR_MUST_CHECK;
+/* Plans hooks at all places where the file makes one of the system calls NRS[n], by
+ * what stands in front of them, into RET[nret] (malloc'd; their `addr` is that of the
+ * system call). UERR_CANNOT_PROBE names one that cannot have a hook. */
+struct uerr *plan_syscalls(const struct textscan *scan, const u32 *nrs, size_t n, struct func_plan **ret,
+			   size_t *nret) UERR_MUST_CHECK;
+
+/* Where there is no place for the stub of the punned window W of P: a breakpoint
+ * instead. False when that cannot be. */
+bool plan_trap_instead(const struct textscan *scan, struct func_plan *p, struct window *w);
 void func_plan_deinit(struct func_plan *p);
 
 /* Merges the windows of several plans of one file (two links on one function,

@@ -85,31 +85,36 @@ static struct uerr *refuse_window(enum window_fault fault, const char *detail, a
 		return refuse(p, "+0x%lx lies in a restartable sequence (rseq), or just before one", off);
 	case WINDOW_LIMIT:
 		return refuse(p, "too many instructions in the %d bytes at +0x%lx", JUMP_LEN, off);
+	case WINDOW_TAKEN:
 	case WINDOW_OK:
 		break;
 	}
 	return NULL;
 }
 
-static struct uerr *add_window(const struct textscan *scan, addr_t func, addr_t end, struct func_plan *p)
+static struct uerr *add_window(const struct textscan *scan, addr_t func, addr_t end, u32 want, struct func_plan *p)
 {
 	const char *detail = NULL, *punned_detail;
 	enum window_fault fault;
 	struct window w;
 
 	fault = window_make(scan, p->addr, JUMP_LEN, end, &w, &detail);
-	if (fault != WINDOW_OK && window_make_punned(scan, p->addr, end, &w, &punned_detail) != WINDOW_OK)
-		return refuse_window(fault, detail, func, p);
+	if (fault != WINDOW_OK && window_make_punned(scan, p->addr, end, &w, &punned_detail) != WINDOW_OK) {
+		p->entry_may_trap = plan_trap(scan, p->addr, end, &w) == WINDOW_OK;
+		if (!p->entry_may_trap || !(want & PLAN_TRAP))
+			return refuse_window(fault, detail, func, p);
+	}
 	window_add_point(&w, p->addr, HOOK_INSN);
 	p->windows = malloc(sizeof(w));
 	if (!p->windows)
 		return uerr_nomem();
 	p->windows[p->nwindows++] = w;
-	p->entry = w.keep ? SITE_PUN : SITE_JUMP;
+	p->entry = w.trap ? SITE_TRAP : w.keep ? SITE_PUN : SITE_JUMP;
 	return NULL;
 }
 
-static struct uerr *plan_in_function(const struct textscan *scan, addr_t func, addr_t end, struct func_plan *p)
+static struct uerr *plan_in_function(const struct textscan *scan, addr_t func, addr_t end, u32 want,
+				     struct func_plan *p)
 {
 	struct reach *r;
 	struct uerr *err = reach_create(scan, func, end, &r);
@@ -121,34 +126,34 @@ static struct uerr *plan_in_function(const struct textscan *scan, addr_t func, a
 	else if (reach_state(r, p->addr) != REACH_INSN)
 		err = refuse_address(r, func, p);
 	else
-		err = add_window(scan, func, reach_end(r, p->addr), p);
+		err = add_window(scan, func, reach_end(r, p->addr), want, p);
 	reach_destroy(r);
 	return err;
 }
 
 /* Nobody knows of a function there: at least something has to lead there. */
-static struct uerr *plan_anywhere(const struct textscan *scan, struct func_plan *p)
+static struct uerr *plan_anywhere(const struct textscan *scan, u32 want, struct func_plan *p)
 {
 	if (!textscan_is_target(scan, p->addr))
 		return refuse(p, "0x%lx belongs to no function that is known, and nothing is known to lead there",
 			      (unsigned long)p->addr);
-	return add_window(scan, p->addr, textscan_next(scan, p->addr), p);
+	return add_window(scan, p->addr, textscan_next(scan, p->addr), want, p);
 }
 
-static struct uerr *plan(const struct textscan *scan, addr_t func, addr_t end, struct func_plan *p)
+static struct uerr *plan(const struct textscan *scan, addr_t func, addr_t end, u32 want, struct func_plan *p)
 {
 	p->exit_reason = strdup("a return probe belongs to a whole function, not to an instruction in it");
 	if (!p->exit_reason)
 		return uerr_nomem();
 	if (p->addr == func)
-		return plan_anywhere(scan, p);
+		return plan_anywhere(scan, want, p);
 	if (p->addr < func || p->addr >= end)
 		return refuse(p, "0x%lx lies outside of the function at 0x%lx", (unsigned long)p->addr,
 			      (unsigned long)func);
-	return plan_in_function(scan, func, end, p);
+	return plan_in_function(scan, func, end, want, p);
 }
 
-struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr,
+struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_size, addr_t addr, u32 want,
 		       struct func_plan *ret)
 {
 	struct func_plan p = { .addr = addr, .size = func_size };
@@ -157,10 +162,10 @@ struct uerr *plan_insn(const struct textscan *scan, addr_t func_addr, u64 func_s
 	if (err)
 		return err;
 	if (addr == func_addr && textscan_func_at(scan, addr))
-		return plan_function(scan, func_addr, func_size, NULL, PLAN_ENTRY, ret);
+		return plan_function(scan, func_addr, func_size, NULL, PLAN_ENTRY | (want & PLAN_TRAP), ret);
 	if (!func_size)
 		p.size = textscan_next(scan, func_addr) - func_addr;
-	err = plan(scan, func_addr, func_addr + p.size, &p);
+	err = plan(scan, func_addr, func_addr + p.size, want, &p);
 	if (err) {
 		func_plan_deinit(&p);
 		return err;

@@ -329,6 +329,9 @@ const char *remote_unfit(struct tracee *t, const struct target_maps *maps, const
 		return "is in a restartable sequence";
 	if (dispatches_syscalls(th))
 		return "has its system calls dispatched to itself";
+	/* Its handler would find other registers than those of the breakpoint. */
+	if (thread_has_trap(th))
+		return "has met a breakpoint";
 	return NULL;
 }
 

@@ -292,6 +292,22 @@ static int thread_seize(struct tracee *t, struct thread *th)
 	return err;
 }
 
+bool thread_has_trap(const struct thread *th)
+{
+	struct {
+		u64 off; /* linux/ptrace.h: struct ptrace_peeksiginfo_args */
+		u32 flags;
+		s32 nr;
+	} args = { .nr = 16 };
+	siginfo_t found[16];
+	long n = ptrace(PTRACE_PEEKSIGINFO, th->tid, &args, found);
+
+	for (long i = 0; i < n; i++)
+		if (found[i].si_signo == SIGTRAP)
+			return true;
+	return false;
+}
+
 bool thread_set_regs(struct thread *th, const struct user_regs_struct *regs)
 {
 	if (ptrace(PTRACE_SETREGS, th->tid, 0, regs))

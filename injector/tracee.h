@@ -91,6 +91,10 @@ void tracee_set_deadline(struct tracee *t, u32 ms);
 /* Writes TH's registers and remembers them. */
 bool thread_set_regs(struct thread *th, const struct user_regs_struct *regs);
 
+/* Has TH, stopped, a SIGTRAP of its own that is not delivered yet: it has run a
+ * breakpoint, and its rip is behind that? */
+bool thread_has_trap(const struct thread *th);
+
 /* Real-time priority for the time of a window. */
 void tracee_hurry(struct tracee *t);
 void tracee_hurry_end(struct tracee *t);

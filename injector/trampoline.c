@@ -107,6 +107,7 @@ struct hook_code {
 	addr_t ip;       /* of the probed instruction, at run time */
 	u32 reads;       /* fields that programs look at */
 	u32 clobbered;   /* registers to restore */
+	bool answers;    /* for the system call that follows */
 	const struct layout *layout;
 	struct find_rec rec;
 	size_t down[2];  /* jumps taken where the direction flag is set: before and behind the calls */
@@ -181,6 +182,10 @@ static void emit_save_all(struct emit *e, struct hook_code *h)
 static void emit_restore_all(struct emit *e, struct hook_code *h)
 {
 	put_load(e, AX, SP, KEPT_OFF);
+	if (h->answers) {
+		put_load(e, DI, SP, SLOT(ax));
+		put_store(e, AX, KEPT(ax), DI);
+	}
 	emit_direction(e, h, 1);
 	load_regs(e, h->clobbered & ~TARGET_REG_BIT(ax));
 	put_mov(e, SP, AX);
@@ -362,6 +367,7 @@ static void hook_code_init(struct hook_code *h, const struct hook *hook, addr_t 
 		h->reads |= hook->calls[i].reads;
 		h->clobbered |= hook->calls[i].clobbers & caller_saved;
 		h->overrides |= hook->calls[i].overrides;
+		h->answers = h->answers || hook->calls[i].answers;
 	}
 	h->clobbered |= call_args;
 	if (h->layout->flags || h->overrides)
@@ -381,8 +387,9 @@ static void hook_code_reach(struct hook_code *h, const struct emit *e, size_t ro
 }
 
 /* The hooks that stand before the instruction at window offset OFF and run there;
- * returns the one that takes over, or NULL. */
-static struct hook_code *emit_hooks_at(struct tramp_build *b, const struct hook *hooks, size_t nhooks, unsigned off)
+ * returns the one that takes over, or NULL. *ANSWERS: one may have made the system call. */
+static struct hook_code *emit_hooks_at(struct tramp_build *b, const struct hook *hooks, size_t nhooks, unsigned off,
+				       bool *answers)
 {
 	struct hook_code *takes_over = NULL;
 
@@ -394,6 +401,7 @@ static struct hook_code *emit_hooks_at(struct tramp_build *b, const struct hook 
 		h = &b->hooks[b->nhooks++];
 		hook_code_init(h, &hooks[i], b->window_addr + off);
 		hook_code_reach(h, &b->e, 1 << 20);
+		*answers = *answers || h->answers;
 		if (hook_takes_over(hooks[i].point.kind))
 			takes_over = h;
 		else
@@ -453,6 +461,7 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 		unsigned off = w->insn_off[i];
 		addr_t at = b->window_addr + off;
 		struct hook_code *takes_over;
+		bool answers = false;
 		const char *refusal;
 
 		if (off)
@@ -463,7 +472,11 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 		refusal = relocate_refusal(w->bytes + off, &in);
 		if (refusal)
 			return uerr_new(UERR_CANNOT_PROBE, "the instruction at %#lx is %s", (unsigned long)at, refusal);
-		takes_over = emit_hooks_at(b, hooks, nhooks, off);
+		takes_over = emit_hooks_at(b, hooks, nhooks, off, &answers);
+		if (answers && in.kind != INSN_SYSCALL)
+			return uerr_new(UERR_FAILED, "no system call at %#lx", (unsigned long)at);
+		if (answers)
+			put_lit(&b->e, 0xe3, in.len); /* jrcxz over it: the flags stay */
 		if (takes_over)
 			emit_takeover(b, takes_over, w->bytes + off, &in);
 		else
@@ -481,7 +494,7 @@ static struct uerr *emit_insns(struct tramp_build *b, const struct hook *hooks, 
 static struct uerr *check_window(const struct window *w, const struct hook *hooks, size_t nhooks,
 				 const struct tramp_env *env)
 {
-	if (w->len + w->keep < JUMP_LEN || w->len + w->keep > WINDOW_MAX || !w->len || !w->ninsns || w->ninsns > WINDOW_INSNS || w->insn_off[0] ||
+	if ((w->len + w->keep < JUMP_LEN && !w->trap) || w->len + w->keep > WINDOW_MAX || !w->len || !w->ninsns || w->ninsns > WINDOW_INSNS || w->insn_off[0] ||
 	    nhooks > HOOKS_MAX)
 		return uerr_new(UERR_FAILED, "the window at %#lx makes no sense", (unsigned long)w->addr);
 	for (unsigned i = 1; i < w->ninsns; i++)
@@ -543,7 +556,7 @@ void trampoline_deinit(struct trampoline *t)
 
 /* The longest forms: every register stored and loaded with 32-bit offsets
  * (8 bytes each), all fields, far addresses. */
-#define HOOK_MAX (3 * (15 * 8 + 9 * 8) + 392 + SIDE_SWITCH_MAX)
+#define HOOK_MAX (3 * (15 * 8 + 9 * 8) + 416 + SIDE_SWITCH_MAX)
 #define CALL_MAX 80
 
 size_t trampoline_size_bound(const struct window *w, size_t ncalls)
@@ -557,6 +570,11 @@ void window_patch_bytes(const struct window *w, addr_t bias, addr_t to, u8 *ret)
 {
 	s32 rel = (s32)(to - (w->addr + bias + JUMP_LEN));
 
+	if (w->trap) {
+		memcpy(ret, w->bytes, w->len);
+		ret[0] = 0xcc;
+		return;
+	}
 	memset(ret, 0xcc, w->len);
 	ret[0] = 0xe9;
 	memcpy(ret + 1, &rel, w->keep ? w->len - 1 : sizeof(rel));

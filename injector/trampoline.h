@@ -15,6 +15,8 @@ struct hook_call {
 	u32 reads;        /* TARGET_REG_BIT mask of ctx fields to store */
 	u32 clobbers;     /* TARGET_REG_BIT mask of registers that fn changes */
 	bool overrides;   /* fn may set frame->override: at an entry only */
+	bool answers;     /* for a system call, the probed instruction: fn leaves 0 in its ctx->cx
+			   * where the call is not to be made, since ctx->ax has the result; else 1 */
 };
 
 /* The calls of one hook point, in order. */
@@ -67,6 +69,6 @@ void trampoline_deinit(struct trampoline *t);
 size_t trampoline_size_bound(const struct window *w, size_t ncalls);
 
 /* What stands at the window afterwards: jmp rel32 to TO (the trampoline, or the
- * stub of a punned window), the rest int3 (no one arrives there). w->len bytes
- * into ret. */
+ * stub of a punned window), the rest int3 (no one arrives there); or an int3, the
+ * rest as it is. w->len bytes into ret. */
 void window_patch_bytes(const struct window *w, addr_t bias, addr_t to, u8 *ret);

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/process.h"
 #include "base/target_abi.h"
+#include "base/trap.h"
 #include "injector/remote_mem.h"
 
 /* Sites whose bytes are neither old nor new. */
@@ -95,6 +96,7 @@ static bool map_is_kind(const struct target_map *m, const struct journal_range *
 	case RANGE_SHARED:
 		return m->shared && m->w && !m->x && (r->inode ? m->ino == r->inode : m->dead || m->ours);
 	case RANGE_STUBS:
+	case RANGE_TRAP:
 		return !m->shared && !m->ino && m->r && m->x && !m->w && !m->vdso && !m->special;
 	case RANGE_CELLS:
 		return !m->shared && !m->ino && m->r && m->w && !m->x && !m->heap && !m->stack;
@@ -197,6 +199,8 @@ static struct uerr *undo_ranges(struct injection *in, const struct journal *j, c
 		}
 		if (r->kind == RANGE_CELLS && r->size == CELL_AREA_SIZE && !left->n)
 			inject_cells(in, r->addr, true);
+		if (r->kind == RANGE_TRAP && r->size == TRAP_AREA_SIZE && !left->n)
+			inject_traps(in, r->addr, TRAPS_GO, 0, 0);
 		/* A jump that could not be taken away may lead anywhere here. */
 		if (left->n)
 			journal_range_retired(&in->journal, r->addr);
@@ -204,6 +208,8 @@ static struct uerr *undo_ranges(struct injection *in, const struct journal *j, c
 			err = inject_unmap_stubs(in, r->addr, r->size);
 		else if (r->kind == RANGE_CODE)
 			err = undo_code(in, r, &census[i]);
+		else if (r->kind == RANGE_TRAP)
+			err = inject_unmap(in, r->addr, r->size, true, NULL, NULL);
 		else
 			err = inject_unmap(in, r->addr, r->size, false, NULL, NULL);
 	}

@@ -40,13 +40,13 @@ static bool window_push(struct window *w, const u8 *bytes, unsigned len)
  * two bytes to restart it. With one more instruction displaced that thread is
  * moved behind the copy of the system call, and the step back finds the copy.
  */
-enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned min_len, addr_t func_end,
-			      struct window *ret, const char **detail)
+static enum window_fault make(const struct textscan *scan, addr_t addr, unsigned min_len, bool never_waits,
+			      addr_t func_end, struct window *ret, const char **detail)
 {
 	struct window w = { .addr = addr };
 	bool ended = false, syscall = false;
 
-	while (w.len < min_len || syscall) {
+	while (w.len < min_len || (syscall && !never_waits)) {
 		addr_t at = addr + w.len;
 		bool outside = ended || at >= func_end;
 		struct insn in;
@@ -76,6 +76,19 @@ enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned
 	}
 	*ret = w;
 	return WINDOW_OK;
+}
+
+enum window_fault window_make(const struct textscan *scan, addr_t addr, unsigned min_len, addr_t func_end,
+			      struct window *ret, const char **detail)
+{
+	return make(scan, addr, min_len, false, func_end, ret, detail);
+}
+
+enum window_fault window_make_syscall(const struct textscan *scan, addr_t addr, addr_t end, struct window *ret)
+{
+	const char *detail;
+
+	return make(scan, addr, (unsigned)(end - addr), true, end, ret, &detail);
 }
 
 /* Can the instruction IN (BYTES) behind window W be displaced? Which ends before
@@ -130,6 +143,35 @@ enum window_fault window_make_punned(const struct textscan *scan, addr_t addr, a
 	best.keep = JUMP_LEN - best.len;
 	memcpy(best.bytes + best.len, first + best.len, best.keep);
 	*ret = best;
+	return WINDOW_OK;
+}
+
+/* Who arrives behind the first byte finds everything as it was. With a system call
+ * comes what follows it, for the reason above. */
+enum window_fault window_make_trap(const struct textscan *scan, addr_t addr, addr_t func_end, struct window *ret,
+				   const char **detail)
+{
+	struct window w = { .addr = addr, .trap = true };
+	struct insn in = {};
+
+	do {
+		addr_t at = addr + w.len;
+		size_t avail;
+		const u8 *bytes = textscan_bytes(scan, at, &avail);
+
+		if (at >= func_end)
+			return WINDOW_SHORT;
+		if (!bytes || !insn_decode(bytes, avail, at, &in))
+			return WINDOW_UNDECODED;
+		*detail = relocate_refusal(bytes, &in);
+		if (*detail)
+			return WINDOW_IMMOVABLE;
+		if (textscan_in_rseq(scan, at, at + in.len))
+			return WINDOW_RSEQ;
+		if (!window_push(&w, bytes, in.len))
+			return WINDOW_LIMIT;
+	} while (in.kind == INSN_SYSCALL);
+	*ret = w;
 	return WINDOW_OK;
 }
 
@@ -202,8 +244,9 @@ static struct uerr *window_join(struct window *w, const struct window *b)
 	struct window joined = *w;
 	bool longer = has_point_behind(b, w->addr + w->len);
 
-	/* Bytes that stay cannot be displaced, nor a jump end elsewhere. */
-	if (longer && (w->keep || b->keep))
+	/* Bytes that stay cannot be displaced, nor a jump end elsewhere. Who jumps behind a
+	 * breakpoint does not pass it. */
+	if ((longer && (w->keep || b->keep)) || w->trap != b->trap || (w->trap && w->addr != b->addr))
 		return uerr_new(UERR_CANNOT_PROBE, "the probes at %#lx and %#lx lie too close together",
 				(unsigned long)w->addr, (unsigned long)b->addr);
 	if (!is_boundary(w, b->addr))
@@ -251,7 +294,7 @@ struct uerr *windows_merge(const struct textscan *scan, const struct window *con
 		err = window_join(last, &all[i]);
 		if (err)
 			return err;
-		if (arrival_between(scan, last->addr + 1, last->addr + last->len))
+		if (!last->trap && arrival_between(scan, last->addr + 1, last->addr + last->len))
 			return uerr_new(UERR_CANNOT_PROBE, "a jump lands between the probes at %#lx",
 					(unsigned long)last->addr);
 	}

@@ -100,7 +100,7 @@ START_TEST(nowhere)
 	err = plan_function(scan, (addr_t)v->code, ~0ull, "x", PLAN_ENTRY, &p);
 	ck_assert_ptr_nonnull(err);
 	uerr_free(err);
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, (addr_t)v->code, &p));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, (addr_t)v->code, 0, &p));
 	ck_assert_int_eq(p.entry, SITE_JUMP);
 	func_plan_deinit(&p);
 	textscan_destroy(scan);
@@ -122,6 +122,117 @@ START_TEST(marks_count)
 	ck_assert_int_eq(p.entry, SITE_PUN);
 	ck_assert_uint_eq(p.windows[0].len, 1);
 	func_plan_deinit(&p);
+	textscan_destroy(scan);
+}
+END_TEST
+
+/* ---- breakpoints ---- */
+
+/* Only when asked for, only where nothing else does, and nothing else becomes of that. */
+START_TEST(breakpoints)
+{
+	const struct asm_victim *v = &asm_victims[_i];
+	struct textscan *scan = scan_of(asm_victims_image(), NULL);
+	bool never = !strcmp(v->name, "v_trap") || !strcmp(v->name, "v_sigreturn") || !strcmp(v->name, "v_split_cold");
+	struct func_plan p, t;
+
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, v->end - v->code, v->name, PLAN_SIDES, &p));
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, v->end - v->code, v->name, PLAN_SIDES | PLAN_TRAP, &t));
+	for (size_t i = 0; i < p.nwindows; i++)
+		ck_assert(!p.windows[i].trap);
+	ck_assert(!p.entry_may_trap || p.entry_reason);
+	ck_assert_msg(p.entry != SITE_NONE || p.entry_may_trap == !never, "%s: %d", v->name, p.entry_may_trap);
+	ck_assert_int_eq(t.entry, p.entry_may_trap ? SITE_TRAP : p.entry);
+	ck_assert_int_eq(t.exit, p.exit_may_trap ? SITE_TRAP : p.exit);
+	ck_assert(!t.entry_reason == (t.entry != SITE_NONE));
+	for (size_t i = 0, k = 0; i < t.nwindows; i++) {
+		const struct window *w = &t.windows[i];
+
+		if (!w->trap) { /* as without */
+			while (k < p.nwindows && p.windows[k].addr != w->addr)
+				k++;
+			ck_assert(k < p.nwindows && !memcmp(&p.windows[k], w, sizeof(*w)));
+			continue;
+		}
+		ck_assert_uint_eq(w->keep, 0);
+		ck_assert(!memcmp(w->bytes, (const void *)w->addr, w->len));
+		for (unsigned n = 0; n < w->npoints; n++)
+			ck_assert_uint_eq(w->points[n].off, 0);
+		ck_assert(w->addr == (addr_t)v->code ? t.entry == SITE_TRAP || t.exit == SITE_TRAP : t.exit == SITE_TRAP);
+		ck_assert(w->addr == (addr_t)v->code || w->bytes[0] == 0xc3);
+	}
+	func_plan_deinit(&p);
+	func_plan_deinit(&t);
+	textscan_destroy(scan);
+}
+END_TEST
+
+/* A punned jump whose stub has no place becomes one; a way out behind its first
+ * instruction does not go with it. */
+START_TEST(breakpoint_instead)
+{
+	const struct asm_victim *v = asm_victim_find("v_pun3");
+	struct textscan *scan = scan_of(asm_victims_image(), NULL);
+	struct func_plan p;
+
+	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, v->end - v->code, v->name, PLAN_ENTRY, &p));
+	ck_assert_int_eq(p.entry, SITE_PUN);
+	ck_assert(plan_trap_instead(scan, &p, &p.windows[0]));
+	ck_assert_int_eq(p.entry, SITE_TRAP);
+	ck_assert(p.windows[0].trap && p.windows[0].len == 3 && !p.windows[0].keep && p.windows[0].npoints == 1);
+	p.windows[0].points[p.windows[0].npoints++] = (struct hook_point){ .off = 3, .kind = HOOK_RET };
+	ck_assert(!plan_trap_instead(scan, &p, &p.windows[0]));
+	func_plan_deinit(&p);
+	textscan_destroy(scan);
+}
+END_TEST
+
+/* ---- system calls ---- */
+
+static const u8 calls_code[] = {
+	/*  0: plain */
+	0xb8, 14, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0xc3,
+	/* 16: something arrives behind it */
+	0xb8, 14, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcf, 0x75, 0xfc, 0xc3, 0x90, 0x90, 0x90, 0x90,
+	/* 32: mov $13, %rax */
+	0x48, 0xc7, 0xc0, 13, 0, 0, 0, 0x0f, 0x05, 0x48, 0x89, 0xc7, 0xc3, 0x90, 0x90, 0x90,
+	/* 48: a call in between: another number by then */
+	0xb8, 14, 0, 0, 0, 0xe8, 0xc6, 0xff, 0xff, 0xff, 0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90,
+	/* 64: a number that looks like it */
+	0x48, 0xb8, 0xb8, 14, 0, 0, 0, 0x0f, 0x05, 0x90, 0xc3, 0x90, 0x90, 0x90, 0x90, 0x90,
+	/* 80: another system call */
+	0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+};
+
+START_TEST(system_calls)
+{
+	const struct code_range text = { 0x1000, sizeof(calls_code), calls_code };
+	struct code_func funcs[6];
+	const struct code_image code = { .text = &text, .ntext = 1, .funcs = funcs, .nfuncs = ARRAY_SIZE(funcs) };
+	static const addr_t at[] = { 0x1007, 0x1015, 0x1027 };
+	static const u32 nrs[] = { 14, 13 };
+	struct textscan *scan;
+	struct func_plan *plans;
+	size_t n;
+
+	for (size_t i = 0; i < ARRAY_SIZE(funcs); i++)
+		funcs[i] = (struct code_func){ .addr = 0x1000 + 16 * i, .size = 16 };
+	scan = scan_of(&code, NULL);
+	ck_assert_ptr_null(plan_syscalls(scan, nrs, ARRAY_SIZE(nrs), &plans, &n));
+	ck_assert_uint_eq(n, ARRAY_SIZE(at));
+	for (size_t i = 0; i < n; i++) {
+		const struct window *w = plans[i].windows;
+
+		ck_assert_uint_eq(plans[i].addr, at[i]);
+		ck_assert_uint_eq(plans[i].nwindows, 1);
+		ck_assert_uint_eq(w->npoints, 1);
+		ck_assert_uint_eq(w->addr + w->points[0].off, at[i]);
+		ck_assert_int_eq(w->points[0].kind, HOOK_INSN);
+		ck_assert_uint_ge(w->len, 5);
+		ck_assert(i != 1 || (w->addr == 0x1010 && w->len == 7));
+		func_plan_deinit(&plans[i]);
+	}
+	free(plans);
 	textscan_destroy(scan);
 }
 END_TEST
@@ -165,7 +276,7 @@ START_TEST(inside)
 	addr_t at = (addr_t)v->code + inside_rows[_i].off;
 	struct func_plan p;
 
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, &p));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, 0, &p));
 	assert_reason(v->name, p.entry_reason, inside_rows[_i].reason);
 	ck_assert_msg(p.entry == inside_rows[_i].entry, "%s+%#x: %s", v->name, inside_rows[_i].off,
 		      site_tactic_name(p.entry));
@@ -191,11 +302,11 @@ START_TEST(unknown_function)
 
 	code.nfuncs = 0;
 	scan = scan_of(&code, NULL);
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code + 10, 0, (addr_t)v->code + 10, &p));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code + 10, 0, (addr_t)v->code + 10, 0, &p));
 	ck_assert_int_eq(p.entry, SITE_JUMP);
 	ck_assert_int_eq(p.windows[0].points[0].kind, HOOK_INSN);
 	func_plan_deinit(&p);
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code + 5, 0, (addr_t)v->code + 5, &p));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code + 5, 0, (addr_t)v->code + 5, 0, &p));
 	ck_assert_int_eq(p.entry, SITE_NONE);
 	ck_assert_ptr_nonnull(strstr(p.entry_reason, "belongs to no function that is known"));
 	func_plan_deinit(&p);
@@ -216,10 +327,10 @@ START_TEST(restartable_sequence)
 	code.rseqs = &cs;
 	code.nrseqs = 1;
 	scan = scan_of(&code, NULL);
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, 10, (addr_t)v->code + 4, &p));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, 10, (addr_t)v->code + 4, 0, &p));
 	assert_reason("in it", p.entry_reason, "+0x4 lies in a restartable sequence (rseq), or just before one");
 	func_plan_deinit(&p);
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, 10, (addr_t)v->code + 8, &p));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, 10, (addr_t)v->code + 8, 0, &p));
 	ck_assert_int_eq(p.entry, SITE_JUMP); /* behind it */
 	func_plan_deinit(&p);
 	ck_assert_ptr_null(plan_function(scan, (addr_t)v->code, 10, v->name, PLAN_ENTRY | PLAN_EXIT, &p));
@@ -466,6 +577,9 @@ int main(void)
 	tcase_add_test(tc, one_side);
 	tcase_add_test(tc, nowhere);
 	tcase_add_test(tc, marks_count);
+	tcase_add_loop_test(tc, breakpoints, 0, nasm_victims);
+	tcase_add_test(tc, breakpoint_instead);
+	tcase_add_test(tc, system_calls);
 	tcase_add_loop_test(tc, inside, 0, ARRAY_SIZE(inside_rows));
 	tcase_add_test(tc, unknown_function);
 	tcase_add_test(tc, restartable_sequence);

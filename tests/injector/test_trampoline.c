@@ -188,6 +188,7 @@ struct config {
 	bool slow, far;
 	bool side; /* on a stack of the thread's own */
 	unsigned ncalls;
+	bool trap;       /* breakpoints */
 };
 
 #define CALLER_SAVED                                                                                          \
@@ -623,6 +624,7 @@ static const struct config inside_configs[] = {
 	{ "slow path", 0, TARGET_REGS_ALL, TARGET_REG_BIT(cx), .slow = true, .ncalls = 1 },
 	{ "far slow path", 0, TARGET_REG_BIT(flags), CALLER_SAVED, .far = true, .slow = true, .ncalls = 1 },
 	{ "three calls", 0, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 3 },
+	{ "breakpoints", 0, TARGET_REGS_ALL, CALLER_SAVED, .ncalls = 1, .trap = true },
 };
 
 /* What can be compared: a system call leaves rip and flags in rcx and r11. */
@@ -665,19 +667,33 @@ static void uninstall(void)
 	func_plan_deinit(&plan);
 }
 
+/* Leads from a breakpoint into its trampoline, as the handler in a target does. */
+static void on_breakpoint(int sig, siginfo_t *info, void *context)
+{
+	greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	(void)sig;
+	(void)info;
+	for (size_t i = 0; i < plan.nwindows; i++)
+		if (plan.windows[i].trap && (u64)g[REG_RIP] - 1 == plan.windows[i].addr)
+			g[REG_RIP] = (greg_t)tramp_at[i];
+}
+
 /* Probes the instruction at AT of V and nothing else. */
 static bool check_inside(const struct asm_victim *v, struct textscan *scan, addr_t at)
 {
 	struct cpu in, before, out;
 
-	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, &plan));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, 0, &plan));
 	ck_assert((plan.entry == SITE_NONE) == !plan.nwindows && !plan.entry_reason == (plan.nwindows == 1));
-	if (!plan.nwindows) {
+	if (!plan.nwindows || (config->trap && !plan_trap_instead(scan, &plan, &plan.windows[0]))) {
 		func_plan_deinit(&plan);
 		return false;
 	}
 	random_cpu(&in);
 	before = run_stepped(v, &in);
+	if (config->trap)
+		sigaction(SIGTRAP, &(struct sigaction){ .sa_sigaction = on_breakpoint, .sa_flags = SA_SIGINFO }, NULL);
 	memset(hits, 0, sizeof(hits));
 	nhits = 0;
 	if (install_plan(v, scan)) {
@@ -705,7 +721,7 @@ START_TEST(inside)
 	ck_assert_ptr_null(textscan_create(asm_victims_image(), NULL, &scan));
 	for (addr_t at = (addr_t)v->code + 1; at < (addr_t)v->end; at++)
 		n += check_inside(v, scan, at);
-	ck_assert_msg(n >= v->inside, "%s: %u instructions could be probed", v->name, n);
+	ck_assert_msg(n >= v->inside || config->trap, "%s: %u instructions could be probed", v->name, n);
 	textscan_destroy(scan);
 }
 END_TEST
@@ -769,6 +785,9 @@ START_TEST(patch_bytes)
 
 	window_patch_bytes(&w, 0x7f0000000000, 0x7f0000002000, got);
 	ck_assert(!memcmp(got, (const u8[]){ 0xe9, 0xfb, 0x0f, 0, 0, 0xcc, 0xcc, 0xcc }, 8));
+	w = (struct window){ .addr = 0x1000, .len = 3, .bytes = { 0x8d, 0x47, 0x01 }, .trap = true };
+	window_patch_bytes(&w, 0x7f0000000000, 0x7f0000002000, got);
+	ck_assert(!memcmp(got, (const u8[]){ 0xcc, 0x47, 0x01 }, 3));
 }
 END_TEST
 
@@ -792,6 +811,72 @@ START_TEST(syscall_restart)
 			ck_assert(!memcmp(tramps[i].code + tramps[i].moves[m].tramp_off - 2, "\x0f\x05", 2));
 		}
 	ck_assert_uint_eq(found, 1);
+}
+END_TEST
+
+/* A program that answers a system call itself, or does not. */
+static u64 answer_cx, answer_ax;
+
+static u64 answering(struct target_regs *regs, u64 zero, struct hook_frame *frame)
+{
+	(void)zero;
+	(void)frame;
+	regs->cx = answer_cx;
+	if (!answer_cx)
+		regs->ax = answer_ax;
+	return 0;
+}
+
+START_TEST(answers)
+{
+	const struct asm_victim *v = asm_victim_find("v_syscall_first");
+	addr_t at = (addr_t)v->code + 4;
+	struct textscan *scan;
+	struct cpu in, out;
+	struct hook_call call = { .fn = (addr_t)answering, .reads = TARGET_REG_BIT(ax) | TARGET_REG_BIT(di),
+				  .clobbers = TARGET_REGS_ALL, .answers = true };
+	struct hook hook = { .calls = &call, .ncalls = 1 };
+	struct tramp_env env = { .env = (addr_t)&target_env, .tid_off = tid_offset(), .threads = (addr_t)&table,
+				 .nrecs = NRECS, .rec_slow = (addr_t)slow_stub };
+	struct trampoline t;
+	u8 patch[WINDOW_MAX];
+
+	ck_assert(!memcmp((void *)at, "\x0f\x05", 2));
+	victim = v;
+	table.recs[(u32)syscall(SYS_gettid) & (NRECS - 1)].tid = (u32)syscall(SYS_gettid);
+	ck_assert_ptr_null(textscan_create(asm_victims_image(), NULL, &scan));
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, at, 0, &plan));
+	ck_assert(plan.nwindows == 1 && !plan.windows[0].keep);
+	hook.point = plan.windows[0].points[0];
+	code_page = map_near((addr_t)v->code);
+	ck_assert_ptr_null(trampoline_emit(plan.windows, 0, &hook, 1, &env, (addr_t)code_page, &t));
+	ck_assert_uint_le(t.size, trampoline_size_bound(plan.windows, 1));
+	make_writable(true);
+	memcpy(code_page, t.code, t.size);
+	window_patch_bytes(plan.windows, 0, (addr_t)code_page, patch);
+	memcpy((void *)plan.windows[0].addr, patch, plan.windows[0].len);
+	make_writable(false);
+	random_cpu(&in);
+	answer_cx = 1;
+	out = run((addr_t)v->code, &in);
+	ck_assert_uint_eq(out.r[0], (u64)getpid());
+	answer_cx = 0;
+	answer_ax = 0x123456789abcdef0;
+	out = run((addr_t)v->code, &in);
+	ck_assert_uint_eq(out.r[0], answer_ax);
+	ck_assert_uint_eq(out.r[2], in.r[2]);
+	ck_assert_uint_eq(out.r[6], in.r[6]);
+	ck_assert_uint_eq(out.r[7], in.r[7]);
+	trampoline_deinit(&t);
+	uninstall();
+	/* and only a system call can be answered */
+	ck_assert_ptr_null(plan_insn(scan, (addr_t)v->code, v->end - v->code, (addr_t)v->code + 2, 0, &plan));
+	hook.point = plan.windows[0].points[0];
+	struct uerr *err = trampoline_emit(plan.windows, 0, &hook, 1, &env, (addr_t)code_page, &t);
+	ck_assert_ptr_nonnull(err);
+	uerr_free(err);
+	func_plan_deinit(&plan);
+	textscan_destroy(scan);
 }
 END_TEST
 
@@ -892,6 +977,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, no_tid);
 	tcase_add_test(tc, patch_bytes);
 	tcase_add_test(tc, syscall_restart);
+	tcase_add_test(tc, answers);
 	tcase_add_test(tc, refuses);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
