@@ -148,6 +148,8 @@ static struct uerr *load_params(struct cli *cli, pid_t child, bool attach, cJSON
 	if (opt_given(cli->o, OPT_ALLOW_OVERRIDE))
 		cJSON_AddBoolToObject(params, "allow_override", true);
 	cJSON_AddNumberToObject(params, "log_level", opt_given(cli->o, OPT_VERBOSE) ? 2 : 1);
+	if (opt_given(cli->o, OPT_TRAP))
+		cJSON_AddBoolToObject(params, "trap", true);
 	*ret = steal_ptr(params);
 	return NULL;
 }
@@ -305,6 +307,8 @@ static struct uerr *attach_params(struct cli *cli, pid_t child, cJSON **ret)
 	cJSON_AddItemToObject(params, "target", target);
 	if (opt_given(cli->o, OPT_DRY_RUN))
 		cJSON_AddBoolToObject(params, "dry_run", true);
+	if (opt_given(cli->o, OPT_TRAP))
+		cJSON_AddBoolToObject(params, "trap", true);
 	*ret = steal_ptr(params);
 	return NULL;
 }

@@ -152,6 +152,8 @@ static struct uerr *symbols_params(struct cli *cli, pid_t child, cJSON **ret)
 	if (err)
 		return err;
 	cJSON_AddItemToObject(params, "target", target);
+	if (opt_given(cli->o, OPT_TRAP))
+		cJSON_AddBoolToObject(params, "trap", true);
 	*ret = steal_ptr(params);
 	return NULL;
 }

@@ -103,6 +103,8 @@ static struct uerr *tool_attach(struct oneshot *os, bool dry_run, cJSON **ret)
 	cJSON_AddBoolToObject(params, "ephemeral", true);
 	if (dry_run)
 		cJSON_AddBoolToObject(params, "dry_run", true);
+	if (opt_given(os->cli->o, OPT_TRAP))
+		cJSON_AddBoolToObject(params, "trap", true);
 	return client_call(&os->client, "Attach", steal_ptr(params), ret);
 }
 

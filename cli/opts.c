@@ -23,6 +23,7 @@ static const struct opt {
 	{ OPT_NO_FOLLOW, 0, "no-follow", NULL, "without the children" },
 	{ OPT_FORCE, 0, "force", NULL, "even if these are more than 64 processes" },
 	{ OPT_NOT, 0, "not", "GLOB", "leave out functions with such names (may be repeated)" },
+	{ OPT_TRAP, 0, "trap", NULL, "breakpoints where no jump fits (SIGTRAP becomes ours)" },
 	{ OPT_FOR, 'd', "for", "TIME", "end after this time (10s, 500ms, 2m)" },
 	{ OPT_INTERVAL, 'i', "interval", "TIME", "print what happened in each such time" },
 	{ OPT_TOP, 0, "top", "N", "only the N busiest functions (0: all; 20 on a terminal)" },

@@ -9,6 +9,7 @@
 #include "daemon/family.h"
 #include "daemon/loaded.h"
 #include "daemon/rewrite.h"
+#include "daemon/traps.h"
 #include "daemon/usdt_specs.h"
 
 struct attaching {
@@ -163,15 +164,16 @@ static struct uerr *add_sites(const struct state *s, const struct wanted *w, str
 }
 
 /*
- * Guards, where returns are taken over.
+ * Guards, where returns are taken over, and where there are breakpoints.
  */
 
-static struct uerr *add_guard(struct target *t, const struct guard *g)
+static struct uerr *add_guard(struct target *t, const struct guard *g, u32 link)
 {
 	u32 module = add_module(t, g->at.mod);
 	struct place pl = { .mod = g->at.mod, .func = g->at.link_addr, .at = g->at.link_addr, .plan = g->plan };
 	struct site s = {
 		.key = ++t->last_site,
+		.link = link,
 		.module = module,
 		.exit = g->exit,
 		.tactic = g->exit ? g->plan.exit : g->plan.entry,
@@ -188,9 +190,9 @@ static struct uerr *add_guard(struct target *t, const struct guard *g)
 	return NULL;
 }
 
-/* Which of them are to be put in now. */
+/* Which of them are to be put in now: their windows are to be changed. */
 struct guards_wanted {
-	bool takeover, identity;
+	bool takeover, identity, traps;
 };
 
 static bool guard_is_wanted(const struct guards_wanted *w, const struct guard *g)
@@ -204,11 +206,13 @@ static struct uerr *add_guards(const struct state *s, struct target *t, const st
 
 	ret->takeover = target_takes_over(t, NULL, 0) && !target_has_guards(t);
 	ret->identity = target_asks_identity(s, t, NULL, 0) && !target_watches_identity(t);
-	if (!ret->takeover && !ret->identity)
-		return NULL;
+	ret->traps = p->traps.known && !traps_guarded(t);
 	vec_foreach(g, &p->guards.list)
 		if (!err && guard_is_wanted(ret, g))
-			err = add_guard(t, g);
+			err = add_guard(t, g, 0);
+	vec_foreach(g, &p->traps.list)
+		if (!err && ret->traps)
+			err = add_guard(t, g, TRAP_LINK);
 	target_sort(t);
 	return err;
 }
@@ -225,15 +229,6 @@ static bool guard_wants(const struct guard *g, const struct window *w)
 /*
  * Which windows that changes.
  */
-
-static bool window_is_wanted(const struct place *pl, const struct window *w)
-{
-	for (u8 k = 0; k < w->npoints; k++)
-		if (is_point_of(pl, w, &w->points[k], hook_is_exit(w->points[k].kind)) &&
-		    (pl->sides & (hook_is_exit(w->points[k].kind) ? PLAN_EXIT : PLAN_ENTRY)))
-			return true;
-	return false;
-}
 
 /* Would W change bytes that a punned jump needs, or the other way round? Plans of
  * functions never do; a SPEC that is an address may. */
@@ -306,10 +301,20 @@ static struct uerr *merge_module(const struct daemon *d, struct target *t, const
 	return err;
 }
 
-static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p,
-				 const struct guards_wanted *guards, change_vec *changes)
+typedef VEC(const struct window *) window_ptrs;
+
+static struct uerr *guard_windows(const struct guard *g, window_ptrs *windows)
 {
-	VEC(const struct window *) windows = {};
+	for (size_t i = 0; i < g->plan.nwindows; i++)
+		if (guard_wants(g, &g->plan.windows[i]) && !vec_push(windows, &g->plan.windows[i]))
+			return uerr_nomem();
+	return NULL;
+}
+
+static struct uerr *find_changes(const struct daemon *d, struct target *t, const struct places *p,
+				 const struct guards_wanted *wanted, change_vec *changes)
+{
+	window_ptrs windows = {};
 	struct uerr *err = NULL;
 
 	for (size_t m = 0; !err && m < p->mods.n; m++) {
@@ -318,13 +323,15 @@ static struct uerr *find_changes(const struct daemon *d, struct target *t, const
 		windows.n = 0;
 		vec_foreach(pl, &p->list)
 			for (size_t i = 0; pl->mod == mod && i < pl->plan.nwindows; i++)
-				if (window_is_wanted(pl, &pl->plan.windows[i]) &&
+				if (place_wants(pl, &pl->plan.windows[i]) &&
 				    !vec_push(&windows, &pl->plan.windows[i]))
 					err = uerr_nomem();
 		vec_foreach(g, &p->guards.list)
-			for (size_t i = 0; guard_is_wanted(guards, g) && g->at.mod == mod && i < g->plan.nwindows; i++)
-				if (guard_wants(g, &g->plan.windows[i]) && !vec_push(&windows, &g->plan.windows[i]))
-					err = uerr_nomem();
+			if (!err && g->at.mod == mod && guard_is_wanted(wanted, g))
+				err = guard_windows(g, &windows);
+		vec_foreach(g, &p->traps.list)
+			if (!err && g->at.mod == mod && wanted->traps)
+				err = guard_windows(g, &windows);
 		if (!err && windows.n)
 			err = merge_module(d, t, mod, windows.data, windows.n, changes);
 	}
@@ -363,15 +370,30 @@ static struct uerr *own_target(struct attaching *at, pid_t pid, struct target **
 	return err;
 }
 
+/* Breakpoints of earlier attaches are gone, whatever becomes of this one. */
+static struct uerr *note_lost(struct attaching *at, struct target *t, const struct stop *stop, struct target **without)
+{
+	struct uerr *err = target_clone(t, t->pid, without);
+
+	if (!err && (!outcome_add(at->out, t) || !vec_push(&at->out->stops, *stop)))
+		err = uerr_nomem();
+	return err;
+}
+
 static struct uerr *attach_process(struct attaching *at, const struct places *p)
 {
 	struct rewrite_opts opts = { .d = at->d, .uid = at->w->uid, .gid = at->w->gid };
 	change_vec changes = {};
 	struct stop stop = {};
-	struct target *t;
+	struct target *t, *without = NULL;
 	struct guards_wanted guards = {};
 	struct uerr *err = own_target(at, p->pid, &t);
 
+	if (!err && !at->w->dry_run)
+		err = rewrite_check_traps(&opts, t, &stop);
+	if (!err && stop.traps_lost)
+		err = note_lost(at, t, &stop, &without);
+	stop = (struct stop){};
 	if (!err)
 		err = add_sites(at->d->state, at->w, t, p);
 	if (!err)
@@ -385,6 +407,9 @@ static struct uerr *attach_process(struct attaching *at, const struct places *p)
 	}
 	if (!err && !outcome_add(at->out, t))
 		err = uerr_nomem();
+	if (err && without) /* that much has happened */
+		target_replace(t, steal_ptr(without));
+	target_destroy(without);
 	vec_free(&changes);
 	return err;
 }

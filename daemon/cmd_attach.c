@@ -123,6 +123,7 @@ static struct uerr *parse_attach(const struct request *req, struct wanted *w, ch
 		return uerr_nomem();
 	g = &w->groups.data[0];
 	w->dry_run = param_bool(req, "dry_run");
+	w->trap = param_bool(req, "trap");
 	if (protocol_get_u64(req->params, "cookie", &v))
 		w->cookie = v;
 	if (protocol_get_u64(req->params, "cookie_base", &v)) {

@@ -96,6 +96,8 @@ static void attach_loaded(struct request *req, struct loaded *l)
 	struct wanted *w = wanted_create();
 	struct uerr *err = w ? sections_wanted(req, l, w) : uerr_nomem();
 
+	if (w)
+		w->trap = param_bool(req, "trap");
 	if (!err && w->groups.n) {
 		attach_job_start(req, w, l, l->client);
 		return;

@@ -12,6 +12,7 @@
 #include "daemon/dispatch.h"
 #include "daemon/select.h"
 #include "daemon/stubs.h"
+#include "daemon/traps.h"
 #include "injector/inject.h"
 
 /*
@@ -56,6 +57,7 @@ void cmd_find_targets(struct request *req)
 struct symbols_job {
 	pid_vec pids;
 	VEC(char *) specs, nots;
+	bool trap;
 	char *file; /* no process: the file at this path, opened with the peer's rights */
 	struct peer peer;
 };
@@ -75,7 +77,7 @@ static void free_symbols_job(void *arg)
 	free(sj);
 }
 
-static const struct window *entry_window(const struct func_plan *plan, addr_t at)
+static struct window *entry_window(const struct func_plan *plan, addr_t at)
 {
 	for (size_t i = 0; i < plan->nwindows; i++)
 		if (plan->windows[i].addr == at)
@@ -139,13 +141,69 @@ static bool is_changed(pid_t pid, const struct target *t, const struct resolved 
 	return !is_patched(t, r->mod->bias + r->link_addr, w->len + w->keep);
 }
 
-/* Why what the file allows cannot be done in this process, or NULL. */
-static const char *refusal_here(pid_t pid, const struct target *t, struct pun_space *space, const struct resolved *r,
-				const struct func_plan *plan)
+/* What is known of a process that rows are about. */
+struct here {
+	const struct daemon *d;
+	const struct symbols_job *sj;
+	const struct modules *mods;
+	const struct target *t;
+	struct pun_space space;
+	struct guards guards, traps;
+};
+
+static void here_deinit(struct here *h)
 {
-	if (is_changed(pid, t, r, plan))
-		return "its bytes are not those of the file: a breakpoint, a kernel uprobe, or somebody else's change";
-	return has_stub(t, space, r, plan) ? NULL : stubs_refusal;
+	pun_space_deinit(&h->space);
+	guards_deinit(&h->guards);
+	guards_deinit(&h->traps);
+}
+
+/* Where no stub can be: a breakpoint, if that is asked for and possible. */
+static struct uerr *trap_for_stub(struct here *h, const struct resolved *r, struct func_plan *plan, bool *ret)
+{
+	struct window *w = entry_window(plan, r->link_addr), copy = w ? *w : (struct window){};
+	struct func_plan same = *plan;
+	struct uerr *err = place_trap_instead(r->mod, h->d->cfg.cache_dir, &same, &copy, &plan->entry_may_trap);
+
+	*ret = !err && plan->entry_may_trap && h->sj->trap;
+	if (*ret) {
+		*w = copy;
+		plan->entry = SITE_TRAP;
+	}
+	return err;
+}
+
+static struct uerr *refuse_entry(struct func_plan *plan, const char *fmt, const char *arg)
+{
+	plan->entry = SITE_NONE;
+	return asprintf(&plan->entry_reason, fmt, arg) < 0 ? uerr_nomem() : NULL;
+}
+
+/* Why what the file allows cannot be done in this process, into PLAN. */
+static struct uerr *refusal_here(struct here *h, const struct resolved *r, struct func_plan *plan)
+{
+	struct uerr *err = NULL;
+	bool trap = false;
+
+	if (is_changed(h->mods->pid, h->t, r, plan))
+		return refuse_entry(plan, "%s", "its bytes are not those of the file: a breakpoint, a kernel uprobe, or "
+						"somebody else's change");
+	if (!has_stub(h->t, &h->space, r, plan)) {
+		err = trap_for_stub(h, r, plan, &trap);
+		if (!err && !trap)
+			return refuse_entry(plan, "%s", stubs_refusal);
+	}
+	if (!err && (plan->entry == SITE_TRAP || plan->exit == SITE_TRAP))
+		err = traps_find(&h->traps, h->mods, h->d->cfg.cache_dir);
+	if (err || !h->traps.refusal[0])
+		return err;
+	if (plan->entry == SITE_TRAP)
+		err = refuse_entry(plan, "only a breakpoint would do, and there can be none: %s", h->traps.refusal);
+	if (plan->exit == SITE_TRAP) {
+		plan->exit = SITE_NONE;
+		plan->exit_reason = strdup(h->traps.refusal);
+	}
+	return err;
 }
 
 /* Into ARRAY, and into TEXT: "s32 %eax, u64 8(%rbp)". */
@@ -188,7 +246,17 @@ static void add_usdt(const struct resolved *r, cJSON *o)
 	cJSON_ReplaceItemInObjectCaseSensitive(o, "note", cJSON_CreateString(note));
 }
 
-static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, const char *refusal)
+/* The reason REASON, and whether a breakpoint would do. */
+static void add_reason(cJSON *o, const char *key, const char *reason, bool may_trap)
+{
+	char text[400];
+
+	snprintf(text, sizeof(text), "%s%s", reason ? reason : "", reason && may_trap ? PLACE_MAY_TRAP : "");
+	cJSON_AddStringToObject(o, key, text);
+}
+
+static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func_plan *plan, bool trap,
+			  const char *refusal)
 {
 	const struct window *w = entry_window(plan, r->link_addr);
 	const char *entry_reason = refusal ? refusal : plan->entry_reason;
@@ -201,13 +269,13 @@ static cJSON *view_symbol(pid_t pid, const struct resolved *r, const struct func
 	cJSON_AddStringToObject(o, "symbol", r->name);
 	cJSON_AddItemToObject(o, "address", protocol_addr(r->link_addr + r->mod->bias));
 	cJSON_AddNumberToObject(o, "bytes", r->func_size ? r->func_size : plan->size);
-	cJSON_AddNumberToObject(o, "displaced", w ? w->len : 0);
+	cJSON_AddNumberToObject(o, "displaced", !w ? 0 : w->trap ? 1 : w->len);
 	cJSON_AddNumberToObject(o, "insns", w ? w->ninsns : 0);
 	cJSON_AddNumberToObject(o, "rets", plan->nrets);
 	cJSON_AddStringToObject(o, "entry", site_tactic_name(plan->entry));
 	cJSON_AddStringToObject(o, "exit", site_tactic_name(plan->exit));
-	cJSON_AddStringToObject(o, "entry_reason", entry_reason ? entry_reason : "");
-	cJSON_AddStringToObject(o, "exit_reason", exit_reason ? exit_reason : "");
+	add_reason(o, "entry_reason", entry_reason, !trap && plan->entry_may_trap);
+	add_reason(o, "exit_reason", exit_reason, !trap && plan->exit_may_trap);
 	cJSON_AddStringToObject(o, "note", *r->note || !plan->exit_note ? r->note : plan->exit_note);
 	if (r->usdt)
 		add_usdt(r, o);
@@ -219,30 +287,23 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 {
 	cleanup(spec_deinit) struct spec spec = {};
 	cleanup(resolve_result_deinit) struct resolve_result found = {};
-	cleanup(pun_space_deinit) struct pun_space space = {};
-	cleanup(guards_deinit) struct guards guards = {};
-	const struct target *t = state_target(d->state, mods->pid);
+	cleanup(here_deinit) struct here here = { .d = d, .sj = sj, .mods = mods, .t = state_target(d->state, mods->pid) };
 	struct uerr *err = spec_parse(text, &spec);
 
 	if (!err)
 		err = spec_resolve(&spec, mods, (const char *const *)sj->nots.data, sj->nots.n, &found);
 	if (!err && mods->pid)
-		err = stubs_space(t, mods->pid, &space);
+		err = stubs_space(here.t, mods->pid, &here.space);
 	for (size_t i = 0; !err && i < found.n; i++) {
 		struct func_plan plan = {};
-		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir, PLAN_ENTRY | PLAN_EXIT,
-							       &plan);
-		const char *here = NULL;
+		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir,
+							       PLAN_SIDES | (sj->trap ? PLAN_TRAP : 0), &plan);
 
 		if (!refusal && mods->pid)
-			here = refusal_here(mods->pid, t, &space, &found.places[i], &plan);
-		if (here) {
-			plan.entry = SITE_NONE;
-			plan.entry_reason = strdup(here);
-		}
-		if (!refusal)
-			err = view_takeover(d, &guards, mods, &found.places[i], &plan);
-		cJSON_AddItemToArray(rows, view_symbol(mods->pid, &found.places[i], &plan,
+			err = refusal_here(&here, &found.places[i], &plan);
+		if (!refusal && !err)
+			err = view_takeover(d, &here.guards, mods, &found.places[i], &plan);
+		cJSON_AddItemToArray(rows, view_symbol(mods->pid, &found.places[i], &plan, sj->trap,
 						       refusal ? refusal->message : NULL));
 		if (!refusal)
 			func_plan_deinit(&plan);
@@ -375,6 +436,7 @@ static struct uerr *symbols_start(struct request *req, struct symbols_job *sj)
 	struct job *job;
 
 	sj->peer = req->peer;
+	sj->trap = param_bool(req, "trap");
 	err = copy_texts(param_item(req, "specs"), &sj->specs.data, &sj->specs.n, &sj->specs.cap);
 	if (!err)
 		err = copy_texts(param_item(req, "not"), &sj->nots.data, &sj->nots.n, &sj->nots.cap);

@@ -11,6 +11,7 @@
 #include "daemon/family.h"
 #include "daemon/loaded.h"
 #include "daemon/rewrite.h"
+#include "daemon/traps.h"
 
 #define FORK_RACES 4 /* a child forked while its parent is being changed */
 
@@ -49,12 +50,23 @@ static struct uerr *detach_one(const struct rewrite_opts *opts, struct target *t
 	VEC(u32) all = {};
 	struct uerr *err = NULL;
 
+	err = rewrite_check_traps(opts, t, &stop);
+	if (err && !stop.traps_lost) { /* nobody could be asked: no reason not to go */
+		uerr_free(err);
+		err = NULL;
+	}
 	for (size_t i = 0; !err && i < nlinks; i++)
 		err = vec_push(&all, links[i]) ? NULL : uerr_nomem();
 	/* Guards, whose link is none, go with the last that needs them. */
 	if (!err && (target_has_guards(t) || target_watches_identity(t)) && !target_takes_over(t, links, nlinks) &&
 	    !target_asks_identity(opts->d->state, t, links, nlinks) && !vec_push(&all, 0))
 		err = uerr_nomem();
+	if (!err && traps_guarded(t)) {
+		if (!vec_push(&all, TRAP_LINK))
+			err = uerr_nomem();
+		else if (traps_wanted(t, all.data, all.n))
+			all.n--;
+	}
 	if (!err && !rewrite_windows_of(t, all.data, all.n, &changes))
 		err = uerr_nomem();
 	if (!err)

@@ -31,7 +31,7 @@ struct arg {
 struct command {
 	const char *name;
 	void (*handler)(struct request *req);
-	struct arg args[9];
+	struct arg args[10];
 };
 
 static void get_info(struct request *req);
@@ -47,15 +47,16 @@ static const struct command commands[] = {
 	{ "Load", cmd_load,
 	  { { "object", ARG_STRING }, { "name", ARG_STRING }, { "target", ARG_OBJECT, true }, { "attach", ARG_BOOL, true },
 	    { "map_sizes", ARG_OBJECTS, true }, { "ephemeral", ARG_BOOL, true }, { "log_level", ARG_INT, true },
-	    { "allow_override", ARG_BOOL, true } } },
+	    { "allow_override", ARG_BOOL, true }, { "trap", ARG_BOOL, true } } },
 	{ "Unload", cmd_unload, { { "object", ARG_STRING } } },
 	{ "Attach", cmd_attach,
 	  { { "programs", ARG_OBJECTS }, { "specs", ARG_STRINGS }, { "not", ARG_STRINGS, true },
 	    { "target", ARG_OBJECT, true }, { "cookie", ARG_U64, true }, { "cookie_base", ARG_U64, true },
-	    { "ephemeral", ARG_BOOL, true }, { "dry_run", ARG_BOOL, true } } },
+	    { "ephemeral", ARG_BOOL, true }, { "dry_run", ARG_BOOL, true }, { "trap", ARG_BOOL, true } } },
 	{ "Detach", cmd_detach, { { "link", ARG_STRING, true }, { "all", ARG_BOOL, true } } },
 	{ "Symbols", cmd_symbols,
-	  { { "specs", ARG_STRINGS }, { "not", ARG_STRINGS, true }, { "target", ARG_OBJECT, true } } },
+	  { { "specs", ARG_STRINGS }, { "not", ARG_STRINGS, true }, { "target", ARG_OBJECT, true },
+	    { "trap", ARG_BOOL, true } } },
 	{ "ListObjects", cmd_list_objects, {} },
 	{ "ListPrograms", cmd_list_programs, {} },
 	{ "ListMaps", cmd_list_maps, {} },

@@ -89,7 +89,7 @@ __attribute__((format(printf, 2, 3))) static void refuse(struct guards *g, const
 
 /* Guards read stacks by system calls where they do not know them; what a filter would
  * say to that is not asked. */
-static bool has_filter(pid_t pid)
+bool guards_has_filter(pid_t pid)
 {
 	char path[32], line[128];
 	cleanup_fclose FILE *f = NULL;
@@ -108,7 +108,7 @@ static void check_modules(struct guards *g, const struct modules *mods)
 	addr_t lo, hi;
 	bool linker = false;
 
-	if (has_filter(mods->pid))
+	if (guards_has_filter(mods->pid))
 		refuse(g, "the process has a seccomp filter");
 
 	for (size_t i = 0; i < mods->n; i++) {

@@ -29,6 +29,9 @@ struct uerr *guards_find_identity(struct guards *g, const struct modules *mods, 
 struct uerr *guards_find(struct guards *g, const struct modules *mods, const char *cache_dir) UERR_MUST_CHECK;
 void guards_deinit(struct guards *g);
 
+/* Is there a seccomp filter on process PID? */
+bool guards_has_filter(pid_t pid);
+
 /* Why the return of the function of MOD that PLAN would take over may not be, or
  * NULL; known are G. TEXT[size] is for the words. */
 const char *guards_takeover_refusal(const struct guards *g, const struct module *mod, const struct func_plan *plan,

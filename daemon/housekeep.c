@@ -12,6 +12,7 @@
 #include "daemon/attach_job.h"
 #include "daemon/job.h"
 #include "daemon/target.h"
+#include "daemon/traps.h"
 #include "injector/inject.h"
 
 #define RETRY_NS 1000000000ull        /* of retired ranges */
@@ -191,7 +192,7 @@ static void retry_retired(struct daemon *d, struct target *t)
 	u64 now = monotonic_ns();
 	struct job *job;
 
-	if (!target_retired(t) && (t->sites.n || !t->installed))
+	if (!target_retired(t) && (t->sites.n || !t->installed) && !traps_uncaught(t))
 		return;
 	if (now < t->next_retry_ns || t->leftover || job_busy(d, t->pid))
 		return;

@@ -10,6 +10,7 @@
 
 #include "base/cells.h"
 #include "base/cleanup.h"
+#include "base/trap.h"
 #include "base/log.h"
 #include "daemon/housekeep.h"
 #include "daemon/job.h"
@@ -71,6 +72,8 @@ static bool is_in_use(const struct target *t, addr_t addr)
 		return true;
 	if (t->cells_addr && (addr == t->cells_addr || addr == t->cells_addr - CELL_STUBS_SIZE))
 		return true;
+	if (t->trap_addr && (addr == t->trap_addr || addr == t->trap_addr + TRAP_AREA_SIZE))
+		return true;
 	if (t->side_addr && addr == t->side_addr)
 		return true;
 	vec_foreach(a, &t->arenas)
@@ -106,8 +109,11 @@ static struct uerr *undo_journal(const char *path, const struct target *t, struc
 	struct inject_opts opts = { .journal = path, .uid = (uid_t)-1, .gid = (gid_t)-1 };
 	pid_t *children = NULL;
 	size_t nchildren = 0;
-	struct uerr *err = journal_read(path, &j);
+	struct uerr *err;
 
+	if (access(path, F_OK) != 0) /* the worker died when it had taken away all */
+		return NULL;
+	err = journal_read(path, &j);
 	if (err)
 		return err;
 	if (!is_current(&j)) {
@@ -212,7 +218,7 @@ void cleanup_after_worker(struct daemon *d, const pid_vec *pids)
 		cleanup_free char *path = target_journal(d->cfg.state_dir, *pid);
 		struct target *t = state_target(d->state, *pid);
 
-		if (!path || access(path, F_OK) != 0)
+		if (!path || (access(path, F_OK) != 0 && !(t && t->windows.n)))
 			continue;
 		if (t) {
 			t->leftover = true;

@@ -170,6 +170,10 @@ static struct target *apply_one(struct daemon *d, struct target *t)
 
 void outcome_apply(struct daemon *d, struct outcome *o)
 {
+	vec_foreach(s, &o->stops)
+		if (s->traps_lost)
+			daemon_warn(d, "process %d (%s) has installed a handler of SIGTRAP that is not ours: the %u breakpoints in "
+				       "it were taken out", s->pid, s->comm, s->traps_lost);
 	/* Parents stay until their children have found them. */
 	vec_foreach(it, &o->targets)
 		*it = apply_one(d, *it);

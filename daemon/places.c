@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/stubs.h"
+#include "daemon/traps.h"
 
 /* Scans by image: a worker sees few files, and the same ones in every process. */
 static struct {
@@ -44,7 +45,7 @@ struct uerr *scan_of(const struct module *mod, const char *cache_dir, const stru
 	return NULL;
 }
 
-struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 sides, struct func_plan *ret)
+struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 want, struct func_plan *ret)
 {
 	const struct textscan *scan;
 	struct uerr *err;
@@ -57,8 +58,18 @@ struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 sid
 	if (err)
 		return err;
 	if (r->usdt || r->func_addr != r->link_addr || !r->func_known)
-		return plan_insn(scan, r->func_addr, r->func_size, r->link_addr, ret);
-	return plan_function(scan, r->link_addr, r->func_size, r->symbol, sides | PLAN_ENTRY | PLAN_ROOM, ret);
+		return plan_insn(scan, r->func_addr, r->func_size, r->link_addr, want, ret);
+	return plan_function(scan, r->link_addr, r->func_size, r->symbol, want | PLAN_ENTRY | PLAN_ROOM, ret);
+}
+
+struct uerr *place_trap_instead(const struct module *mod, const char *cache_dir, struct func_plan *p, struct window *w,
+				bool *ret)
+{
+	const struct textscan *scan;
+	struct uerr *err = scan_of(mod, cache_dir, &scan);
+
+	*ret = !err && plan_trap_instead(scan, p, w);
+	return err;
 }
 
 enum probe_side program_side(const struct wanted_group *g, const struct wanted_program *prog, enum probe_side spec)
@@ -89,14 +100,23 @@ static struct uerr *wanted_sides(const struct wanted_group *g, const struct spec
 	return NULL;
 }
 
-/* Why the plan does not give what is wanted, or NULL. */
-static const char *plan_refusal(const struct func_plan *plan, u32 sides)
+/* Why the plan does not give what is wanted, or NULL; TEXT[size] is for the words. */
+static const char *plan_refusal(const struct func_plan *plan, u32 sides, bool trap, char *text, size_t size)
 {
-	if ((sides & PLAN_ENTRY) && plan->entry_reason)
-		return plan->entry_reason;
-	if ((sides & PLAN_EXIT) && plan->exit_reason)
-		return plan->exit_reason;
-	return NULL;
+	const char *reason = NULL;
+	bool may = false;
+
+	if ((sides & PLAN_ENTRY) && plan->entry_reason) {
+		reason = plan->entry_reason;
+		may = plan->entry_may_trap && (!(sides & PLAN_EXIT) || !plan->exit_reason || plan->exit_may_trap);
+	} else if ((sides & PLAN_EXIT) && plan->exit_reason) {
+		reason = plan->exit_reason;
+		may = plan->exit_may_trap;
+	}
+	if (!reason || !may || trap)
+		return reason;
+	snprintf(text, size, "%s" PLACE_MAY_TRAP, reason);
+	return text;
 }
 
 void refused_add(refused_vec *v, pid_t pid, const char *symbol, const char *reason)
@@ -231,7 +251,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 
 	if (pn->check_known && is_known(&pn->known, p, r, sides))
 		return NULL;
-	err = place_plan(r, pn->cache_dir, sides, &plan);
+	err = place_plan(r, pn->cache_dir, sides | (pn->w->trap ? PLAN_TRAP : 0), &plan);
 	if (err && err->code == UERR_CANNOT_PROBE && glob) {
 		refused_add(pn->refused, p->pid, r->name, err->message);
 		uerr_free(err);
@@ -245,7 +265,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 	}
 	if (err)
 		return uerr_prefix(err, "%s", r->name);
-	reason = plan_refusal(&plan, sides);
+	reason = plan_refusal(&plan, sides, pn->w->trap, text, sizeof(text));
 	if (!reason && sides & PLAN_EXIT && tactic_takes_over(plan.exit)) {
 		err = guards_find(&p->guards, &p->mods, pn->cache_dir);
 		if (!err)
@@ -312,7 +332,7 @@ static struct uerr *plan_group(struct planning *pn)
  * Punned jumps: whether there is an address for their stubs depends on the process.
  */
 
-static const struct window *punned_window(const struct place *pl)
+static struct window *punned_window(const struct place *pl)
 {
 	bool wanted = pl->sides & PLAN_ENTRY || (pl->sides & PLAN_EXIT && pl->plan.exit == SITE_ENTRY_TAKEOVER);
 
@@ -322,30 +342,54 @@ static const struct window *punned_window(const struct place *pl)
 	return NULL;
 }
 
-/* Takes out the places whose stub in WANTS, which follow one another as the
- * punned places do, could not be placed. */
-static struct uerr *drop_unplaced(struct places *p, const struct stub_want *want, refused_vec *refused)
+/* Could a breakpoint stand in the place of W? If it is asked for, it does. */
+static struct uerr *place_may_trap(struct planning *pn, struct place *pl, struct window *w, bool *ret)
 {
+	struct window copy = *w;
+	struct func_plan plan = pl->plan;
+	bool trap = pn->w->trap;
+
+	return place_trap_instead(pl->mod, pn->cache_dir, trap ? &pl->plan : &plan, trap ? w : &copy, ret);
+}
+
+/* Takes out the places whose stub in WANTS, which follow one another as the
+ * punned places do, could not be placed, nor a breakpoint instead. */
+static struct uerr *drop_unplaced(struct planning *pn, const struct target *t, const struct stub_want *want)
+{
+	struct places *p = pn->places;
 	struct uerr *err = NULL;
 	size_t n = 0;
 
 	vec_foreach(pl, &p->list) {
-		if (!punned_window(pl) || want++->stub) {
+		struct window *w = punned_window(pl);
+		bool stub = w && want++->stub, may = false;
+		const char *reason;
+
+		/* One that had to be a breakpoint stays one. */
+		if (!w || (stub && !(t && traps_has(t, pl->mod->bias + pl->at)))) {
 			p->list.data[n++] = *pl;
 			continue;
 		}
+		if (!err)
+			err = place_may_trap(pn, pl, w, &may);
+		if (may && pn->w->trap) {
+			p->list.data[n++] = *pl;
+			continue;
+		}
+		reason = may ? stubs_refusal_trap : stubs_refusal;
 		if (pl->glob)
-			refused_add(refused, p->pid, pl->symbol, stubs_refusal);
+			refused_add(pn->refused, p->pid, pl->symbol, reason);
 		else if (!err)
-			err = cannot_probe(pl->symbol, stubs_refusal, pl->sides, &pl->plan);
+			err = cannot_probe(pl->symbol, reason, pl->sides, &pl->plan);
 		place_deinit(pl);
 	}
 	p->list.n = n;
 	return err;
 }
 
-static struct uerr *check_punned(struct places *p, const struct target *t, refused_vec *refused)
+static struct uerr *check_punned(struct planning *pn, const struct target *t)
 {
+	struct places *p = pn->places;
 	VEC(struct stub_want) wants = {};
 	cleanup(pun_space_deinit) struct pun_space space = {};
 	struct uerr *err = NULL;
@@ -361,8 +405,56 @@ static struct uerr *check_punned(struct places *p, const struct target *t, refus
 	if (!err && wants.n && !stubs_choose(t, &space, wants.data, wants.n))
 		err = uerr_nomem();
 	if (!err && wants.n)
-		err = drop_unplaced(p, wants.data, refused);
+		err = drop_unplaced(pn, t, wants.data);
 	vec_free(&wants);
+	return err;
+}
+
+/*
+ * Breakpoints: whether there can be any depends on the process.
+ */
+
+bool place_wants(const struct place *pl, const struct window *w)
+{
+	for (u8 k = 0; k < w->npoints; k++) {
+		bool exit = hook_is_exit(w->points[k].kind);
+
+		if (pl->sides & (exit ? PLAN_EXIT : PLAN_ENTRY) && (exit || w->addr + w->points[k].off == pl->at))
+			return true;
+	}
+	return false;
+}
+
+static bool has_trap(const struct place *pl)
+{
+	for (size_t i = 0; i < pl->plan.nwindows; i++)
+		if (pl->plan.windows[i].trap && place_wants(pl, &pl->plan.windows[i]))
+			return true;
+	return false;
+}
+
+static struct uerr *check_traps(struct planning *pn)
+{
+	struct places *p = pn->places;
+	struct uerr *err = NULL;
+	char reason[280];
+	size_t n = 0;
+
+	vec_foreach(pl, &p->list) {
+		if (!err && has_trap(pl))
+			err = traps_find(&p->traps, &p->mods, pn->cache_dir);
+		if (err || !p->traps.refusal[0] || !has_trap(pl)) {
+			p->list.data[n++] = *pl;
+			continue;
+		}
+		snprintf(reason, sizeof(reason), "only a breakpoint would do, and there can be none: %s", p->traps.refusal);
+		if (pl->glob)
+			refused_add(pn->refused, p->pid, pl->symbol, reason);
+		else
+			err = cannot_probe(pl->symbol, reason, pl->sides, &pl->plan);
+		place_deinit(pl);
+	}
+	p->list.n = n;
 	return err;
 }
 
@@ -377,7 +469,9 @@ struct uerr *places_plan(const struct wanted *w, pid_t pid, const struct target 
 	for (pn.group = 0; !err && pn.group < w->groups.n; pn.group++)
 		if (pid_vec_has(&w->groups.data[pn.group].pids, pid))
 			err = plan_group(&pn);
-	return err ? err : check_punned(ret, t, refused);
+	if (!err)
+		err = check_punned(&pn, t);
+	return err ? err : check_traps(&pn);
 }
 
 void place_deinit(struct place *pl)
@@ -392,5 +486,6 @@ void places_deinit(struct places *p)
 		place_deinit(pl);
 	vec_free(&p->list);
 	guards_deinit(&p->guards);
+	guards_deinit(&p->traps);
 	modules_deinit(&p->mods);
 }

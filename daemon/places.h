@@ -35,6 +35,7 @@ struct places {
 	pid_t pid;
 	struct modules mods;
 	struct guards guards; /* known when a return is to be taken over */
+	struct guards traps;  /* known when there is to be a breakpoint */
 	VEC(struct place) list; /* by module, then address, within a group */
 };
 
@@ -43,6 +44,8 @@ struct places {
  * a target, or NULL. */
 struct uerr *places_plan(const struct wanted *w, pid_t pid, const struct target *t, const char *cache_dir,
 			 refused_vec *refused, struct places *ret) UERR_MUST_CHECK;
+/* Is W one that PL's programs are called at? */
+bool place_wants(const struct place *pl, const struct window *w);
 void place_deinit(struct place *pl);
 void places_deinit(struct places *p);
 void refused_add(refused_vec *v, pid_t pid, const char *symbol, const char *reason);
@@ -54,7 +57,15 @@ enum probe_side program_side(const struct wanted_group *g, const struct wanted_p
 /* The scan of a module's text, made once for each file in this worker. */
 struct uerr *scan_of(const struct module *mod, const char *cache_dir, const struct textscan **ret) UERR_MUST_CHECK;
 
-/* Plans SIDES (plan_want bits) of the resolved place R, and of the other one what
- * windows depend on: they do not on which probes came first. */
-struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 sides,
+/* Plans the resolved place R, the sides that WANT says (plan_want bits, PLAN_TRAP too),
+ * and of the other one what windows depend on: they do not on which probes came first. */
+struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 want,
 			struct func_plan *ret) UERR_MUST_CHECK;
+
+/* Without a place for the stub of its punned window W, plan P: a breakpoint, if that
+ * can be. */
+struct uerr *place_trap_instead(const struct module *mod, const char *cache_dir, struct func_plan *p, struct window *w,
+				bool *ret) UERR_MUST_CHECK;
+
+/* What is said behind a reason where a breakpoint would do. */
+#define PLACE_MAY_TRAP "; --trap would put a breakpoint there"

@@ -22,10 +22,12 @@
 
 #include "base/cleanup.h"
 #include "base/process.h"
+#include "base/trap.h"
 #include "daemon/arena.h"
 #include "daemon/env.h"
 #include "daemon/loaded.h"
 #include "daemon/stubs.h"
+#include "daemon/traps.h"
 #include "daemon/unwind.h"
 #include "injector/takeover.h"
 #include "vm/runtime.h"
@@ -62,6 +64,7 @@ struct rewrite {
 	VEC(struct mapping) new_maps; /* ranges[map_range + i] will hold it */
 	size_t map_range;
 	size_t stub_range;            /* pages of stubs, from here to the end */
+	size_t trap_range;            /* 1 + the area of breakpoints, whose data follows; 0 none */
 	size_t cells_range;           /* 1 + the stubs of cells, which follow them; 0 none */
 	bool cells_leave;             /* in this transaction */
 	size_t base_range;            /* threads, then the private page */
@@ -452,6 +455,37 @@ static struct uerr *unmap_cells(struct rewrite *rw)
 }
 
 /*
+ * Breakpoints.
+ */
+
+static bool adds_traps(const struct rewrite *rw)
+{
+	vec_foreach(c, rw->changes)
+		if (c->win.trap && !c->restore)
+			return true;
+	return false;
+}
+
+static struct uerr *want_traps(struct rewrite *rw)
+{
+	struct inject_range area = { .kind = RANGE_TRAP, .size = TRAP_AREA_SIZE };
+	struct inject_range data = { .kind = RANGE_CELLS, .size = TRAP_DATA_SIZE, .behind = true };
+
+	if (!adds_traps(rw) || rw->t->trap_addr)
+		return NULL;
+	rw->trap_range = rw->ranges.n + 1;
+	return vec_push(&rw->ranges, area) && vec_push(&rw->ranges, data) ? NULL : uerr_nomem();
+}
+
+static struct uerr *install_traps(struct rewrite *rw)
+{
+	if (!rw->trap_range)
+		return NULL;
+	rw->t->trap_addr = rw->ranges.data[rw->trap_range - 1].addr;
+	return traps_fill(rw->in, rw->t);
+}
+
+/*
  * Stubs of punned windows.
  */
 
@@ -668,6 +702,8 @@ static struct uerr *place_all(struct rewrite *rw)
 	if (!err)
 		err = install_unwind(rw);
 	if (!err)
+		err = install_traps(rw);
+	if (!err)
 		err = install_threads(rw);
 	for (size_t i = 0; !err && i < rw->new_maps.n; i++) {
 		struct mapping *m = &rw->new_maps.data[i];
@@ -710,7 +746,7 @@ static struct uerr *put_site_data(struct rewrite *rw, struct arena *a, void *loc
 	struct site_data sd = {
 		.env = a->env,
 		.claims = claims ? claims->addr : 0,
-		.cookie = site->cookie,
+		.cookie = c->link == TRAP_LINK ? t->trap_addr : site->cookie,
 		.func_ip = t->modules.data[site->module].bias + site->func,
 		.nclaims = claims ? rw->s->ncpus + UMAP_SPARE_SLOTS : 0,
 		.link = c->link,
@@ -739,6 +775,17 @@ static struct uerr *make_call(struct rewrite *rw, struct arena *a, void *local, 
 		err = put_site_data(rw, a, local, p, c);
 	if (err)
 		return err;
+	if (c->link == TRAP_LINK) {
+		*ret = (struct hook_call){
+			.fn = rw->t->trap_addr + runtime_trap()->signals,
+			.site = target_site(rw->t, c->site)->site_data,
+			.reads = TARGET_REG_BIT(ax) | TARGET_REG_BIT(di) | TARGET_REG_BIT(si) | TARGET_REG_BIT(dx) |
+				 TARGET_REG_BIT(r10),
+			.clobbers = TARGET_REGS_ALL,
+			.answers = true,
+		};
+		return NULL;
+	}
 	if (!p) {
 		*ret = (struct hook_call){
 			.fn = a->addr + runtime_guard_off((enum runtime_guard)GUARD_PROGRAM(c->program)),
@@ -860,16 +907,18 @@ static struct uerr *keep_window(struct rewrite *rw, const struct change *c, stru
 }
 
 /* The window's jump, to the trampoline at TRAMP. A punned one that is there stays
- * as it is: its stub leads elsewhere. */
+ * as it is: its stub leads elsewhere; so does a breakpoint. */
 static struct uerr *put_jump(struct rewrite *rw, const struct change *c, const struct patched *there, addr_t tramp,
 			     const struct trampoline *code)
 {
 	addr_t bias = rw->t->modules.data[c->module].bias;
 	struct patched now = {};
 	struct patch p;
-	struct uerr *err = c->stub ? put_stub(rw, c, tramp) : NULL;
+	struct uerr *err = c->stub     ? put_stub(rw, c, tramp) :
+			   c->win.trap ? traps_lead(rw->in, rw->t, bias + c->win.addr, tramp) :
+					 NULL;
 
-	if (err || (c->stub && there))
+	if (err || ((c->stub || c->win.trap) && there))
 		return err;
 	patch_start(rw, c, there, &p);
 	window_patch_bytes(&c->win, bias, c->stub ? c->stub : tramp, p.new_bytes);
@@ -1101,6 +1150,8 @@ static struct uerr *unmap_empty_arenas(struct rewrite *rw)
 	err = unmap_empty_stubs(rw);
 	if (!err)
 		err = unmap_cells(rw);
+	if (!err)
+		err = traps_settle(rw->in, rw->t, adds_traps(rw), rw->trap_range);
 	if (err || !all_arenas_empty(rw->t))
 		return err;
 	vec_foreach(m, &rw->t->mappings)
@@ -1163,6 +1214,11 @@ static void forget_unmapped(struct target *t, const char *journal)
 		t->cells_addr = 0;
 		t->cells_retired = false;
 	}
+	if (t->trap_retired && !journal_has(&j, t->trap_addr) && !journal_has(&j, t->trap_addr + TRAP_AREA_SIZE)) {
+		t->trap_addr = 0;
+		t->trap_retired = false;
+		t->traps.n = 0;
+	}
 	if (t->side_addr && !journal_has(&j, t->side_addr))
 		t->side_addr = 0;
 	if (t->installed && !journal_has(&j, t->threads_addr) && !journal_has(&j, t->private_addr) && !t->side_addr)
@@ -1214,7 +1270,6 @@ static struct uerr *commit(struct rewrite *rw, struct stop *stop)
 		if (view_local(rw, a->addr))
 			arena_seal(a, view_local(rw, a->addr), rw->t->threads_addr);
 	err = inject_commit(rw->in, &stats);
-
 	if (err)
 		return err;
 	stop->pid = rw->t->pid;
@@ -1258,6 +1313,20 @@ static struct uerr *unmap_data(struct rewrite *rw, struct stop *stop)
 	return err;
 }
 
+static struct uerr *check_traps(struct rewrite *rw, struct stop *stop)
+{
+	struct uerr *err = begin(rw);
+
+	if (!err) {
+		inject_traps(rw->in, rw->t->trap_addr, TRAPS_CHECK, 0, 0);
+		err = commit(rw, stop);
+		stop->traps_lost = inject_traps_lost(rw->in);
+	}
+	inject_end(rw->in);
+	rw->in = NULL;
+	return err;
+}
+
 static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 {
 	struct uerr *err = make_groups(rw);
@@ -1276,6 +1345,8 @@ static struct uerr *change_code(struct rewrite *rw, struct stop *stop)
 		err = want_cells(rw);
 	if (!err)
 		err = want_side(rw);
+	if (!err)
+		err = want_traps(rw);
 	if (!err)
 		err = choose_stubs(rw);
 	if (!err)
@@ -1319,7 +1390,7 @@ static void rewrite_deinit(struct rewrite *rw)
 
 static bool has_empty_code(const struct target *t)
 {
-	if (t->cells_retired)
+	if (t->cells_retired || t->trap_retired)
 		return true;
 	vec_foreach(p, &t->stub_pages)
 		if (!stub_page_live(t, p))
@@ -1371,12 +1442,12 @@ static void run_and_send(const struct rewrite_opts *opts, struct target *t, chan
 	struct packer p = {};
 	size_t done = 0;
 
+	pack_bytes(&p, &stop, sizeof(stop));
 	pack_u8(&p, err != NULL);
 	if (err)
 		pack_err(&p, err);
 	else
 		target_pack(t, &p);
-	pack_bytes(&p, &stop, sizeof(stop));
 	while (!p.failed && done < p.n) {
 		ssize_t k = write(fd, p.data + done, p.n - done);
 
@@ -1395,12 +1466,12 @@ static struct uerr *take_answer(struct packer *bytes, struct target *t, struct s
 
 	if (u.failed)
 		return uerr_new(UERR_FAILED, "process %d: the helper that took its owner's rights died", t->pid);
+	unpack_bytes(&u, stop, sizeof(*stop));
 	if (unpack_u8(&u))
 		return unpack_err(&u);
 	err = target_unpack(&u, &changed);
 	if (err)
 		return err;
-	unpack_bytes(&u, stop, sizeof(*stop));
 	target_replace(t, changed);
 	return NULL;
 }
@@ -1444,6 +1515,28 @@ static struct uerr *run_step(const struct rewrite_opts *opts, struct target *t, 
 
 	if (!err)
 		forget_unmapped(t, journal);
+	return err;
+}
+
+struct uerr *rewrite_check_traps(const struct rewrite_opts *opts, struct target *t, struct stop *stop)
+{
+	cleanup_free char *journal = target_journal(opts->d->cfg.state_dir, t->pid);
+	change_vec none = {}, changes = {};
+	struct uerr *err;
+
+	if (!t->trap_addr || t->trap_retired)
+		return NULL;
+	if (!journal)
+		return uerr_nomem();
+	err = run_step(opts, t, &none, check_traps, journal, stop);
+	if (!err || !stop->traps_lost)
+		return err;
+	uerr_free(err);
+	stop->pid = t->pid;
+	memcpy(stop->comm, t->comm, sizeof(stop->comm));
+	stop->traps_lost = traps_drop(t, &changes);
+	err = stop->traps_lost ? rewrite_run(opts, t, &changes, stop) : uerr_nomem();
+	vec_free(&changes);
 	return err;
 }
 

@@ -36,6 +36,10 @@ struct rewrite_opts {
  * when out of memory. */
 bool rewrite_windows_of(const struct target *t, const u32 *links, size_t nlinks, change_vec *changes);
 
+/* Before anything else is done in T's process: if breakpoints are in it, makes sure
+ * that SIGTRAP is still ours; if it is not, takes them out and says so in STOP. */
+struct uerr *rewrite_check_traps(const struct rewrite_opts *opts, struct target *t, struct stop *stop) UERR_MUST_CHECK;
+
 /* Brings CHANGES about in T's process, and unmaps what nothing uses (any more,
  * or since an earlier attempt found somebody inside). On success T is up to date and STOP says
  * how it went. On an error the process is as before; T must be thrown away. */

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "daemon/places.h"
 
-const char stubs_refusal[] = "a jump lands inside its first 5 bytes, and what a shorter jump could lead to is in use";
+#define REFUSAL "a jump lands inside its first 5 bytes, and what a shorter jump could lead to is in use"
+const char stubs_refusal[] = REFUSAL, stubs_refusal_trap[] = REFUSAL PLACE_MAY_TRAP;
 
 struct uerr *stubs_space(const struct target *t, pid_t pid, struct pun_space *ret)
 {

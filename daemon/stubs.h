@@ -23,4 +23,4 @@ struct uerr *stubs_space(const struct target *t, pid_t pid, struct pun_space *re
  * grow. False when out of memory. */
 bool stubs_choose(const struct target *t, struct pun_space *space, struct stub_want *wants, size_t n);
 
-extern const char stubs_refusal[]; /* the reason when there is none */
+extern const char stubs_refusal[], stubs_refusal_trap[]; /* the reason when there is none; and a breakpoint would do */

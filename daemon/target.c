@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "base/cells.h"
+#include "base/trap.h"
 #include "base/cleanup.h"
 #include "daemon/procinfo.h"
 #include "daemon/state.h"
@@ -153,6 +154,7 @@ void target_destroy(struct target *t)
 	vec_free(&t->arenas);
 	vec_free(&t->stub_pages);
 	vec_free(&t->stubs);
+	vec_free(&t->traps);
 	vec_free(&t->windows);
 	vec_free(&t->calls);
 	vec_free(&t->sites);
@@ -167,7 +169,7 @@ void target_destroy(struct target *t)
 
 bool target_is_clean(const struct target *t)
 {
-	return !t->installed && !t->cells_addr && !t->windows.n && !t->arenas.n && !t->stub_pages.n && !t->mappings.n && !t->leftover;
+	return !t->installed && !t->cells_addr && !t->trap_addr && !t->windows.n && !t->arenas.n && !t->stub_pages.n && !t->mappings.n && !t->leftover;
 }
 
 u32 target_count_sites(const struct target *t, u32 link)
@@ -194,7 +196,7 @@ u32 target_retired(const struct target *t)
 		n += p->retired;
 	vec_foreach(m, &t->mappings)
 		n += m->retired;
-	return n + t->cells_retired;
+	return n + t->cells_retired + t->trap_retired;
 }
 
 bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks)
@@ -212,7 +214,7 @@ bool target_takes_over(const struct target *t, const u32 *links, size_t nlinks)
 
 bool is_takeover_guard(const struct call *c)
 {
-	return is_guard(c) && c->program != GUARD_PROGRAM(GUARD_IDENTITY);
+	return !c->link && c->program != GUARD_PROGRAM(GUARD_IDENTITY);
 }
 
 bool target_has_guards(const struct target *t)
@@ -226,7 +228,7 @@ bool target_has_guards(const struct target *t)
 bool target_watches_identity(const struct target *t)
 {
 	vec_foreach(c, &t->calls)
-		if (is_guard(c) && !is_takeover_guard(c))
+		if (!c->link && !is_takeover_guard(c))
 			return true;
 	return false;
 }
@@ -236,6 +238,7 @@ u64 target_mapped_bytes(const struct target *t)
 	u64 sum = (t->installed ? t->threads->size + TARGET_PRIVATE_SIZE(THREAD_RECS_DEFAULT) : 0) + t->stub_pages.n * PAGE;
 
 	sum += t->cells_addr ? CELL_STUBS_SIZE + CELL_AREA_SIZE : 0;
+	sum += t->trap_addr ? TRAP_AREA_SIZE + TRAP_DATA_SIZE : 0;
 	sum += t->side_addr ? side_stacks_size(THREAD_RECS_DEFAULT) : 0;
 	vec_foreach(a, &t->arenas)
 		sum += a->size;
@@ -502,6 +505,8 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_u64(p, t->private_addr);
 	pack_u64(p, t->cells_addr);
 	pack_u8(p, t->cells_retired);
+	pack_u64(p, t->trap_addr);
+	pack_u8(p, t->trap_retired);
 	pack_u64(p, t->side_addr);
 	pack_u32(p, t->last_site);
 	pack_u32(p, t->nthreads);
@@ -526,6 +531,8 @@ void target_pack(const struct target *t, struct packer *p)
 	pack_bytes(p, t->stub_pages.data, t->stub_pages.n * sizeof(*t->stub_pages.data));
 	pack_u32(p, t->stubs.n);
 	pack_bytes(p, t->stubs.data, t->stubs.n * sizeof(*t->stubs.data));
+	pack_u32(p, t->traps.n);
+	pack_bytes(p, t->traps.data, t->traps.n * sizeof(*t->traps.data));
 	pack_u32(p, t->mappings.n);
 	pack_bytes(p, t->mappings.data, t->mappings.n * sizeof(*t->mappings.data));
 	pack_u32(p, t->windows.n);
@@ -623,7 +630,7 @@ static bool window_holds(const struct patched *w, const struct target *t)
 	for (unsigned i = 0; i < w->win.npoints; i++)
 		if (w->win.points[i].kind >= HOOK_KINDS)
 			return false;
-	return true;
+	return is_bool(&w->win.trap);
 }
 
 /* What the daemon follows later. */
@@ -672,6 +679,8 @@ static void unpack_target(struct unpacker *u, struct target *t)
 	t->private_addr = unpack_u64(u);
 	t->cells_addr = unpack_u64(u);
 	t->cells_retired = unpack_u8(u);
+	t->trap_addr = unpack_u64(u);
+	t->trap_retired = unpack_u8(u);
 	t->side_addr = unpack_u64(u);
 	t->last_site = unpack_u32(u);
 	t->nthreads = unpack_u32(u);
@@ -683,6 +692,7 @@ static void unpack_target(struct unpacker *u, struct target *t)
 		unpack_arena(u, t);
 	unpack_vec(u, &t->stub_pages);
 	unpack_vec(u, &t->stubs);
+	unpack_vec(u, &t->traps);
 	unpack_vec(u, &t->mappings);
 	unpack_vec(u, &t->windows);
 	unpack_vec(u, &t->calls);

@@ -108,6 +108,12 @@ struct stub {
 	bool live;         /* the window is patched */
 };
 
+/* Where a breakpoint stands in the table of the trap area, from its first time on. */
+struct trap_slot_of {
+	addr_t site;
+	u32 slot;
+};
+
 /* A window that holds a jump to a trampoline. */
 struct patched {
 	struct window win; /* link addresses; bytes of the file */
@@ -126,7 +132,7 @@ struct call {
 	addr_t point;      /* link address of the instruction */
 	u32 module;
 	bool exit;
-	u32 link, program; /* of a guard: 0, GUARD_PROGRAM */
+	u32 link, program; /* of a guard: 0 or TRAP_LINK, GUARD_PROGRAM */
 	u32 site;          /* its key */
 };
 
@@ -134,7 +140,7 @@ struct call {
 #define GUARD_PROGRAM(guard) (UINT32_MAX - (u32)(guard))
 static inline bool is_guard(const struct call *c)
 {
-	return !c->link;
+	return !c->link || c->link == UINT32_MAX;
 }
 bool is_takeover_guard(const struct call *c); /* not one of those that watch names and ids */
 
@@ -178,6 +184,8 @@ struct target {
 	addr_t threads_addr, private_addr;
 	addr_t cells_addr; /* of struct cell_area, behind its stubs; 0: no return is taken over */
 	bool cells_retired; /* nor is any from now on; they go with the code that leads there */
+	addr_t trap_addr;  /* of the area of breakpoints (base/trap.h), 0: there are none … */
+	bool trap_retired; /* … any more; it goes when no SIGTRAP is under way */
 	addr_t side_addr; /* side stacks, 0: none needed so far */
 	u32 last_site;
 	u32 nthreads;      /* at the last stop */
@@ -188,6 +196,7 @@ struct target {
 	VEC(struct arena) arenas;
 	VEC(struct stub_page) stub_pages;
 	VEC(struct stub) stubs;
+	VEC(struct trap_slot_of) traps;
 	VEC(struct patched) windows;
 	VEC(struct call) calls;
 	VEC(struct site) sites;

@@ -25,6 +25,7 @@ struct stop {
 	u32 threads;
 	u64 stopped_ns;
 	u32 moved, retired;
+	u32 traps_lost; /* breakpoints that had to go, since SIGTRAP was not ours any more */
 };
 /* S, which a target or a file chose, as a JSON string. */
 void view_text(cJSON *obj, const char *name, const char *s);

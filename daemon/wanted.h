@@ -30,6 +30,7 @@ struct wanted {
 	bool count_cookies; /* cookie of the n-th place is cookie + n */
 	u64 cookie;
 	bool dry_run;
+	bool trap;         /* breakpoints where nothing else does */
 	uid_t uid;         /* for inject_opts: whose rights the worker takes */
 	gid_t gid;
 };

@@ -251,6 +251,20 @@ def count_dry_run():
 
 
 @test
+def breakpoints_when_asked():
+    _, _, fake = run(counting(REDIS[:1], []), ["count", ":setCommand", "-p", str(ME), "--dry-run", "--trap"])
+    check("count", [a.get("trap") for a in fake.called("Attach")], [True])
+    _, _, fake = run({"Symbols": {"symbols": SYMBOLS}}, ["symbols", ":x", "-p", "5", "--trap"])
+    check("symbols", fake.called("Symbols")[0].get("trap"), True)
+    reply = {"links": [], "sites": [], "refused": [], "stops": []}
+    _, _, fake = run({"Attach": reply}, ["attach", "prog", ":f", "-p", "5", "--trap"])
+    check("attach", fake.called("Attach")[0].get("trap"), True)
+    _, _, fake = run({"Attach": reply}, ["attach", "prog", ":f", "-p", "5"])
+    check("not otherwise", "trap" in fake.called("Attach")[0], False)
+    run({}, ["detach", "--all", "--trap"], status=2, err="bpfctl: 'detach' takes no --trap; see 'bpfctl help detach'\n")
+
+
+@test
 def count_ends_with_its_target():
     sleeper = subprocess.Popen(["sleep", "1000"])
     try:

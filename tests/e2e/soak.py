@@ -268,6 +268,9 @@ class Killer:
     def connect(self):
         self.con = Connection(self.box.socket)
 
+    def attach(self):
+        return attach(random.choice(VICTIM_CHOICES), self.victim.pid)
+
     def timed(self, name, **kw):
         start = time.monotonic()
         reply = self.con.call(name, **kw)
@@ -275,16 +278,16 @@ class Killer:
         return reply
 
     def measure(self):
-        for link in self.timed("Attach", **attach(random.choice(VICTIM_CHOICES), self.victim.pid))["links"]:
+        for link in self.timed("Attach", **self.attach())["links"]:
             self.timed("Detach", link=str(link["id"]))
 
     def begin(self, what):
         """Sends the request that will be interrupted; after what it was."""
         if what == "Detach":
-            links = self.con.call("Attach", **attach(random.choice(VICTIM_CHOICES), self.victim.pid))["links"]
+            links = self.con.call("Attach", **self.attach())["links"]
             self.con.send("Detach", link=str(links[0]["id"]))
         else:
-            self.con.send("Attach", **attach(random.choice(VICTIM_CHOICES), self.victim.pid))
+            self.con.send("Attach", **self.attach())
 
     def kill_worker(self):
         killed = False

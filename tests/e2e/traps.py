@@ -1,0 +1,304 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Breakpoints where no jump fits: a program with every habit that it can have with
+its signals, and with SIGTRAP of its own, does not notice."""
+
+import collections
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+from harness import (BPFCTL, Asked, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, maps, need, run,
+                     wait_for)
+from soak import Killer, attach
+from victims import Victim, bpf, counters, failed, links
+
+KILLS = int(os.environ.get("UPROBED_KILLS", "25"))
+
+SPECS = (":t_add", ":t_nothing", ":t_loop")
+CASES = ("plain", "handler", "masked_handler", "old_handler", "alternate_stack", "blocked", "errors", "threads", "fork",
+         "fork_change", "spawn", "vfork", "own", "as_it_is", "restarts", "step", "longjmp", "contexts", "ends")
+FEW = {"step": 1, "spawn": 0}  # calls of the functions
+
+
+class Attached:
+    """Entries and returns of all that needs breakpoints."""
+
+    def __init__(self, box, v, specs=SPECS):
+        self.box = box
+        self.links = []
+        for prog in ("on_entry", "on_exit"):
+            self.links += links(box.ctl_json("attach", prog, *specs, "-p", v.pid, "--trap"))
+
+    def detach(self):
+        for link in self.links:
+            self.box.ctl("detach", link)
+
+
+def trap_of(pid):
+    """What the kernel says of the process: (ignored, caught)."""
+    with open("/proc/%d/status" % pid) as f:
+        words = dict(line.split(":", 1) for line in f)
+    return tuple(int(words[w], 16) >> (signal.SIGTRAP - 1) & 1 for w in ("SigIgn", "SigCgt"))
+
+
+def private_code(pid):
+    """Executable memory that is no file's: the area of breakpoints is."""
+    return [m for m in maps(pid) if "x" in m[1] and len(m) < 6]
+
+
+def test_only_when_asked():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_traps")
+        rows = {s["symbol"]: s for s in box.ctl_json("symbols", ":t_*", "-p", v.pid)["symbols"]}
+        for name in ("t_add", "t_nothing"):
+            assert rows[name]["entry"] == rows[name]["exit"] == "-", rows[name]
+            assert rows[name]["entry_reason"].endswith("; --trap would put a breakpoint there"), rows[name]
+            code, err = failed(box.ctl("count", ":" + name, "-p", v.pid, check=False))
+            assert code == 8 and "--trap would put a breakpoint there" in err, err
+        assert rows["t_loop"]["exit_reason"].endswith("; --trap would put a breakpoint there"), rows
+        with_trap = {s["symbol"]: s for s in box.ctl_json("symbols", ":t_*", "-p", v.pid, "--trap")["symbols"]}
+        for name in ("t_add", "t_nothing"):
+            assert with_trap[name]["entry"] == with_trap[name]["exit"] == "trap", with_trap[name]
+            assert with_trap[name]["displaced"] == 1, with_trap[name]
+        assert with_trap["t_loop"]["exit"] == "trap", with_trap
+        # what a jump fits into gets one
+        assert box.ctl_json("symbols", ":main", "-p", v.pid, "--trap")["symbols"][0]["entry"] == "jump"
+        assert not private_code(v.pid) and trap_of(v.pid) == (0, 0)
+
+
+def test_every_case():
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        for case in CASES:
+            assert v.ask(case + " 2") == "ok", case
+        with Untouched(v.pid):
+            for case in CASES:
+                before = counters(box)
+                at = Attached(box, v)
+                assert trap_of(v.pid) == (0, 1)
+                answer = v.ask(case + " 20")
+                assert answer == "ok", (case, answer)
+                entries, exits = (b - a for a, b in zip(before, counters(box)))
+                assert entries == exits >= FEW.get(case, 3) * 20, (case, entries, exits)
+                at.detach()
+                wait_for(lambda: not private_code(v.pid), "the area is gone")
+                assert trap_of(v.pid) == (0, 0), case
+                assert v.ask(case) == "ok", case
+                assert v.ask("old_handler") == v.ask("is_default") == "ok", case
+
+
+def test_what_was_there_before():
+    """A handler, or SIG_IGN, from before the attach is in force while the probes are in, and after."""
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        for case, after in (("ignore", (1, 0)), ("install", (0, 1)), ("uninstall", (0, 0))):
+            assert v.ask(case) == "ok"
+            assert trap_of(v.pid) == after
+            at = Attached(box, v)
+            assert trap_of(v.pid) == (0, 1)
+            assert v.ask("as_it_is 20") == "ok", case
+            at.detach()
+            assert trap_of(v.pid) == after, (case, trap_of(v.pid))
+            assert v.ask("as_it_is 20") == "ok", case
+        # one that is installed meanwhile stays
+        at = Attached(box, v)
+        assert v.ask("install") == "ok"
+        at.detach()
+        assert trap_of(v.pid) == (0, 1) and v.ask("as_it_is") == "ok"
+        assert v.ask("uninstall") == v.ask("is_default") == "ok"
+
+
+def test_sixteen_threads():
+    """Attaches and detaches while all of them run over the breakpoints all the time."""
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        with Untouched(v.pid):
+            assert v.ask("hammer") == "ok"
+            for _ in range(30):
+                at = Attached(box, v)
+                a = counters(box)
+                wait_for(lambda: counters(box)[0] > a[0] + 1000, "they are hit")
+                at.detach()
+            assert v.ask("still") == "ok"
+            wait_for(lambda: not private_code(v.pid), "the area is gone")
+            assert trap_of(v.pid) == (0, 0)
+            assert v.ask("plain 100") == "ok"
+
+
+def test_counts_are_exact():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_traps")
+        c = box.ctl_start("count", *SPECS, "-p", v.pid, "--trap", "--json")
+        c.wait_attached()
+        assert v.ask("plain 5000") == "ok"
+        doc = json.loads(c.interrupt())
+        assert {x["symbol"]: x["count"] for x in doc["counts"]} == dict.fromkeys(("t_add", "t_nothing", "t_loop"), 5000)
+        assert doc["missed"] == 0
+
+
+def test_offsets():
+    """An instruction directly before something that is jumped to, where no short jump leads anywhere;
+    with entries that have jumps, and one that has a breakpoint."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_traps")
+        code, err = failed(box.ctl("count", ":t_middle+0x2", "-p", v.pid, check=False))
+        assert code == 8 and "--trap would put a breakpoint there" in err, err
+        c = box.ctl_start("count", ":t_middle+0x2", ":t_middle+0xa", ":t_add", "-p", v.pid, "--trap", "--json")
+        c.wait_attached()
+        assert v.ask("plain 1000") == "ok"
+        doc = json.loads(c.interrupt())
+        assert {x["probe"]: x["count"] for x in doc["counts"]} == {
+            ":t_middle+0x2": 1000, ":t_middle+0xa": 4000, ":t_add": 1000}, doc
+
+
+def test_refused():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_traps")
+        with Untouched(v.pid):
+            assert v.ask("block") == "ok"
+            code, err = failed(box.ctl("count", ":t_add", "-p", v.pid, "--trap", check=False))
+            assert code == 8 and "blocks SIGTRAP" in err, err
+            assert not private_code(v.pid) and trap_of(v.pid) == (0, 0)
+            assert v.ask("unblock") == "ok"
+
+
+def test_handler_replaced_behind_our_back():
+    """What no hook sees is seen at the next stop, or soon after where nobody handles it: the breakpoints go."""
+    for how, caught in (("raw", False), ("raw_default", False)):
+        with Sandbox() as box:
+            box.ctl("load", bpf("calls"))
+            v = Victim(box, "e2e_traps")
+            with Untouched(v.pid):
+                Attached(box, v, (":t_nothing",))
+                jumps = links(box.ctl_json("attach", "on_entry", ":main", "-p", v.pid))
+                assert v.ask(how) == "ok"
+                wait_for(lambda: not private_code(v.pid), "the breakpoints are gone")
+                wait_for(lambda: "handler of SIGTRAP that is not ours" in " ".join(box.ctl_json("status")["warnings"]),
+                         "the daemon says so")
+                assert trap_of(v.pid) == (how == "raw", 0)
+                # and the others stay
+                assert box.ctl_json("link", "show", jumps[0])["sites"], "the jump has gone, too"
+                assert v.ask("plain 10") == "ok"
+                box.ctl("detach", "--all")
+
+
+def test_replaced_and_attached_at_once():
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        with Untouched(v.pid):
+            Attached(box, v, (":t_nothing",))
+            assert v.ask("raw") == "ok"
+            box.ctl("attach", "on_entry", ":t_add", "-p", v.pid, "--trap")
+            before = counters(box)[0]
+            assert v.ask("plain 10") == "ok"
+            assert counters(box)[0] == before + 10, "of the first, only the new one is left"
+            box.ctl("detach", "--all")
+            assert trap_of(v.pid) == (1, 0)
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+        return [int(p) for p in f.read().split()]
+
+
+def test_children():
+    """A fork child has the breakpoints, a table and a handler of its own; it is cleaned with its parent."""
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        with Untouched(v.pid):
+            at = Attached(box, v)
+            assert v.ask("child") == "ok"
+            child, = children(v.pid)
+            assert private_code(child) and trap_of(child) == (0, 1)
+            before = counters(box)[0]
+            wait_for(lambda: counters(box)[0] > before + 10, "the child is counted")
+            at.detach()
+            wait_for(lambda: not private_code(child), "the child is clean")
+            assert_text_identical(child)
+            assert trap_of(v.pid) == trap_of(child) == (0, 0)
+            assert v.ask("plain 10") == v.ask("end_child") == "ok"
+
+
+def test_orphan():
+    """A child whose parent, and the daemon with it, have gone."""
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        Attached(box, v)
+        assert v.ask("child") == "ok"
+        child, = children(v.pid)
+        box.daemon.kill()
+        box.daemon.wait()
+        box.start_daemon()
+        wait_for(lambda: not private_code(child) and not private_code(v.pid), "both are clean")
+        assert_text_identical(child)
+        assert trap_of(v.pid) == trap_of(child) == (0, 0)
+        assert v.ask("plain 10") == v.ask("end_child") == "ok"
+
+
+class TrapKiller(Killer):
+    def attach(self):
+        specs = random.choice([SPECS, (":t_nothing",), (":t_add", ":t_middle+0x2"), (":t_loop", ":calls")])
+        return dict(attach(list(specs), self.victim.pid) if "+" not in specs[-1] else
+                    {"programs": [{"program": "on_entry", "probe": "uprobe"}], "specs": list(specs),
+                     "target": {"pids": [self.victim.pid]}}, trap=True)
+
+
+def test_killed_at_any_moment():
+    """SIGKILL to the daemon or its worker, anywhere in an attach or a detach, while sixteen threads meet breakpoints."""
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        v = Victim(box, "e2e_traps")
+        killer = TrapKiller(box, v)
+        hit = collections.Counter()
+        with Untouched(v.pid):
+            assert v.ask("hammer") == "ok"
+            for i in range(KILLS):
+                what, whom = random.choice(["Attach", "Detach"]), random.choice(["worker", "worker", "daemon"])
+                if i % 20 == 0:
+                    killer.measure()
+                killer.begin(what)
+                time.sleep(random.uniform(0, 1.1 * killer.took[what]))
+                done = killer.kill_daemon() if whom == "daemon" else killer.kill_worker()
+                hit[whom, what, done] += 1
+                killer.clean()
+                wait_for(lambda: not private_code(v.pid), "the area is gone", 60)
+                assert trap_of(v.pid) == (0, 0)
+                assert v.ask("plain") == v.ask("old_handler") == "ok"
+            assert v.ask("still") == "ok"
+        print("# " + ", ".join("%s in %s%s: %d" % (w, a, "" if d else " (too late)", n)
+                               for (w, a, d), n in sorted(hit.items())), flush=True)
+        assert any(whom == "worker" and done for whom, _, done in hit), hit
+
+
+def test_daemon_killed():
+    """The next one undoes it: text, handler, masks."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_traps")
+        for i in range(5):
+            box.ctl("load", bpf("calls"))
+            Attached(box, v)
+            assert v.ask("install" if i % 2 else "uninstall") == "ok"
+            box.daemon.kill()
+            box.daemon.wait()
+            assert v.ask("plain 100") == "ok", "it goes on without a daemon"
+            box.start_daemon()
+            wait_for(lambda: not private_code(v.pid) and not foreign_mappings(v.pid), "the next daemon undoes it")
+            assert_text_identical(v.pid)
+            assert trap_of(v.pid) == (0, i % 2)
+            assert v.ask("plain 10") == v.ask("old_handler") == "ok"
+            if i % 2:
+                assert v.ask("as_it_is") == "ok"
+
+
+if __name__ == "__main__":
+    run()
