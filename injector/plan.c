@@ -172,11 +172,22 @@ static struct uerr *segment_decode(struct body *b, struct segment *s, struct ref
 	return NULL;
 }
 
-/* Does the function seem to hold data: something that it refers to, or that a call
- * jumps over? */
+/* Does somebody arrive inside of IN, at something else than IN without a prefix? */
+static bool hides_code(const struct body *b, const struct insn *in)
+{
+	addr_t at = textscan_target_in(b->scan, in->addr + 1, in->addr + in->len);
+	struct insn inner;
+
+	return at && (!textscan_insn(b->scan, at, &inner) || at + inner.len != in->addr + in->len);
+}
+
+/* Does the function seem to hold data: something that it refers to, that a call
+ * jumps over, or that looks like an instruction which goes on into real ones? */
 static bool holds_data(const struct body *b)
 {
 	vec_foreach(in, &b->insns) {
+		if (hides_code(b, in))
+			return true;
 		if (in->rip && body_contains(b, in->ref))
 			return true;
 		if (in->kind == INSN_CALL && in->target != b->segs[0].lo && body_contains(b, in->target))

@@ -29,6 +29,8 @@ void textscan_destroy(struct textscan *scan); /* NULL is fine */
 
 /* May anything arrive at link address ADDR other than by falling into it? */
 bool textscan_is_target(const struct textscan *scan, addr_t addr);
+/* The first possible arrival in [lo, hi), or 0. */
+addr_t textscan_target_in(const struct textscan *scan, addr_t lo, addr_t hi);
 
 #define WINDOW_MAX 64 /* bytes */
 #define WINDOW_INSNS 24

@@ -14,7 +14,10 @@
  *	- the file says so: symbol, relocation, FDE, landing pad (code->marks).
  *
  * The sweep is linear and starts anew at every function, so data between
- * functions cannot derail it. Bytes that belong to no function, and functions
+ * functions cannot derail it. Data inside of one may look like the beginning of an
+ * instruction and hide the code behind it; but somebody arrives at that code, so
+ * that it is swept again from wherever an arrival does not fall on an instruction,
+ * until no new ones turn up. Bytes that belong to no function, and functions
  * that hold bytes which are no instructions, are searched for branches at every
  * offset: that finds too many, which costs a few windows, never too few.
  *
@@ -27,13 +30,20 @@
 
 #include "base/cache_file.h"
 #include "base/cleanup.h"
+#include "base/vec.h"
 #include "injector/digest.h"
+
+struct guess {
+	addr_t lo, hi;
+};
 
 struct textscan {
 	const struct code_image *code;
 	u8 **bits;     /* bits[code->ntext], one bit a byte, into bitmap */
 	u8 *bitmap;
 	size_t bitmap_size;
+	u8 **starts;   /* while it is made, in the same way: where instructions begin */
+	VEC(struct guess) guesses; /* and what else is to be searched for branches */
 	size_t hint;   /* range found last by the sweep */
 };
 
@@ -86,6 +96,20 @@ bool textscan_is_target(const struct textscan *scan, addr_t addr)
 	if (!r)
 		return false;
 	return scan->bits[r - scan->code->text][(addr - r->addr) / 8] >> ((addr - r->addr) % 8) & 1;
+}
+
+addr_t textscan_target_in(const struct textscan *scan, addr_t lo, addr_t hi)
+{
+	const struct code_range *r = text_find(scan, lo);
+	const u8 *bits;
+
+	if (!r)
+		return 0;
+	bits = scan->bits[r - scan->code->text];
+	for (addr_t off = lo - r->addr; off < hi - r->addr && off < r->size; off++)
+		if (bits[off / 8] >> (off % 8) & 1)
+			return r->addr + off;
+	return 0;
 }
 
 const struct code_image *textscan_code(const struct textscan *scan)
@@ -318,6 +342,26 @@ static void guess_all(struct textscan *scan, addr_t lo, addr_t hi)
 		mark_guess(scan, p + i, avail - i, lo + i);
 }
 
+/* What is found by guessing is nothing to go on from, so it comes last; without
+ * memory, at once. */
+static void guess_later(struct textscan *scan, addr_t lo, addr_t hi)
+{
+	struct guess g = { lo, hi };
+
+	if (!vec_push(&scan->guesses, g))
+		guess_all(scan, lo, hi);
+}
+
+/* Notes that an instruction begins at OFF of text range R; false when it is known. */
+static bool note_start(struct textscan *scan, const struct code_range *r, size_t off)
+{
+	u8 *byte = &scan->starts[r - scan->code->text][off / 8], bit = (u8)(1u << (off % 8));
+	bool known = *byte & bit;
+
+	*byte |= bit;
+	return !known;
+}
+
 /* [lo, hi) from instruction to instruction; the last one may reach beyond hi.
  * False when there were bytes that are no instructions. */
 static bool sweep(struct textscan *scan, const struct code_range *r, addr_t lo, addr_t hi,
@@ -329,6 +373,7 @@ static bool sweep(struct textscan *scan, const struct code_range *r, addr_t lo, 
 	while (lo < hi) {
 		size_t off = lo - r->addr;
 
+		note_start(scan, r, off);
 		if (!insn_decode(r->bytes + off, r->size - off, lo, &in)) {
 			clean = false;
 			lo++;
@@ -338,6 +383,49 @@ static bool sweep(struct textscan *scan, const struct code_range *r, addr_t lo, 
 		lo += in.len;
 	}
 	return clean;
+}
+
+/* From an arrival that is no known instruction up to one that is. */
+static void sweep_arrival(struct textscan *scan, const struct code_range *r, size_t off)
+{
+	const struct code_func *f = textscan_func(scan, r->addr + off);
+	struct table_scope scope = { .any = !f || f->flags & CODE_FUNC_FRAGMENT };
+	struct insn in;
+
+	if (f) {
+		scope.lo = f->addr;
+		scope.hi = textscan_func_end(scan, f);
+	}
+	for (; off < r->size && note_start(scan, r, off); off += in.len) {
+		if (!insn_decode(r->bytes + off, r->size - off, r->addr + off, &in))
+			return;
+		mark_insn(scan, &in, &scope);
+		if (insn_ends_block(&in))
+			return;
+	}
+}
+
+/* All of them; what they lead to may be before or behind. */
+static void sweep_arrivals(struct textscan *scan)
+{
+	bool again = true;
+
+	while (again) {
+		again = false;
+		for (size_t i = 0; i < scan->code->ntext; i++) {
+			const struct code_range *r = &scan->code->text[i];
+
+			for (size_t k = 0; k < range_bits(r); k++)
+				for (u8 left; (left = scan->bits[i][k] & ~scan->starts[i][k]);) {
+					size_t off = k * 8 + (size_t)__builtin_ctz(left);
+
+					if (off >= r->size)
+						break;
+					sweep_arrival(scan, r, off);
+					again = true;
+				}
+		}
+	}
 }
 
 static bool only_padding(const struct code_range *r, addr_t lo, addr_t hi)
@@ -389,7 +477,7 @@ static void sweep_gap(struct textscan *scan, const struct code_range *r, addr_t 
 		return;
 	sweep(scan, r, lo, hi, &any);
 	if (!only_linkage(r, lo, hi))
-		guess_all(scan, lo, hi);
+		guess_later(scan, lo, hi);
 }
 
 /* Sweeps FUNC within R, starting anew at every symbol inside it, and returns
@@ -410,7 +498,7 @@ static addr_t sweep_func(struct textscan *scan, const struct code_range *r, cons
 		lo = next;
 	}
 	if (!clean)
-		guess_all(scan, f->addr, end);
+		guess_later(scan, f->addr, end);
 	return end;
 }
 
@@ -447,12 +535,33 @@ static void scan_all(struct textscan *scan)
 		mark(scan, code->marks[i].addr);
 	for (size_t i = 0; i < code->ntext; i++)
 		sweep_range(scan, &code->text[i]);
+	sweep_arrivals(scan);
+	vec_foreach(g, &scan->guesses)
+		guess_all(scan, g->lo, g->hi);
+	vec_free(&scan->guesses);
+}
+
+/* Its own map of where instructions begin, for as long as that takes. */
+static bool scan_with_starts(struct textscan *scan)
+{
+	const struct code_image *code = scan->code;
+	cleanup_free u8 *map = calloc(1, scan->bitmap_size);
+	cleanup_free u8 **starts = calloc(code->ntext, sizeof(*starts));
+
+	if (!map || !starts)
+		return false;
+	for (size_t i = 0; i < code->ntext; i++)
+		starts[i] = map + (scan->bits[i] - scan->bitmap);
+	scan->starts = starts;
+	scan_all(scan);
+	scan->starts = NULL;
+	return true;
 }
 
 /* ---- the cache ---- */
 
 #define SCAN_MAGIC "uprbscan"
-#define SCAN_VERSION 2u
+#define SCAN_VERSION 3u
 
 struct scan_file {
 	char magic[8];
@@ -579,7 +688,10 @@ struct uerr *textscan_create(const struct code_image *code, const char *cache_di
 	if (path)
 		digest_input(code, input);
 	if (!path || !cache_read(scan, path, input)) {
-		scan_all(scan);
+		if (!scan_with_starts(scan)) {
+			textscan_destroy(scan);
+			return uerr_nomem();
+		}
 		if (path)
 			cache_write(scan, path, input);
 	}

@@ -52,6 +52,9 @@ asm(".section victims_ro,\"a\",@progbits\n"
 		     " pop %rbx\n mov %edi, %eax\n ret\n nop\n nop\n nop\n nop\n" END(v_pun_two)
     BEGIN(v_pun_endbr) "endbr64\nv_pun_endbr_in: sub $1, %edi\n jnz v_pun_endbr_in\n mov %rsi, %rax\n ret\n nop\n nop\n"
 		       " nop\n nop\n" END(v_pun_endbr)
+    /* the data begins an instruction that goes on to the end: the jump back is hidden in it */
+    BEGIN(v_swallowed) "test %rdi, %rdi\nv_swallowed_in: lea 1(%rsi), %rax\n jmp 1f\n .byte 0x48, 0xb8\n"
+		       "1: dec %rdi\n jg v_swallowed_in\n ret\n nop\n nop\n" END(v_swallowed)
     BEGIN(v_inside) "lea 9(%rdi), %rax\n jmp v_inside+2\n" END(v_inside)
     BEGIN(v_keeps_ret) "inc %esi\nv_keeps_ret_in: dec %esi\n ret\n nop\n jmp v_keeps_ret_in\n" END(v_keeps_ret)
     BEGIN(v_badtable) "push %rbx\nv_badtable_in: pop %rbx\n lea v_badtable_table(%rip), %rdx\n"
@@ -105,7 +108,7 @@ asm(".section victims_ro,\"a\",@progbits\n"
 #define ALL(X)                                                                                         \
 	X(v_plain) X(v_leaf) X(v_where) X(v_short) X(v_ret) X(v_repret) X(v_retn) X(v_jcc) X(v_call)   \
 	X(v_call_reg) X(v_call_mem) X(v_call_far_mem) X(v_riprel) X(v_selfloop) X(v_jrcxz)             \
-	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_asks) X(v_jumped) X(v_pun3) X(v_pun_two) X(v_pun_endbr) X(v_inside) X(v_keeps_ret) X(v_badtable) X(v_switch) X(v_strays) \
+	X(v_recurse) X(v_tail) X(v_tail_jcc) X(v_tail_ptr) X(v_asks) X(v_jumped) X(v_pun3) X(v_pun_two) X(v_pun_endbr) X(v_swallowed) X(v_inside) X(v_keeps_ret) X(v_badtable) X(v_switch) X(v_strays) \
 	X(v_computed) X(v_redzone) X(v_syscall) X(v_behind) X(v_syscall_first) X(v_flags) X(v_overflow) X(v_endbr) \
 	X(v_rax) X(v_chained) X(v_split) X(v_split_cold) X(v_redzone_deep) X(v_carry) X(v_backward) X(v_unaligned) \
 	X(v_data) X(v_prefix) X(v_pushed) X(v_never) X(v_trap) X(v_tight) X(v_after)    \
@@ -154,7 +157,8 @@ const struct asm_victim asm_victims[] = {
 	{ V(v_pun3), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_pun_two), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
 	{ V(v_pun_endbr), PUNNED(4), OK_EXIT(1), HITS(1, 1) },
-	{ V(v_inside), .entry_reason = "a jump lands inside its first 5 bytes", .exit_reason = "never returns" },
+	{ V(v_swallowed), PUNNED(3), OK_EXIT(1), HITS(1, 1) },
+	{ V(v_inside), .entry_reason = "a jump lands inside its first 5 bytes", .exit_reason = "runs on into what follows it, and cannot be probed at its entry" },
 	{ V(v_keeps_ret), PUNNED(2), TAKEOVER("its return at +0x4 is too near to a jump target"), .nrets = 1, HITS(1, 1) },
 	{ V(v_badtable), PUNNED(1), OK_EXIT(1) },
 	{ V(v_switch), OK_ENTRY, OK_EXIT(3), HITS(1, 1) },
