@@ -4,6 +4,7 @@
  * daemon reads and writes the very memory that programs in targets use; nothing here
  * waits for them.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <linux/bpf.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "daemon/dispatch.h"
 #include "daemon/find.h"
 #include "daemon/view.h"
+#include "vm/btf_index.h"
 
 #define DUMP_MAX 200000u /* elements in one reply */
 
@@ -37,6 +39,11 @@ static bool is_progs(const struct map *m)
 	return m->umap.type == UMAP_PROG_ARRAY;
 }
 
+static bool is_user_ring(const struct map *m)
+{
+	return m->umap.type == UMAP_USER_RINGBUF;
+}
+
 static bool is_hash(const struct map *m)
 {
 	return m->umap.nelems && m->umap.type != UMAP_LPM_TRIE;
@@ -51,6 +58,9 @@ static struct uerr *find_with_elements(struct request *req, struct map **ret)
 {
 	struct uerr *err = find_map(req, param_str(req, "map"), ret);
 
+	if (!err && is_user_ring(*ret))
+		return uerr_new(UERR_FAILED, "map %s is a ring buffer that programs read, which has no elements: bpfctl map "
+				"update %s VALUE adds a record", (*ret)->name, (*ret)->name);
 	if (!err && umap_is_ring((*ret)->umap.type))
 		return uerr_new(UERR_FAILED, "map %s is a ring buffer, which has no elements: bpfctl map tail %s shows its "
 				"records", (*ret)->name, (*ret)->name);
@@ -474,7 +484,69 @@ static struct uerr *parse_flags(const char *text, u64 *ret)
 	return NULL;
 }
 
-void cmd_map_update(struct request *req)
+#define POST_MAX (64u << 10) /* bytes of a record */
+
+/* Bytes behind "hex": every two digits, spaces aside. */
+static size_t hex_bytes(const char *text)
+{
+	size_t digits = 0;
+
+	for (text += 3; *text; text++)
+		digits += isxdigit((u8)*text) != 0;
+	return (digits + 1) / 2;
+}
+
+/* A record for programs: bytes ("hex …"), a struct of the object's BTF, which stands
+ * where other maps have a key, or a number of 64 bits. */
+static struct uerr *post(struct request *req, const struct map *m)
+{
+	const char *text = param_str(req, "value"), *type = param_str(req, "key");
+	const struct object *obj = m->owner->obj;
+	cleanup_free u8 *bytes = calloc(1, POST_MAX);
+	u32 type_id = type ? btf_type_find(obj, type) : 0;
+	size_t size = sizeof(u64);
+	struct uerr *err;
+	long rc;
+
+	if (!bytes)
+		return uerr_nomem();
+	if (type && !type_id)
+		return uerr_new(UERR_USAGE, "the object of map %s knows no type '%s': have the source mention it (const struct "
+				"%s *unused __attribute__((unused));)", m->name, type, type);
+	if (type_id)
+		size = btf_index_size(obj->types, type_id);
+	else if (!strncmp(text, "hex", 3))
+		size = hex_bytes(text);
+	if (!size || size > POST_MAX)
+		return uerr_new(UERR_USAGE, "a record has 1 to %u bytes, this one would have %zu", POST_MAX, size);
+	err = btf_value_from_text(obj, type_id, text, bytes, size);
+	if (err)
+		return err;
+	rc = umap_user_post(&m->umap, bytes, size);
+	if (rc == -ENOSPC)
+		return uerr_new(UERR_FAILED, "map %s is full: no program has read what is in it", m->name);
+	if (rc == -E2BIG)
+		return uerr_new(UERR_FAILED, "a record of %zu bytes does not fit into map %s", size, m->name);
+	return rc ? uerr_new(UERR_FAILED, "map %s holds nonsense: something writes over it", m->name) : NULL;
+}
+
+/* Whether that is all to be done: the map is posted to, or not there. */
+static bool update_posts(struct request *req, struct uerr **err)
+{
+	struct map *m;
+
+	*err = find_map(req, param_str(req, "map"), &m);
+	if (*err)
+		return true;
+	if (!is_user_ring(m))
+		return false;
+	*err = refuse_access(m, false, true);
+	if (!*err)
+		*err = post(req, m);
+	return true;
+}
+
+static struct uerr *update_element(struct request *req)
 {
 	cleanup(buffers_deinit) struct buffers b = {};
 	struct umap_ctx cx = context(req);
@@ -497,6 +569,15 @@ void cmd_map_update(struct request *req)
 
 		err = rc ? map_error(m, param_str(req, "key"), rc) : NULL;
 	}
+	return err;
+}
+
+void cmd_map_update(struct request *req)
+{
+	struct uerr *err;
+
+	if (!update_posts(req, &err))
+		err = update_element(req);
 	if (err)
 		request_fail(req, err);
 	else

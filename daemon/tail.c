@@ -253,7 +253,7 @@ static struct uerr *open_ring(struct request *req, struct tail *t)
 
 	if (err)
 		return err;
-	if (!umap_is_ring(t->map->umap.type))
+	if (!umap_is_ring(t->map->umap.type) || t->map->umap.type == UMAP_USER_RINGBUF)
 		return uerr_new(UERR_USAGE, "map %s is no ring buffer or perf event array (%s): bpfctl map dump %s shows what is in it", t->map->name,
 				view_map_type(t->map->umap.type), t->map->name);
 	if (t->map->tail)

@@ -132,6 +132,8 @@ const char *view_map_type(u32 type)
 		return "stack";
 	case UMAP_RINGBUF:
 		return "ringbuf";
+	case UMAP_USER_RINGBUF:
+		return "user_ringbuf";
 	case UMAP_PERF_EVENT_ARRAY:
 		return "perf_event_array";
 	case UMAP_BLOOM_FILTER:

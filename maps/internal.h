@@ -159,6 +159,12 @@ void perf_format(const struct umap *m);
 /* events_host.c: host only. */
 void perf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 
+/* user_ring.c */
+long user_ring_geometry(struct umap *m);
+
+/* user_ring_host.c: host only. */
+void user_ring_recover(const struct umap *m, u32 owner);
+
 /* ringbuf_host.c: host only. */
 void ringbuf_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);
 

@@ -31,7 +31,7 @@ long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entrie
 		return hash_flags_check(type, map_flags);
 	if (!max_entries || !ncpus || ncpus > NCPUS_MAX)
 		return -EINVAL;
-	if ((!value_size && type != UMAP_RINGBUF) || (!key_size && !type_is_keyless(type)))
+	if ((!value_size && !umap_is_ring(type)) || (!key_size && !type_is_keyless(type)))
 		return -EINVAL;
 	if (user == (BPF_F_RDONLY | BPF_F_WRONLY) || prog == (BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG))
 		return -EINVAL;
@@ -76,6 +76,9 @@ long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entrie
 		break;
 	case UMAP_STACK_TRACE:
 		err = stackmap_geometry(&m);
+		break;
+	case UMAP_USER_RINGBUF:
+		err = user_ring_geometry(&m);
 		break;
 	case UMAP_PERF_EVENT_ARRAY:
 		err = perf_geometry(&m);

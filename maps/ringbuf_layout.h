@@ -38,7 +38,8 @@ struct ring_ctl {
 	u32 waiters; /* 1: the reader sleeps, or is about to */
 	u32 pad4;
 	u64 told;    /* of `dropped`, by readers that say it in between records */
-	u32 pad1[PAGE / 4 - 20];
+	u64 drainer; /* USER_RINGBUF: who reads, OWNER_ID + 1, 0 nobody */
+	u32 pad1[PAGE / 4 - 22];
 	u64 producer;
 	u64 pad2[7];
 	u64 dropped, retired;

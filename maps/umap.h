@@ -30,6 +30,7 @@ enum umap_type {
 	UMAP_STACK = 23,
 	UMAP_RINGBUF = 27,
 	UMAP_BLOOM_FILTER = 30,
+	UMAP_USER_RINGBUF = 31,
 };
 
 static inline bool umap_is_percpu(u32 type)
@@ -40,7 +41,7 @@ static inline bool umap_is_percpu(u32 type)
 /* What has records, but no elements. */
 static inline bool umap_is_ring(u32 type)
 {
-	return type == UMAP_RINGBUF || type == UMAP_PERF_EVENT_ARRAY;
+	return type == UMAP_RINGBUF || type == UMAP_PERF_EVENT_ARRAY || type == UMAP_USER_RINGBUF;
 }
 
 static inline bool umap_is_queue(u32 type)
@@ -193,6 +194,18 @@ u32 *umap_ring_waiters(const struct umap *m);
  * caller thinks that it runs: 0, -ENOSPC when there is no room, which is counted, or
  * -E2BIG when there never can be. Everybody waits at one futex. */
 long umap_perf_output(const struct umap *m, u32 cpu, const void *data, u64 size, u32 owner, bool *wake);
+/* USER_RINGBUF, for what a program drains: one reader at a time (false: another one
+ * reads), the record that is next (-ENODATA: none; -EAGAIN: look again; -EINVAL:
+ * nonsense), which goes when it is released. */
+struct umap_user_record {
+	void *data;
+	u32 size;
+	u64 next;
+};
+bool umap_user_begin(const struct umap *m, u32 owner);
+long umap_user_peek(const struct umap *m, struct umap_user_record *ret);
+void umap_user_release(const struct umap *m, const struct umap_user_record *r);
+void umap_user_end(const struct umap *m);
 /* Whether RECORD lies in M's data. */
 static inline bool umap_ring_holds(const struct umap *m, u64 record)
 {
@@ -304,6 +317,10 @@ bool umap_ring_busy(const struct umap_ring_reader *r, u32 *owner, u32 *size);
 /* Reservations that found no room, and records that died with their owner. */
 u64 umap_ring_dropped(const struct umap *m);
 u64 umap_ring_retired(const struct umap *m);
+
+/* USER_RINGBUF: adds a record, for its one writer. 0, -ENOSPC, -E2BIG when it can never
+ * fit, -EBUSY when somebody scribbled. */
+long umap_user_post(const struct umap *m, const void *data, u64 size);
 
 /* RINGBUF and PERF_EVENT_ARRAY as one stream, for their one consumer: what comes next
  * of which CPU (0 of a RINGBUF). Of a PERF_EVENT_ARRAY, where records found no room, an

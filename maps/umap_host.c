@@ -343,6 +343,8 @@ void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 		ringbuf_recover(m, rec, owner);
 	else if (m->type == UMAP_STACK_TRACE)
 		stackmap_recover(m, rec, owner);
+	else if (m->type == UMAP_USER_RINGBUF)
+		user_ring_recover(m, owner);
 	else if (m->type == UMAP_PERF_EVENT_ARRAY)
 		perf_recover(m, rec, owner);
 }

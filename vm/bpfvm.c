@@ -1146,6 +1146,13 @@ int bpfvm_map_update(struct bpfvm_map *m, const void *key, const void *value, ui
 	return (int)umap_write(&m->map, key, value, flags, &cx);
 }
 
+int bpfvm_map_post(struct bpfvm_map *m, const void *record, size_t size)
+{
+	if (!m->store || m->map.type != UMAP_USER_RINGBUF)
+		return -EINVAL;
+	return (int)umap_user_post(&m->map, record, size);
+}
+
 int bpfvm_map_delete(struct bpfvm_map *m, const void *key)
 {
 	struct umap_ctx cx = map_ctx();

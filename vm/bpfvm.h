@@ -237,6 +237,9 @@ int bpfvm_map_update_batch(struct bpfvm_map *m, const void *keys, const void *va
 int bpfvm_map_delete_batch(struct bpfvm_map *m, const void *keys, uint32_t *count);
 /* KEY NULL: the first. -ENOENT after the last. */
 int bpfvm_map_next_key(struct bpfvm_map *m, const void *key, void *next_key);
+/* Adds a record to a USER_RINGBUF, for the program that drains it. One thread at a
+ * time. -ENOSPC when it is full, -E2BIG when it can never fit. */
+int bpfvm_map_post(struct bpfvm_map *m, const void *record, size_t size);
 /* The value itself, as a program's lookup gives it; NULL when there is none, and
  * for per-CPU maps. It stays a value of the map until the element is deleted. */
 void *bpfvm_map_element(struct bpfvm_map *m, const void *key);

@@ -234,8 +234,6 @@ static struct uerr *target_types_init(struct target_types *t, const char *kernel
 static const char *map_type_advice(u32 type)
 {
 	switch (type) {
-	case BPF_MAP_TYPE_USER_RINGBUF:
-		return "use a queue";
 	}
 	return "use a hash or an array map";
 }
@@ -245,7 +243,7 @@ static bool map_type_served(u32 type)
 	static const u8 served[] = {
 		UMAP_HASH, UMAP_ARRAY, UMAP_PERCPU_HASH, UMAP_PERCPU_ARRAY, UMAP_LRU_HASH, UMAP_LRU_PERCPU_HASH,
 		UMAP_QUEUE, UMAP_STACK, UMAP_BLOOM_FILTER, UMAP_PROG_ARRAY, UMAP_RINGBUF,
-		UMAP_STACK_TRACE, UMAP_PERF_EVENT_ARRAY, UMAP_LPM_TRIE,
+		UMAP_STACK_TRACE, UMAP_PERF_EVENT_ARRAY, UMAP_LPM_TRIE, UMAP_USER_RINGBUF,
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(served); i++)

@@ -43,7 +43,7 @@ static struct uerr *pointer_allows(struct verifier *v, u32 at, const struct reg 
 				"compare it with NULL first: if (!p) return 0;", "R%u may be NULL", at);
 	if (p->type == PTR_MAP && op == BPF_ADD && reg_is_null(off))
 		return NULL;
-	if (p->type == PTR_MAP || p->type == PTR_OPAQUE || p->type == PTR_FUNC)
+	if (p->type == PTR_MAP || p->type == PTR_OPAQUE || p->type == PTR_DYNPTR || p->type == PTR_FUNC)
 		return refuse_arith(v, at, v_text(v, "R%u pointer arithmetic on %s prohibited", at, reg_type_name(p)));
 	return NULL;
 }

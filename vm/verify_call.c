@@ -147,6 +147,12 @@ static struct uerr *dynptr_want(struct verifier *v, struct call *c, u32 reg, boo
 	struct uerr *err;
 	u32 slot = 0;
 
+	if (v->regs[reg].type == PTR_DYNPTR) { /* over memory that stays there */
+		if (ringbuf)
+			return refuse_dynptr(v, reg, "Expected a dynptr of type ringbuf");
+		c->dynptr_id = v->regs[reg].id;
+		return NULL;
+	}
 	err = dynptr_slot(v, reg, &slot);
 	if (err)
 		return err;
@@ -791,7 +797,8 @@ static struct uerr *check_before(struct verifier *v, struct call *c)
 	if (c->id == BPF_FUNC_loop && v->regs[1].type != SCALAR)
 		return v_refuse(v, v_text(v, "R1 type=%s expected=scalar", reg_type_name(&v->regs[1])),
 				"pass a number", "bpf_loop() gets an address for the number of its passes");
-	if (c->has_func && c->id != BPF_FUNC_loop && c->id != BPF_FUNC_for_each_map_elem)
+	if (c->has_func && c->id != BPF_FUNC_loop && c->id != BPF_FUNC_for_each_map_elem &&
+	    c->id != BPF_FUNC_user_ringbuf_drain)
 		return v_refuse(v, "callback is not supported", "use bpf_loop() or bpf_for_each_map_elem()",
 				"%s cannot call back", c->name);
 	return NULL;

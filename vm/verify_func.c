@@ -332,6 +332,12 @@ static void callback_args(struct verifier *v, u32 helper, struct frame *callee, 
 		callee->regs[2] = args[3];
 		return;
 	}
+	if (helper == BPF_FUNC_user_ringbuf_drain) {
+		callee->regs[1] = reg_pointer(PTR_DYNPTR);
+		callee->regs[1].id = ++v->last_id;
+		callee->regs[2] = args[3];
+		return;
+	}
 	/* for_each_map_elem */
 	callee->regs[1] = args[1];
 	callee->regs[2] = reg_pointer(PTR_MEM);

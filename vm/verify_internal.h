@@ -52,6 +52,7 @@ enum reg_type {
 	PTR_MAP_VALUE,
 	PTR_MEM,       /* mem_size bytes: ring buffer, argument of a global function, a map's key */
 	PTR_FUNC,      /* a subprogram, for a callback; off = its first instruction */
+	PTR_DYNPTR,    /* a dynptr that a callback is given: of no stack, always the same */
 	PTR_OPAQUE,    /* an object of the kernel (VERIFY_ABSENT_HELPERS): may be passed on only */
 };
 

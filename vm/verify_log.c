@@ -112,6 +112,8 @@ const char *reg_type_name(const struct reg *r)
 		return null ? "mem_or_null" : "mem";
 	case PTR_FUNC:
 		return "func";
+	case PTR_DYNPTR:
+		return "dynptr_ptr";
 	case PTR_OPAQUE:
 		return null ? "ptr_or_null_" : "ptr_";
 	}

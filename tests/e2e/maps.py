@@ -201,6 +201,40 @@ def test_perf_events():
             box.ctl("detach", "--all")
 
 
+def test_user_ring_buffer():
+    with Sandbox() as box:
+        v = Victim(box, "e2e_shapes")
+        with Untouched(v.pid):
+            box.ctl("load", bpf("rings"))
+            box.ctl("attach", "on_commands", ":two_returns", "-p", v.pid)
+            seen = lambda: {k: int(str(n), 0) for k, n in box.ctl_json("map", "dump", ".bss")["elements"][0]["value"].items()}
+            assert [m["type"] for m in box.ctl_json("map", "list")["maps"] if m["name"] == "commands"] == ["user_ringbuf"]
+            v.ask("two_returns 1")
+            assert (seen()["drained"], seen()["sum"]) == (0, 0), seen()
+            box.ctl("map", "update", "commands", "5")
+            box.ctl("map", "update", "commands", "struct command", '{"op": 3, "arg": 100}')
+            box.ctl("map", "update", "commands", "command", '{"op": 2, "arg": -1}')
+            box.ctl("map", "update", "commands", "hex " + "01 " * 64)
+            v.ask("two_returns 1")
+            assert (seen()["drained"], seen()["longest"]) == (4, 1), seen()
+            assert seen()["sum"] == (5 + 300 - 2 + 0x01010101 * 0x0101010101010101) % 2 ** 64, seen()
+            v.ask("two_returns 1")
+            assert seen()["drained"] == 0, seen()
+            for n in range(256):
+                box.ctl("map", "update", "commands", str(n))
+            for args, status, words in ((("update", "commands", "1"), 1, "is full: no program has read"),
+                                        (("update", "commands", "nonsense", "1"), 2, "knows no type 'nonsense'"),
+                                        (("update", "commands", "hex"), 2, "a record has 1 to"),
+                                        (("update", "commands", "command", "{"), 2, ""),
+                                        (("dump", "commands"), 1, "map update commands VALUE"),
+                                        (("tail", "commands"), 2, "is no ring buffer or perf event array")):
+                r = box.ctl("map", *args, check=False)
+                assert r.returncode == status and words in r.stderr, (args, r)
+            v.ask("two_returns 1")
+            assert seen()["drained"] == 256, seen()
+            box.ctl("detach", "--all")
+
+
 def test_ring_buffer_live():
     with Sandbox() as box:
         v = Victim(box, "e2e_shapes")

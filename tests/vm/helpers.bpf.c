@@ -238,6 +238,39 @@ int do_perf(void *ctx)
 	return 0;
 }
 
+struct {
+	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
+	__uint(max_entries, 4096);
+} commands SEC(".maps");
+
+struct drained {
+	__u64 sum, n, stop_at, bytes;
+};
+
+static long drain_one(struct bpf_dynptr *d, void *arg)
+{
+	struct drained *to = arg;
+	__u64 v = 0, *first = bpf_dynptr_data(d, 0, 8);
+
+	to->n++;
+	if (!bpf_dynptr_read(&v, sizeof(v), d, 8, 0))
+		to->bytes += v;
+	if (!first)
+		return 0;
+	to->sum = to->sum * 31 + *first;
+	return *first == to->stop_at;
+}
+
+PROGRAM(do_drain)
+{
+	struct drained to = { .stop_at = io->args[0] };
+
+	io->ret = bpf_user_ringbuf_drain(&commands, drain_one, &to, io->args[1]);
+	io->number = to.sum;
+	io->args[2] = to.n;
+	io->args[3] = to.bytes;
+}
+
 PROGRAM(do_signal)
 {
 	io->ret = io->args[1] ? bpf_send_signal_thread(io->args[0]) : bpf_send_signal(io->args[0]);

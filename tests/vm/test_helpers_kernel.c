@@ -447,6 +447,45 @@ START_TEST(perf_events)
 }
 END_TEST
 
+/* The same records for both. */
+static void post(struct user_ring_buffer *to, const __u64 *record, __u32 size)
+{
+	void *at;
+
+	ck_assert_int_eq(bpfvm_map_post(bpfvm_map_find(vm, "commands"), record, size), 0);
+	if (!to)
+		return;
+	at = user_ring_buffer__reserve(to, size);
+	ck_assert_ptr_nonnull(at);
+	memcpy(at, record, size);
+	user_ring_buffer__submit(to, at);
+}
+
+START_TEST(drained_records)
+{
+	struct user_ring_buffer *to = kernel ? user_ring_buffer__new(kernel_map("commands"), NULL) : NULL;
+
+	for (int round = 0; round < 200; round++) {
+		struct io io = { .args = { rnd(4) ? rnd(20) : 1000, rnd(3) ? rnd(4) : rnd(9) } }, want = io;
+		unsigned n = rnd(12);
+
+		for (unsigned i = 0; i < n; i++) {
+			__u64 record[8] = { rnd(20), rnd(1000) };
+
+			post(to, record, rnd(4) ? 8 + rnd(7) * 8 : rnd(64));
+		}
+		run_here("do_drain", &io, round % 2);
+		if (!to)
+			continue;
+		run_in_kernel("do_drain", &want);
+		same("do_drain", &want, &want, &io, "compiled or interpreted");
+		ck_assert_uint_eq(want.args[2], io.args[2]);
+		ck_assert_uint_eq(want.args[3], io.args[3]);
+	}
+	user_ring_buffer__free(to);
+}
+END_TEST
+
 static volatile sig_atomic_t nsignals[65], number_seen[65];
 
 /* What the program has got to when the signal comes. */
@@ -522,6 +561,7 @@ int main(void)
 	tcase_add_test(tc, dynptr_writes);
 	tcase_add_test(tc, dynptr_records);
 	tcase_add_test(tc, perf_events);
+	tcase_add_test(tc, drained_records);
 	tcase_add_test(tc, signals);
 	tcase_add_test(tc, signals_and_more);
 	return run_case("helpers_kernel", tc);

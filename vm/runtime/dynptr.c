@@ -116,3 +116,36 @@ RT_HELPER(dynptr_data)
 
 	return d->data && is_inside(d, off, len) ? d->data + off : 0;
 }
+
+#define DRAINED_MAX (128u << 10) /* BPF_MAX_USER_RINGBUF_SAMPLES */
+
+RT_HELPER(user_ringbuf_drain)
+{
+	const struct umap *m = (const struct umap *)r1;
+	rt_callback *fn = (rt_callback *)r2;
+	struct umap_user_record record;
+	u64 seen = 0, stop = 0;
+	long err = 0;
+
+	if (r4 & ~(u64)(UMAP_RB_NO_WAKEUP | UMAP_RB_FORCE_WAKEUP)) /* nobody sleeps there */
+		return (u64)-EINVAL;
+	if (!umap_user_begin(m, rt_owner(rt_env(frame), rt_rec(frame))))
+		return (u64)-EBUSY;
+	for (u32 i = 0; i < DRAINED_MAX && !stop; i++) {
+		struct dynptr d;
+
+		err = umap_user_peek(m, &record);
+		if (err == -EAGAIN)
+			continue;
+		if (!err && record.size > DYNPTR_SIZE_MAX)
+			err = -E2BIG;
+		if (err)
+			break;
+		dynptr_set(&d, (u64)record.data, record.size, 0);
+		stop = fn((u64)&d, r3, 0, 0, 0, frame);
+		umap_user_release(m, &record);
+		seen++;
+	}
+	umap_user_end(m);
+	return err && err != -ENODATA && err != -EAGAIN ? (u64)err : seen;
+}

@@ -96,6 +96,42 @@ int BPF_KPROBE(on_dynptr, unsigned long arg)
 	return 0;
 }
 
+struct command {
+	__u32 op;
+	long arg;
+};
+
+const struct command *unused_command __attribute__((unused));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
+	__uint(max_entries, 4096);
+} commands SEC(".maps");
+
+__u64 sum, longest, drained;
+
+static long obey(struct bpf_dynptr *d, void *arg)
+{
+	struct command c = {};
+	__u64 n = 0;
+
+	if (bpf_dynptr_data(d, 0, 64))
+		longest++;
+	if (!bpf_dynptr_read(&c, sizeof(c), d, 0, 0))
+		sum += c.op * c.arg;
+	else if (!bpf_dynptr_read(&n, sizeof(n), d, 0, 0))
+		sum += n;
+	return 0;
+}
+
+/* Does what it has been told from outside. */
+SEC("uprobe")
+int on_commands(void *ctx)
+{
+	drained = bpf_user_ringbuf_drain(&commands, obey, NULL, 0);
+	return 0;
+}
+
 static int pass(__u32 i, void *arg)
 {
 	return 0;

@@ -112,3 +112,49 @@ static const struct row callbacks[] = {
 	     STORE_IMM(DW, FP, -8, 0), LD_MAP(R1, M_HASH), LD_FUNC(R2, 9), ADDR(R3, -8), MOV_IMM(R4, 0),
 	     CALL(BPF_FUNC_for_each_map_elem), LOAD(DW, R6, FP, -8), X, RETURN, STORE(DW, R4, 0, R3), RETURN),
 };
+
+/* The callback follows; r1 is a dynptr over the record, r2 as above. */
+#define DRAIN(...) \
+	STORE_IMM(DW, FP, -8, 0), LD_MAP(R1, M_USER), LD_FUNC(R2, 7), ADDR(R3, -8), MOV_IMM(R4, 0), \
+	CALL(BPF_FUNC_user_ringbuf_drain), RETURN, __VA_ARGS__
+/* r0 = 8 bytes of the record, or NULL */
+#define SLICE MOV_IMM(R2, 0), MOV_IMM(R3, 8), CALL(BPF_FUNC_dynptr_data)
+
+static const struct row drain[] = {
+	PAIR("returns 0 or 1", "At callback return the register R0 has smin=2 smax=2 should have been in [0, 1]",
+	     MOV_IMM(R0, 1), MOV_IMM(R0, 2), DRAIN(X, EXIT)),
+	PAIR("of a user ring buffer", "cannot pass map_type 27 into func bpf_user_ringbuf_drain#209", LD_MAP(R1, M_USER),
+	     LD_MAP(R1, M_RINGBUF), X, LD_FUNC(R2, 6), MOV_IMM(R3, 0), MOV_IMM(R4, 0),
+	     CALL(BPF_FUNC_user_ringbuf_drain), RETURN, RETURN),
+	PAIR("a user ring buffer is no other", "cannot pass map_type 31 into func bpf_ringbuf_output#130",
+	     LD_MAP(R1, M_RINGBUF), LD_MAP(R1, M_USER), STORE_IMM(DW, FP, -8, 0), X, ADDR(R2, -8), MOV_IMM(R3, 8),
+	     MOV_IMM(R4, 0), CALL(BPF_FUNC_ringbuf_output), RETURN),
+	PAIR("read by a helper", "invalid write to stack R1 off=-8 size=16", MOV_IMM(R2, 8), MOV_IMM(R2, 16),
+	     DRAIN(MOV_REG(R3, R1), ADDR(R1, -8), X, MOV_IMM(R4, 0), MOV_IMM(R5, 0), CALL(BPF_FUNC_dynptr_read), RETURN)),
+	ACCEPT("written by a helper", "as any local dynptr",
+	       DRAIN(STORE_IMM(DW, FP, -8, 0), MOV_IMM(R2, 0), ADDR(R3, -8), MOV_IMM(R4, 8), MOV_IMM(R5, 0),
+		     CALL(BPF_FUNC_dynptr_write), RETURN)),
+	PAIR("is no memory", "R1 invalid mem access 'dynptr_ptr'", MOV_IMM(R0, 0), LOAD(DW, R0, R1, 0), DRAIN(X, RETURN)),
+	PAIR("is not written", "R1 invalid mem access 'dynptr_ptr'", MOV_IMM(R0, 0), STORE_IMM(DW, R1, 0, 0),
+	     DRAIN(X, RETURN)),
+	PAIR("is not moved", "dereference of modified dynptr_ptr ptr R1 off=8 disallowed", MOV_IMM(R3, 0), ADD(R1, 8),
+	     DRAIN(X, SLICE, RETURN)),
+	PAIR("is no buffer", "R1 type=dynptr_ptr expected=fp", MOV_REG(R1, R6), MOV_IMM(R5, 0),
+	     DRAIN(ADDR(R6, -8), X, MOV_IMM(R2, 8), MOV_IMM(R3, 0), CALL(BPF_FUNC_probe_read_user), RETURN)),
+	PAIR("its memory", "R0 min value is outside", LOAD(DW, R3, R0, 0), LOAD(DW, R3, R0, 8),
+	     DRAIN(SLICE, JUMP_IMM(BPF_JEQ, R0, 0, 1), X, RETURN)),
+	PAIR("its memory may not be there", "R0 invalid mem access 'mem_or_null'", JUMP_IMM(BPF_JEQ, R0, 0, 1),
+	     JUMP_IMM(BPF_JEQ, R0, 8, 1), DRAIN(SLICE, X, STORE_IMM(DW, R0, 0, 1), RETURN)),
+	PAIR("not submitted", "cannot release unowned const bpf_dynptr", CALL(BPF_FUNC_ktime_get_ns),
+	     CALL(BPF_FUNC_ringbuf_submit_dynptr), DRAIN(MOV_IMM(R2, 0), X, RETURN)),
+	PAIR("not made anew", "Dynptr has to be an uninitialized dynptr", MOV_REG(R4, R6), MOV_REG(R4, R1),
+	     DRAIN(ADDR(R6, -16), X, LD_VALUE(R1, M_BSS, 0), MOV_IMM(R2, 8), MOV_IMM(R3, 0),
+		   CALL(BPF_FUNC_dynptr_from_mem), RETURN)),
+	PAIR("its context", "invalid write to stack R2 off=0 size=8", STORE_IMM(DW, R2, 0, 1), STORE_IMM(DW, R2, 8, 1),
+	     DRAIN(X, RETURN)),
+	PAIR("two arguments", "R3 !read_ok", MOV_REG(R0, R2), MOV_REG(R0, R3), DRAIN(X, RETURN)),
+	PAIR("records while one is open", "BPF_EXIT instruction in main prog would lead to reference leak",
+	     CALL(BPF_FUNC_ringbuf_submit), MOV_IMM(R0, 0),
+	     DRAIN(LD_MAP(R1, M_RINGBUF), MOV_IMM(R2, 16), MOV_IMM(R3, 0), CALL(BPF_FUNC_ringbuf_reserve),
+		   JUMP_IMM(BPF_JEQ, R0, 0, 3), MOV_REG(R1, R0), MOV_IMM(R2, 0), X, RETURN)),
+};

@@ -68,6 +68,7 @@ enum {
 	M_FORMAT,     /* 1 entry of 8 bytes "n %d", frozen, read-only for programs */
 	M_LOCKED,     /* array, 1 entry of { struct bpf_spin_lock lock; u32; u64 n; } */
 	M_LOCKED_HASH, /* hash of the same, key 4 */
+	M_USER,       /* user ring buffer */
 	NMAPS,
 };
 
