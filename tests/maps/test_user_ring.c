@@ -144,19 +144,19 @@ START_TEST(one_reader)
 }
 END_TEST
 
-enum { RECORDS = 300000, THREADS = 3 };
+enum { RECORDS = 100000, THREADS = 3 };
 static u64 next_seq;
 
 static void *reader_thread(void *arg)
 {
-	u64 seen = 0, busy = 0;
+	u64 seen = 0;
 
 	while (__atomic_load_n(&next_seq, __ATOMIC_RELAXED) < RECORDS) {
 		struct umap_user_record r;
 		long err;
 
 		if (!umap_user_begin(&ring, OWNER_ID(1, (u32)(size_t)arg))) {
-			busy++;
+			sched_yield();
 			continue;
 		}
 		for (u32 i = 0; i < 50; i++) {
@@ -172,6 +172,7 @@ static void *reader_thread(void *arg)
 			seen++;
 		}
 		umap_user_end(&ring);
+		sched_yield();
 	}
 	return (void *)seen;
 }
