@@ -16,7 +16,8 @@
  * hooks at its own rt_sigaction system calls keep it (vm/runtime/trap_calls.c).
  *
  * A SIGTRAP that comes while it is blocked kills. So the same hooks take it out of
- * every mask, and so does the injector where it installs the handler.
+ * every mask, and so does the injector where it installs the handler; who believes to
+ * block it is remembered, and does so again in the end.
  */
 #pragma once
 #include "target_abi.h"
@@ -51,6 +52,7 @@ static inline u32 trap_slot(u64 site)
 
 #define TRAP_ACTIONS 96u
 #define TRAP_SIGNALS 64u
+#define TRAP_BLOCKERS 512u
 
 /* An action is written before its number is, and not again before all others were:
  * whoever reads `now` finds a whole one. */
@@ -58,9 +60,11 @@ struct trap_data {
 	u32 now;    /* which action the application believes to have */
 	u32 next;   /* the next to be written */
 	u64 masked; /* bit n - 1: the handler of signal n believes that it blocks SIGTRAP */
-	u64 pad[6];
+	u32 nblockers; /* of these may be in use */
+	u32 pad[11];
 	struct trap_action actions[TRAP_ACTIONS];
 	struct trap_action scratch[TRAP_SIGNALS]; /* of the injector's system calls */
+	u32 blockers[TRAP_BLOCKERS]; /* tids (of their own namespace) that believe to block SIGTRAP; 0 free */
 };
 _Static_assert(sizeof(struct trap_data) <= TRAP_DATA_SIZE, "two pages");
 

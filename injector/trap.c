@@ -7,6 +7,7 @@
  *	what is installed now    into the data: the application believes in it
  *	our handler              from here on undoing means to give that back
  *	the other handlers       that are to block SIGTRAP: they do not any more
+ *	threads that block it    into the data; they do not any more
  *	text                     (commit.c)
  *
  * and the reverse: text, then the application's own, then the memory. In between a
@@ -17,10 +18,12 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
+#include "base/cleanup.h"
 #include "base/trap.h"
 #include "injector/remote_mem.h"
 
@@ -115,28 +118,96 @@ static struct uerr *write_action(struct injection *in, struct remote *r, unsigne
 
 /* ----------------------------------------------------------- installing */
 
-/* What must be so before there can be a breakpoint. Threads block all signals for
- * moments, when they make others for instance. */
+static bool blocks_trap(const struct thread *th)
+{
+	u64 mask;
+
+	return ptrace(PTRACE_GETSIGMASK, th->tid, sizeof(mask), &mask) || mask & TRAP_SIG_BIT;
+}
+
+/* What must be so before there can be a breakpoint. A thread that blocks SIGTRAP can
+ * be made not to; where all do, somebody waits for one to be sent. */
 struct uerr *traps_prepare(struct injection *in)
 {
+	size_t blocked = 0, n = 0;
+
 	if (!in->traps.area || in->traps.change != TRAPS_INSTALL)
 		return NULL;
 	vec_foreach(th, &in->t.threads) {
-		u64 mask;
-
 		if (th->gone || !th->stopped)
 			continue;
 		if (th->tgid != in->t.pid)
 			return uerr_new(UERR_CANNOT_PROBE,
 					"process %d (%s) shares its memory with process %d, whose SIGTRAP is its own: there "
 					"can be no breakpoints", in->t.pid, in->t.comm, th->tgid);
-		if (!ptrace(PTRACE_GETSIGMASK, th->tid, sizeof(mask), &mask) && !(mask & TRAP_SIG_BIT))
-			continue;
-		return uerr_new(UERR_CANNOT_PROBE,
-				"process %d (%s): thread %d blocks SIGTRAP, so that a breakpoint would kill it", in->t.pid,
-				in->t.comm, th->tid);
+		n++;
+		blocked += blocks_trap(th);
 	}
+	if (blocked < n && blocked <= TRAP_BLOCKERS)
+		return NULL;
+	return uerr_new(UERR_CANNOT_PROBE,
+			"process %d (%s): all of its threads block SIGTRAP, so that a breakpoint would kill it", in->t.pid,
+			in->t.comm);
+}
+
+/* The signal mask of TH; of the thread that makes our calls, the one that it will have. */
+static bool get_mask(const struct remote *r, const struct thread *th, u64 *ret)
+{
+	if (th->gone || !th->stopped)
+		return false;
+	*ret = r->saved_mask;
+	return th == r->th || !ptrace(PTRACE_GETSIGMASK, th->tid, sizeof(*ret), ret);
+}
+
+static void set_mask(struct remote *r, const struct thread *th, u64 mask)
+{
+	if (th == r->th)
+		r->saved_mask = mask;
+	else
+		ptrace(PTRACE_SETSIGMASK, th->tid, sizeof(mask), &mask); /* fails for one that is killed */
+}
+
+/* Threads that block SIGTRAP, into the data, so that it is known whatever becomes of
+ * us; then they do not any more. */
+static struct uerr *unblock_threads(struct injection *in, struct remote *r)
+{
+	cleanup_free u32 *tids = calloc(TRAP_BLOCKERS, sizeof(*tids));
+	u32 n = 0;
+	u64 mask;
+
+	if (!tids)
+		return uerr_nomem();
+	vec_foreach(th, &in->t.threads) {
+		struct task_status st;
+
+		if (n < TRAP_BLOCKERS && get_mask(r, th, &mask) && mask & TRAP_SIG_BIT &&
+		    task_status_read(in->t.pid, th->tid, &st))
+			tids[n++] = (u32)st.ns_tid;
+	}
+	if (remote_write(&in->t, data_at(in, offsetof(struct trap_data, blockers)), tids, TRAP_BLOCKERS * sizeof(*tids)) ||
+	    remote_write(&in->t, data_at(in, offsetof(struct trap_data, nblockers)), &n, sizeof(n)))
+		return no_data(in);
+	vec_foreach(th, &in->t.threads)
+		if (get_mask(r, th, &mask) && mask & TRAP_SIG_BIT)
+			set_mask(r, th, mask & ~TRAP_SIG_BIT);
 	return NULL;
+}
+
+/* Those that DATA says believe that they block it. */
+static void block_threads(struct injection *in, struct remote *r, const struct trap_data *data)
+{
+	struct task_status st;
+	u64 mask;
+
+	vec_foreach(th, &in->t.threads) {
+		if (!data->nblockers || !get_mask(r, th, &mask) || !task_status_read(in->t.pid, th->tid, &st))
+			continue;
+		for (u32 i = 0; i < TRAP_BLOCKERS; i++)
+			if (data->blockers[i] == (u32)st.ns_tid) {
+				set_mask(r, th, mask | TRAP_SIG_BIT);
+				break;
+			}
+	}
 }
 
 static struct uerr *remember(struct injection *in, const struct trap_action *now, u64 masked)
@@ -204,6 +275,8 @@ struct uerr *traps_install(struct injection *in, struct remote *r)
 	in->traps.installed = !err;
 	if (!err)
 		err = unmask_handlers(in, r, acts, masked);
+	if (!err)
+		err = unblock_threads(in, r);
 	return err ? err : verify(in, r);
 }
 
@@ -259,6 +332,8 @@ struct uerr *traps_uninstall(struct injection *in, struct remote *r)
 		if (!err)
 			err = write_action(in, r, SIGTRAP, &data.actions[data.now % TRAP_ACTIONS]);
 	}
+	if (!err)
+		block_threads(in, r, &data);
 	in->traps.gone = !err;
 	return err;
 }

@@ -3,7 +3,8 @@
  * The application's own dealings with SIGTRAP while breakpoints of ours are in it
  * (base/trap.h): hooks at the system calls by which it installs handlers and blocks
  * signals. What it asks for SIGTRAP is remembered, and what it is told is what
- * it asked; SIGTRAP is taken out of every mask that reaches the kernel. The system
+ * it asked; SIGTRAP is taken out of every mask that reaches the kernel, and who
+ * believes to block it is in a list. The system
  * call is made here then, and the trampoline skips the application's own.
  */
 #include <asm/unistd.h>
@@ -12,7 +13,7 @@
 #include "vm/runtime/rt.h"
 
 #define BLOCK 0
-#define SETMASK 2
+#define UNBLOCK 1
 #define SA_UNSUPPORTED 0x400ull /* a question about flags, which the kernel answers by clearing it */
 #define UNBLOCKABLE (1ull << 8 | 1ull << 18) /* SIGKILL, SIGSTOP */
 
@@ -140,16 +141,70 @@ static u64 on_sigaction(const struct call *c)
 	return sig == TRAP_SIG ? sigaction_trap(c) : sigaction_other(c, 1ull << (sig - 1));
 }
 
+/* The place of TID in the list of those who believe to block SIGTRAP. */
+static u32 *find_blocker(struct trap_data *d, u32 tid)
+{
+	u32 n = __atomic_load_n(&d->nblockers, __ATOMIC_RELAXED);
+
+	for (u32 i = 0; i < n && i < TRAP_BLOCKERS; i++)
+		if (__atomic_load_n(&d->blockers[i], __ATOMIC_RELAXED) == tid)
+			return &d->blockers[i];
+	return NULL;
+}
+
+/* Without a place it is not blocked again in the end, nothing else. */
+static void add_blocker(struct trap_data *d, u32 tid)
+{
+	u32 free;
+
+	for (u32 i = 0; i < TRAP_BLOCKERS; i++) {
+		u32 n = __atomic_load_n(&d->nblockers, __ATOMIC_RELAXED);
+
+		while (n <= i && !__atomic_compare_exchange_n(&d->nblockers, &n, i + 1, false, __ATOMIC_RELAXED,
+							      __ATOMIC_RELAXED))
+			;
+		free = 0;
+		if (__atomic_compare_exchange_n(&d->blockers[i], &free, tid, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			return;
+	}
+}
+
+/* What the thread believes after the call. */
+static void believe(const struct call *c, u32 tid, u32 *blocker, u32 how, u64 set)
+{
+	bool has = set & TRAP_SIG_BIT;
+
+	if (how == BLOCK ? !has : how == UNBLOCK ? !has : has == (blocker != NULL))
+		return;
+	if (how != UNBLOCK && has && !blocker && !is_borrower(c))
+		add_blocker(c->data, tid);
+	else if (blocker && how != BLOCK)
+		__atomic_store_n(blocker, 0, __ATOMIC_RELAXED);
+}
+
 static u64 on_sigprocmask(const struct call *c)
 {
 	const struct target_regs *r = c->regs;
-	u64 set;
+	u32 how = (u32)r->di, tid, *blocker = NULL;
+	u64 set = 0, was = 0, real;
+	long ret;
 
-	if (r->r10 != 8 || !r->si || ((u32)r->di != BLOCK && (u32)r->di != SETMASK) ||
-	    rt_read(&set, r->si, sizeof(set), c->frame) || !(set & TRAP_SIG_BIT))
+	if (r->r10 != 8 || (r->si && rt_read(&set, r->si, sizeof(set), c->frame)))
 		return 0;
-	set &= ~TRAP_SIG_BIT;
-	return answer(c, rt_syscall(__NR_rt_sigprocmask, (u32)r->di, (u64)&set, r->dx, 8, 0, 0));
+	tid = (u32)rt_syscall(__NR_gettid, 0, 0, 0, 0, 0, 0);
+	if (__atomic_load_n(&c->data->nblockers, __ATOMIC_RELAXED))
+		blocker = find_blocker(c->data, tid);
+	if (!blocker && (!(set & TRAP_SIG_BIT) || how == UNBLOCK))
+		return 0;
+	real = set & ~TRAP_SIG_BIT;
+	ret = rt_syscall(__NR_rt_sigprocmask, how, r->si ? (u64)&real : 0, r->dx ? (u64)&was : 0, 8, 0, 0);
+	if (ret)
+		return answer(c, ret);
+	if (blocker)
+		was |= TRAP_SIG_BIT;
+	if (r->si)
+		believe(c, tid, blocker, how, set);
+	return answer(c, store(c, r->dx, &was, sizeof(was)));
 }
 
 u64 rt_guard_signals(u64 *ctx, u64 zero, struct hook_frame *frame)
