@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Which tactic covers how many functions of real binaries, and why the rest is refused: the table of
-docs/injector.md, from what `bpfctl symbols` says about every function.
+docs/injector.md, from what `bpfctl symbols --trap` says about every function.
 
     coverage.py [FILE…]    default: ten binaries, those of them that are installed
 """
@@ -32,13 +32,13 @@ def kind(reason):
 def symbols(box, path):
     """Of a library in a process that has loaded it and does nothing; of a program in a run of itself."""
     if ".so" not in path:
-        box.ctl("symbols", ":*", "--json", "-o", box.dir + "/symbols", "--", path, "--version", timeout=600)
+        box.ctl("symbols", ":*", "--trap", "--json", "-o", box.dir + "/symbols", "--", path, "--version", timeout=600)
         with open(box.dir + "/symbols") as f:
             return json.load(f)
     p = box.start("sleep", "1000", env=dict(os.environ, LD_PRELOAD=path))
     name = os.path.basename(path).split(".so")[0]
     wait_for(lambda: any(name in " ".join(m) for m in maps(p.pid)), "it is loaded")
-    doc = box.ctl_json("symbols", name + ":*", "-p", p.pid, timeout=600)
+    doc = box.ctl_json("symbols", name + ":*", "--trap", "-p", p.pid, timeout=600)
     p.kill()
     p.wait()
     return doc
@@ -46,8 +46,8 @@ def symbols(box, path):
 
 def main():
     reasons = {"entry": collections.Counter(), "exit": collections.Counter()}
-    print("| file | functions | entry: jump | punned | refused | exit: ret | tail | take-over | refused |")
-    print("|------|-----------|-------------|--------|---------|-----------|------|-----------|---------|")
+    print("| file | functions | entry: jump | punned | trap | refused | exit: ret | tail | take-over | trap | refused |")
+    print("|------|-----------|-------------|--------|------|---------|-----------|------|-----------|------|---------|")
     with Sandbox() as box:
         for pattern in sys.argv[1:] or DEFAULT:
             path = next(iter(sorted(glob.glob(pattern))), None)
@@ -62,10 +62,11 @@ def main():
                     if why:
                         reasons[side][kind(why)] += 1
             e, x = n["entry"], n["exit"]
-            assert set(e) <= {"jump", "punned", "refused"} and set(x) <= {"ret", "tail", "takeover", "refused"}, (e, x)
+            assert set(e) <= {"jump", "punned", "trap", "refused"}, e
+            assert set(x) <= {"ret", "tail", "takeover", "trap", "refused"}, x
             print("| %s | %s |" % (os.path.basename(path), " | ".join("{:,}".format(k) for k in (
-                len(doc["symbols"]), e["jump"], e["punned"], e["refused"], x["ret"], x["tail"], x["takeover"],
-                x["refused"]))), flush=True)
+                len(doc["symbols"]), e["jump"], e["punned"], e["trap"], e["refused"], x["ret"], x["tail"],
+                x["takeover"], x["trap"], x["refused"]))), flush=True)
     for side in ("entry", "exit"):
         print("\nWhy an %s is refused, over all:\n" % side)
         for why, count in reasons[side].most_common(12):

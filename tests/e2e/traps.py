@@ -12,7 +12,9 @@ import subprocess
 import time
 
 from harness import (BPFCTL, Asked, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, maps, need, run,
-                     wait_for)
+                     total, wait_for)
+from interpreter import Script
+from redis import Redis
 from soak import Killer, attach
 from victims import Victim, bpf, counters, failed, links
 
@@ -164,9 +166,45 @@ def test_refused():
         with Untouched(v.pid):
             assert v.ask("block") == "ok"
             code, err = failed(box.ctl("count", ":t_add", "-p", v.pid, "--trap", check=False))
-            assert code == 8 and "blocks SIGTRAP" in err, err
+            assert code == 8 and "all of its threads block SIGTRAP" in err, err
             assert not private_code(v.pid) and trap_of(v.pid) == (0, 0)
             assert v.ask("unblock") == "ok"
+
+
+def blocking(pid):
+    """Threads that block SIGTRAP."""
+    found = []
+    for tid in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/status" % (pid, tid)) as f:
+            blk = next(int(line.split()[1], 16) for line in f if line.startswith("SigBlk:"))
+        if blk >> (signal.SIGTRAP - 1) & 1:
+            found.append(tid)
+    return found
+
+
+def test_thread_that_blocks_everything():
+    """It does not while breakpoints are in, believes that it does, and does again afterwards, whoever detaches."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_traps")
+        assert v.ask("blocker") == v.ask("goes_on") == "ok"
+        was = blocking(v.pid)
+        assert len(was) == 1, was
+        for i in range(6):
+            box.ctl("load", bpf("calls"))
+            at = Attached(box, v)
+            assert not blocking(v.pid)
+            assert v.ask("goes_on") == v.ask("blocked 3") == "ok"
+            if i % 2:
+                at.detach()
+                box.ctl("unload", "calls")
+            else:
+                box.daemon.kill()
+                box.daemon.wait()
+                assert v.ask("goes_on") == "ok"
+                box.start_daemon()
+            wait_for(lambda: not private_code(v.pid), "the area is gone")
+            assert blocking(v.pid) == was
+            assert v.ask("goes_on") == "ok"
 
 
 def test_handler_replaced_behind_our_back():
@@ -298,6 +336,71 @@ def test_daemon_killed():
             assert v.ask("plain 10") == v.ask("old_handler") == "ok"
             if i % 2:
                 assert v.ask("as_it_is") == "ok"
+
+
+#
+# Real programs.
+#
+
+def only_by_trap(box, pid, functions):
+    """Instructions of these functions that nothing else can be done for."""
+    found = []
+    for f in functions:
+        size = box.ctl_json("symbols", f, "-p", pid)["symbols"][0]["bytes"]
+        for first in range(1, min(size, 4000), 500):
+            specs = ["%s+%#x" % (f, o) for o in range(first, min(size, first + 500))]
+            found += [s["probe"] for s in box.ctl_json("symbols", *specs, "-p", pid)["symbols"]
+                      if s["entry_reason"].endswith("; --trap would put a breakpoint there")]
+    return found
+
+
+def traps_in(box, pid, *specs):
+    doc = box.ctl_json("symbols", *specs, "-p", pid, "--trap", timeout=300)
+    return {s["probe"] for s in doc["symbols"] if s["entry"] == "trap"}
+
+
+def test_redis():
+    """Instructions in its busiest functions, and every function of it and of libc, under load."""
+    with Sandbox() as box:
+        r = Redis(box)
+        with Untouched(r.pid):
+            places = only_by_trap(box, r.pid, [":dictFind", ":siphash", ":dictAddRaw", ":processMultibulkBuffer",
+                                               ":ll2string", ":string2ll", ":call", ":processCommand"])
+            assert len(places) >= 4, places
+            count = box.ctl_start("count", *places, "-p", r.pid, "--trap", "--json")
+            count.wait_attached()
+            before = r.calls("incr")
+            r.benchmark("set,get,incr,lpush", 5000)
+            doc = json.loads(count.interrupt())
+            assert r.calls("incr") == before + 5000
+            assert total(doc) > 5000 and doc["missed"] == 0, (total(doc), doc["missed"])
+            count = box.ctl_start("count", ":*", "libc:*", *places[:4], "-p", r.pid, "--trap", "--json")
+            count.wait_attached()
+            r.benchmark("set,get", 5000)
+            doc = json.loads(count.interrupt())
+            assert total(doc, "setCommand") == total(doc, "getCommand") == 5000
+        assert r.cli("ping") == "PONG"
+        assert trap_of(r.pid) == (0, 0)
+
+
+def test_python():
+    """Every function of the interpreter and of libc, threads that come and go, and handlers that it installs."""
+    with Sandbox() as box:
+        s = Script(box)
+        plain = s.round(300, 3)
+        with Untouched(s.pid):
+            places = only_by_trap(box, s.pid, [":PyObject_RichCompare", ":PyUnicode_New", ":PyObject_GetAttr", ":PyTuple_New",
+                                               ":PyObject_Malloc", ":PyObject_Free", ":_Py_HashBytes"])
+            traps = traps_in(box, s.pid, ":*", "libc:*") | set(places)
+            count = box.ctl_start("count", ":*", "libc:*", *places, "-p", s.pid, "--trap", "--json")
+            count.wait_attached()
+            assert s.round(300, 3) == plain
+            doc = json.loads(count.interrupt())
+            assert total(doc, "PyMapping_Items") == 900
+            hit = sum(c["count"] for c in doc["counts"] if c["probe"] in traps)
+            print("# %d breakpoints, met %d times" % (len(traps), hit), flush=True)
+            assert hit > 1000
+        assert s.round(300, 3) == plain
 
 
 if __name__ == "__main__":

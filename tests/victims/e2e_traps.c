@@ -154,13 +154,16 @@ static const char *all_blocked(void)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	w = calls();
 	pthread_sigmask(SIG_SETMASK, &old, &now);
-	if (!w && !sigismember(&now, SIGUSR1))
-		return "SIGUSR1 was not blocked";
+	if (!w && (!sigismember(&now, SIGUSR1) || !sigismember(&now, SIGTRAP)))
+		return "what was blocked was not";
+	pthread_sigmask(SIG_BLOCK, NULL, &now);
+	if (!w && (sigismember(&now, SIGUSR1) || sigismember(&now, SIGTRAP)))
+		return "what is not blocked is";
 	sigemptyset(&all);
 	sigaddset(&all, SIGTRAP);
-	if (!w && (sigprocmask(SIG_BLOCK, &all, NULL) || (w = calls()) || sigprocmask(SIG_UNBLOCK, &all, NULL)))
+	if (!w && (sigprocmask(SIG_BLOCK, &all, NULL) || (w = calls()) || sigprocmask(SIG_UNBLOCK, &all, &now)))
 		return w ? w : "sigprocmask";
-	return w;
+	return w ? w : sigismember(&now, SIGTRAP) ? NULL : "SIGTRAP was not blocked";
 }
 
 static const char *errors(void)
@@ -528,6 +531,45 @@ static const char *stop_hammers(void)
 	return NULL;
 }
 
+/* A thread that has blocked all signals for good, before the probes came. */
+static void *block_and_hammer(void *arg)
+{
+	sigset_t all, now;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	for (;;) {
+		check_calls();
+		pthread_sigmask(SIG_BLOCK, NULL, &now);
+		if (!sigismember(&now, SIGTRAP) || !sigismember(&now, SIGUSR1))
+			wrong = "the mask of a thread that blocks everything";
+		__atomic_fetch_add((uint64_t *)arg, 1, __ATOMIC_RELAXED);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+static uint64_t blocker_rounds;
+
+static const char *start_blocker(void)
+{
+	pthread_t t;
+
+	return pthread_create(&t, NULL, block_and_hammer, &blocker_rounds) ? "pthread_create" : NULL;
+}
+
+static const char *blocker_goes_on(void)
+{
+	uint64_t n = __atomic_load_n(&blocker_rounds, __ATOMIC_RELAXED);
+
+	for (int i = 0; i < 10000; i++) {
+		if (__atomic_load_n(&blocker_rounds, __ATOMIC_RELAXED) > n + 2)
+			return NULL;
+		usleep(1000);
+	}
+	return "the thread that blocks everything stands still";
+}
+
 /*
  * What cannot be watched.
  */
@@ -628,7 +670,7 @@ static const struct {
 	{ "restarts", restarts }, { "step", single_step }, { "longjmp", long_jump }, { "contexts", contexts },
 	{ "ends", ends_of_all_kinds }, { "hammer", start_hammers }, { "still", stop_hammers }, { "raw", raw },
 	{ "raw_default", raw_default }, { "block", block }, { "unblock", unblock }, { "ignore", ignore },
-	{ "child", start_child }, { "end_child", end_child }, { "install", install }, { "uninstall", uninstall }, { "is_default", is_default },
+	{ "blocker", start_blocker }, { "goes_on", blocker_goes_on }, { "child", start_child }, { "end_child", end_child }, { "install", install }, { "uninstall", uninstall }, { "is_default", is_default },
 };
 
 static const char *run(const char *name, long n)
