@@ -215,8 +215,10 @@ void bench_measure(const struct runner *r, uint64_t slice_ns, struct bench_resul
 }
 
 static void measure_attached(const struct bench_env_ops *env, const struct bench_row *row, struct victim *v,
-			     uint64_t slice_ns, struct bench_result *ret)
+			     uint64_t slice_ns, struct bench_result *ret, struct bench_ring *ring)
 {
+	bool writes = !strcmp(row->name, RING_ROW);
+	uint64_t calls = 0;
 	struct runner r = { .run = run_victim, .victim = v, .name = row->name, .row = row };
 	struct uerr *err;
 
@@ -225,7 +227,15 @@ static void measure_attached(const struct bench_env_ops *env, const struct bench
 	err = env->attach(row, v);
 	if (err)
 		return bench_set_reason(ret, err);
-	bench_measure(&r, slice_ns, ret, NULL);
+	err = writes ? env->read_ring() : NULL;
+	if (err)
+		bench_set_reason(ret, err);
+	else
+		bench_measure(&r, slice_ns, ret, &calls);
+	if (writes) {
+		ring->read += ring_stop();
+		ring->written += calls * row->ops;
+	}
 	env->detach();
 }
 
@@ -271,8 +281,8 @@ static void one_round(struct bench_report *rep, struct victim *v, uint64_t slice
 		const struct bench_row *row = &bench_rows[i];
 		struct bench_result *res = rep->results[i];
 
-		measure_attached(&env_kernel, row, v, slice_ns, &res[ENV_KERNEL]);
-		measure_attached(&env_userspace, row, v, slice_ns, &res[ENV_USERSPACE]);
+		measure_attached(&env_kernel, row, v, slice_ns, &res[ENV_KERNEL], &rep->rings[ENV_KERNEL]);
+		measure_attached(&env_userspace, row, v, slice_ns, &res[ENV_USERSPACE], &rep->rings[ENV_USERSPACE]);
 		r = (struct runner){ .run = run_embedded, .row = row };
 		bench_measure(&r, slice_ns, &res[ENV_EMBEDDED], NULL);
 	}

@@ -76,6 +76,17 @@ void bench_set_reason(struct bench_result *ret, struct uerr *err);
 struct bench_env_ops {
 	struct uerr *(*attach)(const struct bench_row *row, struct victim *v);
 	void (*detach)(void);
+	struct uerr *(*read_ring)(void); /* starts reading what the row of that name writes */
+};
+
+/* rings.c: a reader of a ring, one at a time. Stopped, it has read to the end; how many
+ * records. */
+struct uerr *ring_read_kernel(int map_fd) UERR_MUST_CHECK;
+struct uerr *ring_read_userspace(pid_t daemon, const char *map, uint32_t bytes) UERR_MUST_CHECK;
+uint64_t ring_stop(void);
+/* Records that were written into a ring, and that came out of it. */
+struct bench_ring {
+	uint64_t written, read;
 };
 
 /* Real uprobes of this kernel, through libbpf. */
@@ -139,6 +150,7 @@ struct bench_report {
 	struct bench_result plain, pad; /* the uninstrumented call, and the lower bound */
 	struct bench_result bare;       /* a jump away and back */
 	struct bench_scaling scaling;
+	struct bench_ring rings[N_ENVS];
 	struct bench_rival *rivals;     /* [bench_nrivals] */
 	struct bench_result (*results)[N_ENVS]; /* [bench_nrows] */
 	struct bench_result embed;

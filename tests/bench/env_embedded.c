@@ -47,6 +47,8 @@ struct uerr *env_embedded_run(const struct bench_row *row, uint64_t calls, uint6
 
 	if (!embed && !strncmp(row->name, DEEP_ROW, strlen(DEEP_ROW)))
 		return uerr_new(UERR_FAILED, "a call of a program in its own process is no hit: there is no stack to walk");
+	if (!embed && !strcmp(row->name, RING_ROW))
+		return uerr_new(UERR_FAILED, "libbpfvm has no reader of ring buffers");
 	for (int i = 0; i < 2; i++) {
 		if (!names[i][0])
 			continue;

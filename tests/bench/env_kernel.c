@@ -104,4 +104,9 @@ fail:
 	return err;
 }
 
-const struct bench_env_ops env_kernel = { kernel_attach, kernel_detach };
+static struct uerr *kernel_read_ring(void)
+{
+	return ring_read_kernel(bpf_object__find_map_fd_by_name(obj, "bench_records"));
+}
+
+const struct bench_env_ops env_kernel = { kernel_attach, kernel_detach, kernel_read_ring };

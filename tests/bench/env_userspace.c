@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "bench.h"
 #include "daemon/protocol.h"
+#include "rows.h"
 
 static pid_t daemon_pid;
 static int sock = -1;
@@ -206,7 +207,12 @@ static void userspace_detach(void)
 	links = NULL;
 }
 
-const struct bench_env_ops env_userspace = { userspace_attach, userspace_detach };
+static struct uerr *userspace_read_ring(void)
+{
+	return ring_read_userspace(daemon_pid, "bench_records", RING_BYTES);
+}
+
+const struct bench_env_ops env_userspace = { userspace_attach, userspace_detach, userspace_read_ring };
 
 struct uerr *env_userspace_count(const char *map, uint64_t *ret)
 {

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "rows.h"
+
 /* Row NAME in environment ENV. */
 static const struct bench_result *row(const struct bench_report *rep, const char *name, int env)
 {
@@ -89,6 +91,25 @@ static bool counts_lost(const struct bench_report *rep, double *ret)
 	return rep->scaling.counted[0].runs;
 }
 
+/* Records of 16 bytes that one thread writes into one ring in a second, in millions. */
+static bool ring_rate(const struct bench_report *rep, double *ret)
+{
+	double ns;
+
+	if (!operation(rep, RING_ROW, &ns) || ns <= 0)
+		return false;
+	*ret = 1000 / ns;
+	return true;
+}
+
+static bool ring_lost(const struct bench_report *rep, double *ret)
+{
+	const struct bench_ring *r = &rep->rings[ENV_USERSPACE];
+
+	*ret = (double)r->written - (double)r->read;
+	return r->written;
+}
+
 /* What rival I adds / what we do. */
 static bool rival_ratio(const struct bench_report *rep, size_t i, double *ret)
 {
@@ -121,6 +142,8 @@ const struct goal bench_goals[] = {
 	{ "a counted call, one of two threads / one thread alone", "", 1.1, false, scaling_ratio },
 	{ "updates of one hash map by two threads / by one", "", 1.7, true, shared_throughput },
 	{ "counts lost or too many, one and two threads", "", 0, false, counts_lost },
+	{ "records of 16 bytes into one ring by one thread", " million/s", 20, true, ring_rate },
+	{ "of these, lost while somebody reads", "", 0, false, ring_lost },
 	{ "what gdbserver's fast tracepoint adds / what `__bench_uprobe` adds", "", 4, true, gdbserver_ratio },
 	{ "what an event of LTTng-UST adds / what `__bench_uprobe` adds", "", 4, true, lttng_ratio },
 };

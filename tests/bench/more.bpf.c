@@ -8,6 +8,8 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "rows.h"
+
 #define OPS 1000
 #define MILLION (1u << 20)
 
@@ -105,6 +107,24 @@ int shared_update(void *ctx)
 		__u64 value = i;
 
 		bpf_map_update_elem(&few, &key, &value, BPF_ANY);
+	}
+	return 0;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES);
+} bench_records SEC(".maps");
+
+/* of 16 bytes, for a reader that does not sleep */
+SEC("uprobe")
+int ring_output(void *ctx)
+{
+	__u64 record[2] = { 0, 1 };
+
+	for (int i = 0; i < OPS; i++) {
+		record[0] = i;
+		bpf_ringbuf_output(&bench_records, record, sizeof(record), BPF_RB_NO_WAKEUP);
 	}
 	return 0;
 }

@@ -34,6 +34,9 @@
 	X(__bench_per_cpu_array_map_lookup, "pc_array_lookup", "", 1000, 3178.38, 17591.17) \
 	X(__bench_per_cpu_array_map_delete, "pc_array_delete", "", 1000, 3070.67, 13325.91)
 
+#define RING_ROW "__bench_ring_output" /* somebody has to read what it writes */
+#define RING_BYTES (16u << 20)
+
 /* X(function, entry program, operations a call, calls until its maps are filled) */
 #define BENCH_MORE_ROWS(X)                                       \
 	X(__bench_hash_insert_delete, "insert_delete", 2000, 0)  \
@@ -45,5 +48,6 @@
 	X(__bench_pid_tgid, "pid_tgid", 1000, 0)                 \
 	X(__bench_comm, "comm", 1000, 0)                         \
 	X(__bench_strncmp, "compare", 1000, 0)                   \
+	X(__bench_ring_output, "ring_output", 1000, 0)           \
 	X(__bench_stackid_10, "stackid_10", 1000, 0)             \
 	X(__bench_stackid_30, "stackid_30", 1000, 0)
