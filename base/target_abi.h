@@ -181,6 +181,7 @@ struct target_env {
 	addr_t main_stack_lo, main_stack_hi; /* [stack]; lo is what the limit allows */
 	addr_t cells;    /* struct cell_area (base/cells.h), 0: no return is taken over */
 	addr_t unwind;   /* struct unwind_image (base/unwind.h), 0: frame pointers alone */
+	addr_t code_lo, code_hi; /* the arena that this lies in: a stack ends there */
 	addr_t all_cells; /* as `cells`, but of all arenas of the process, for who reads return
 			   * addresses by the kernel's leave; may be gone. Written by the daemon */
 	/* Ranges that stay mapped as long as the process lives, readable: of the

@@ -78,9 +78,12 @@ u64 arena_window_size(const struct window *w, size_t ncalls)
 void arena_start(struct arena *a, void *local, const struct target_env *env)
 {
 	const struct runtime_blob *blob = runtime_blob();
+	struct target_env here = *env;
 	const u8 *batch;
 	size_t size;
 
+	here.code_lo = a->addr;
+	here.code_hi = a->addr + a->size;
 	memcpy(local, blob->bytes, blob->size);
 	a->used = blob->size;
 	a->top = a->size - TRAILER_SIZE;
@@ -88,7 +91,7 @@ void arena_start(struct arena *a, void *local, const struct target_env *env)
 	a->batch = arena_alloc(a, size);
 	memcpy(arena_local(a, local, a->batch), batch, size);
 	a->env = arena_alloc(a, sizeof(*env));
-	memcpy(arena_local(a, local, a->env), env, sizeof(*env));
+	memcpy(arena_local(a, local, a->env), &here, sizeof(here));
 }
 
 void arena_seal(const struct arena *a, void *local, addr_t threads)

@@ -95,13 +95,14 @@ static force_inline bool head_names(u64 head)
 	return HEAD_WHICH(head) && HEAD_WHICH(head) <= STACKMAP_PLACES;
 }
 
-/* Is S, which may be changing, IPS[n]? */
+/* Is S, which may be changing, IPS[n]? (Each word is loaded before the head is looked
+ * at again, and stored after a head that does not name it was seen.) */
 static bool stack_equals(const struct stack *s, const u64 *ips, u32 n)
 {
-	if (__atomic_load_n(&s->n, __ATOMIC_RELAXED) != n)
+	if (load(&s->n) != n)
 		return false;
 	for (u32 i = 0; i < n; i++)
-		if (__atomic_load_n(&s->ips[i], __ATOMIC_RELAXED) != ips[i])
+		if (load(&s->ips[i]) != ips[i])
 			return false;
 	return true;
 }
@@ -110,20 +111,18 @@ static bool stack_equals(const struct stack *s, const u64 *ips, u32 n)
 static long stack_compare(const struct umap *m, u32 id, u64 head, const u64 *ips, u32 n, u32 hash, bool fast)
 {
 	const struct stack *s = stack_at(m, id, HEAD_WHICH(head));
-	bool same = __atomic_load_n(&s->hash, __ATOMIC_RELAXED) == hash && (fast || stack_equals(s, ips, n));
+	bool same = load(&s->hash) == hash && (fast || stack_equals(s, ips, n));
 
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	return __atomic_load_n(stack_head(m, id), __ATOMIC_RELAXED) == head ? same : -EAGAIN;
+	return load(stack_head(m, id)) == head ? same : -EAGAIN;
 }
 
 /* Who sees any of this sees that the head names it no more. */
 static void stack_fill(struct stack *s, const u64 *ips, u32 n, u32 hash)
 {
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	__atomic_store_n(&s->hash, hash, __ATOMIC_RELAXED);
-	__atomic_store_n(&s->n, n, __ATOMIC_RELAXED);
+	store(&s->hash, hash);
+	store(&s->n, n);
 	for (u32 i = 0; i < n; i++)
-		__atomic_store_n(&s->ips[i], ips[i], __ATOMIC_RELAXED);
+		store(&s->ips[i], ips[i]);
 }
 
 /* A place of bucket ID that HEAD does not name, ours from now on; 0: none. *SOON:
@@ -206,12 +205,10 @@ static long stack_read(const struct umap *m, u32 id, void *value, bool take)
 		if (!head_names(head))
 			return -ENOENT;
 		s = stack_at(m, id, HEAD_WHICH(head));
-		n = __atomic_load_n(&s->n, __ATOMIC_RELAXED);
+		n = load(&s->n);
 		for (u32 k = 0; k < depth; k++)
-			((u64_any *)value)[k] = k < n ? __atomic_load_n(&s->ips[k], __ATOMIC_RELAXED) : 0;
-		__atomic_thread_fence(__ATOMIC_ACQUIRE);
-		if (take ? swap(stack_head(m, id), head, HEAD_AFTER(head, 0)) :
-			   __atomic_load_n(stack_head(m, id), __ATOMIC_RELAXED) == head)
+			((u64_any *)value)[k] = k < n ? load(&s->ips[k]) : 0;
+		if (take ? swap(stack_head(m, id), head, HEAD_AFTER(head, 0)) : load(stack_head(m, id)) == head)
 			return 0;
 	}
 	return -EBUSY;

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 
+import kinds
 from harness import VICTIMS, Asked, Sandbox, Untouched, need, run, wait_for
 from nginx import Nginx
 from redis import Redis
@@ -432,6 +433,29 @@ def test_another_mount_namespace():
         v.p.wait()
         wait_for(lambda: not box.ctl_json("target", "list")["targets"], "the daemon notices")
         assert named(box) == before
+
+
+def busiest(box, v, spec):
+    """The functions of the stack that SPEC was reached by most often."""
+    doc = json.loads(box.ctl("stacks", spec, "-p", v.pid, "--for", "100ms", "--json").stdout)
+    return [f["symbol"] for f in max(doc["stacks"], key=lambda s: s["count"])["frames"]]
+
+
+def test_kinds_of_programs():
+    """What other compilers and C libraries make, Go's goroutines among them."""
+    for name in kinds.BUILDS:
+        with Sandbox() as box:
+            v = kinds.Process(box, kinds.compile(box, name, *kinds.BUILDS[name]), 2)
+            names = busiest(box, v, ":hammered")
+            assert names[:3] == ["hammered", "call_once", "hammer"] and len(names) > 3, (name, names)
+    with Sandbox() as box:
+        v = kinds.go_victim(box)
+        names = busiest(box, v, ":main.hammered")
+        assert names[:3] == ["main.hammered", "main.leaf", "main.hammer"] and "goexit" in names[-1], names
+    with Sandbox() as box:
+        v = kinds.Process(box, kinds.compile(box, "rust", "rustc", "-O", "-g", kinds.source("e2e_hammer.rs"), "-o", "{}"), 2)
+        names = busiest(box, v, ":*hammered*")
+        assert names[:2] == ["hammered", "e2e_hammer::hammer"] and names[-1] == "clone3", names
 
 
 def command(box, v, *options):

@@ -201,8 +201,12 @@ static bool find_bp(struct walk *w, const struct unwind_rule *rule, u64 cfa)
 static bool step(struct walk *w)
 {
 	u64 pc = w->exact ? w->ip : w->ip - 1, cfa, ra;
-	const struct unwind_rule *rule = find_rule(w, pc);
+	const struct unwind_rule *rule;
 
+	/* a program of ours, which a signal has interrupted: its registers are nobody's frame */
+	if (pc - w->env->code_lo < w->env->code_hi - w->env->code_lo)
+		return false;
+	rule = find_rule(w, pc);
 	if (!rule || rule->cfa == UNWIND_UNKNOWN || rule->cfa >= UNWIND_CFAS)
 		return step_by_bp(w);
 	if (rule->cfa == UNWIND_END)
