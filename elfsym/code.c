@@ -210,6 +210,20 @@ static void mark_symbols(struct builder *b)
 			mark(b, values[i], CODE_MARK_SYMBOL);
 }
 
+/* A goroutine returns to the second byte of goexit, which its creator has put onto the
+ * stack: no instruction names that address (newproc1, in src/runtime/proc.go). */
+static void mark_go(struct builder *b)
+{
+	static const char *const names[] = { "runtime.goexit", "runtime.goexit.abi0" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		const struct elf_sym *s = symtab_find_exact(b->im, names[i], NULL);
+
+		if (s)
+			mark(b, s->addr + 1, CODE_MARK_ENTRY);
+	}
+}
+
 static struct uerr *mark_word(struct builder *b, addr_t at, u32 kind)
 {
 	const u8 *bytes;
@@ -616,6 +630,7 @@ static struct uerr *build(struct builder *b)
 	struct uerr *err = NULL;
 
 	mark_symbols(b);
+	mark_go(b);
 	for (size_t i = 0; i < ARRAY_SIZE(steps) && !err; i++)
 		err = steps[i](b);
 	if (!err && b->nomem)

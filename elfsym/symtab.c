@@ -264,7 +264,8 @@ static struct uerr *read_source(const struct image *im, const struct image *file
 static struct uerr *add_go_function(void *arg, const struct pclntab_func *f)
 {
 	struct symtab *st = arg;
-	struct elf_sym sym = { .name = f->name, .addr = f->addr, .size = f->end - f->addr, .type = ELF_SYM_FUNC };
+	struct elf_sym sym = { .name = f->name, .addr = f->addr, .size = f->end - f->addr, .type = ELF_SYM_FUNC,
+			       .default_version = true };
 
 	return vec_push(&st->values, f->addr) && vec_push(&st->syms, sym) ? NULL : uerr_nomem();
 }
