@@ -3,10 +3,14 @@
 """nginx with its workers: every worker is probed, counts agree with the number
 of requests, the served bytes are right."""
 
+import gzip
 import hashlib
+import http.client
 import json
 import os
+import socket
 import subprocess
+import threading
 
 from harness import Sandbox, Untouched, need, need_root, run, total, wait_for
 
@@ -20,6 +24,7 @@ http {{
     access_log {dir}/access.log;
     client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3;
     uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
+    gzip on; gzip_types *;
     server {{ listen unix:{dir}/http; root {dir}/www; }}
 }}
 """
@@ -36,6 +41,9 @@ class Nginx:
         self.body = os.urandom(200000)
         with open(box.dir + "/www/file", "wb") as f:
             f.write(self.body)
+        self.text = "".join("line %d\n" % i for i in range(3000)).encode()
+        with open(box.dir + "/www/text", "wb") as f:
+            f.write(self.text)
         with open(box.dir + "/nginx.conf", "w") as f:
             f.write(CONFIG.format(dir=box.dir))
         self.p = box.start(nginx, "-c", box.dir + "/nginx.conf")
@@ -61,6 +69,46 @@ class Nginx:
         for p in ps:
             out, _ = p.communicate(timeout=60)
             assert p.returncode == 0 and hashlib.sha256(out).hexdigest() == want, "a body was spoilt"
+
+
+    def load(self, n, connections):
+        """N requests over each of so many connections that are kept: all of a file, a part of it, and one that is
+        compressed, in turn; every body is checked."""
+        trouble = []
+
+        def client():
+            try:
+                c = UnixHTTP(self.dir + "/http")
+                for i in range(n):
+                    path, headers, want = [("/file", {}, self.body), ("/file", {"Range": "bytes=%d-" % i}, self.body[i:]),
+                                           ("/text", {"Accept-Encoding": "gzip"}, self.text)][i % 3]
+                    c.request("GET", path, headers=headers)
+                    r = c.getresponse()
+                    got = r.read()
+                    if "Accept-Encoding" in headers:
+                        assert r.headers["Content-Encoding"] == "gzip", r.headers
+                        got = gzip.decompress(got)
+                    assert r.status == (206 if "Range" in headers else 200) and got == want, (path, headers, r.status)
+                c.close()
+            except Exception as e:
+                trouble.append(repr(e))
+        ts = [threading.Thread(target=client) for _ in range(connections)]
+        for t in ts:
+            t.start()
+        for t in ts:
+            t.join()
+        assert not trouble, trouble
+
+
+class UnixHTTP(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("x", timeout=60)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 def test_all_workers_are_counted():
