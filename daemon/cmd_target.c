@@ -96,9 +96,10 @@ static bool has_stub(const struct target *t, struct pun_space *space, const stru
 
 /* Where a return is to be taken over: why that is needed, or why it cannot be. */
 static struct uerr *view_takeover(const struct daemon *d, struct guards *g, const struct modules *mods,
-				  const struct resolved *r, struct func_plan *plan)
+				  const struct resolved *r, bool trap, struct func_plan *plan)
 {
 	const char *why;
+	bool trapped = false;
 	char text[400];
 	struct uerr *err;
 
@@ -110,6 +111,10 @@ static struct uerr *view_takeover(const struct daemon *d, struct guards *g, cons
 	why = guards_takeover_refusal(g, r->mod, plan, text, sizeof(text));
 	if (!why)
 		return NULL;
+	if (trap)
+		err = place_trap_returns(r, d->cfg.cache_dir, PLAN_SIDES, plan, &trapped);
+	if (err || trapped)
+		return err;
 	plan->exit_reason = strdup(why);
 	return plan->exit_reason ? NULL : uerr_nomem();
 }
@@ -299,10 +304,10 @@ static struct uerr *add_symbols(const struct daemon *d, const struct symbols_job
 		cleanup_uerr struct uerr *refusal = place_plan(&found.places[i], d->cfg.cache_dir,
 							       PLAN_SIDES | (sj->trap ? PLAN_TRAP : 0), &plan);
 
-		if (!refusal && mods->pid)
+		if (!refusal)
+			err = view_takeover(d, &here.guards, mods, &found.places[i], sj->trap, &plan);
+		if (!refusal && !err && mods->pid)
 			err = refusal_here(&here, &found.places[i], &plan);
-		if (!refusal && !err)
-			err = view_takeover(d, &here.guards, mods, &found.places[i], &plan);
 		cJSON_AddItemToArray(rows, view_symbol(mods->pid, &found.places[i], &plan, sj->trap,
 						       refusal ? refusal->message : NULL));
 		if (!refusal)

@@ -72,6 +72,22 @@ struct uerr *place_trap_instead(const struct module *mod, const char *cache_dir,
 	return err;
 }
 
+struct uerr *place_trap_returns(const struct resolved *r, const char *cache_dir, u32 want, struct func_plan *plan,
+				bool *ret)
+{
+	struct func_plan traps = {};
+	struct uerr *err = place_plan(r, cache_dir, want | PLAN_TRAP | PLAN_NO_TAKEOVER, &traps);
+
+	*ret = !err && traps.exit != SITE_NONE;
+	if (*ret) {
+		func_plan_deinit(plan);
+		*plan = traps;
+	} else {
+		func_plan_deinit(&traps);
+	}
+	return err;
+}
+
 enum probe_side program_side(const struct wanted_group *g, const struct wanted_program *prog, enum probe_side spec)
 {
 	if (spec && g->programs.n == 1)
@@ -247,6 +263,7 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 	struct func_plan plan = {};
 	struct uerr *err;
 	const char *reason;
+	bool trapped = false;
 	char text[400];
 
 	if (pn->check_known && is_known(&pn->known, p, r, sides))
@@ -270,6 +287,10 @@ static struct uerr *plan_one(struct planning *pn, const struct resolved *r, bool
 		err = guards_find(&p->guards, &p->mods, pn->cache_dir);
 		if (!err)
 			reason = guards_takeover_refusal(&p->guards, r->mod, &plan, text, sizeof(text));
+		if (!err && reason && pn->w->trap)
+			err = place_trap_returns(r, pn->cache_dir, sides, &plan, &trapped);
+		if (trapped)
+			reason = NULL;
 	}
 	if (err) {
 		func_plan_deinit(&plan);

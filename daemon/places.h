@@ -67,5 +67,10 @@ struct uerr *place_plan(const struct resolved *r, const char *cache_dir, u32 wan
 struct uerr *place_trap_instead(const struct module *mod, const char *cache_dir, struct func_plan *p, struct window *w,
 				bool *ret) UERR_MUST_CHECK;
 
+/* Where PLAN would take a return over, and that cannot be: breakpoints at the returns, into
+ * PLAN; false when these will not do either. */
+struct uerr *place_trap_returns(const struct resolved *r, const char *cache_dir, u32 want, struct func_plan *plan,
+				bool *ret) UERR_MUST_CHECK;
+
 /* What is said behind a reason where a breakpoint would do. */
 #define PLACE_MAY_TRAP "; --trap would put a breakpoint there"

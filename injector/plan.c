@@ -717,8 +717,9 @@ static struct uerr *try_exits(const struct body *b, const struct ways_out *ways,
 	bool done = false;
 
 	for (size_t i = 0; !err && !done && i < ARRAY_SIZE(tactics); i++) {
-		if (tactics[i] == SITE_TRAP && !(want & PLAN_TRAP))
-			break;
+		if ((tactics[i] == SITE_TRAP && !(want & PLAN_TRAP)) ||
+		    (tactic_takes_over(tactics[i]) && want & PLAN_NO_TAKEOVER))
+			continue;
 		err = try_exit(b, ways, tactics[i], windows, p, why, &done);
 		if (done)
 			p->exit = tactics[i];

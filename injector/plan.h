@@ -90,6 +90,7 @@ enum plan_want {
 	PLAN_EXIT = 2,
 	PLAN_ROOM = 4, /* the exit, too, where its windows may meet the entry's, so that it can be probed later */
 	PLAN_TRAP = 8, /* with breakpoints where nothing else does */
+	PLAN_NO_TAKEOVER = 16, /* of the exit, without taking returns over */
 };
 #define PLAN_SIDES (PLAN_ENTRY | PLAN_EXIT)
 
