@@ -21,6 +21,7 @@
 #include <asm/unistd.h>
 
 #include "base/trap.h"
+#include "vm/runtime/rt.h"
 
 #define SI_KERNEL 0x80
 #define TRAP_BRKPT 1
@@ -80,15 +81,6 @@ __asm__(".pushsection .text.rt_trap\n"
 	".popsection\n");
 _Static_assert(sizeof(struct second_frame) <= 512, "room for it");
 
-static long call(long nr, u64 a, u64 b, u64 c, u64 d)
-{
-	register u64 r10 __asm__("r10") = d;
-	long ret;
-
-	__asm__ volatile("syscall" : "=a"(ret) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
-	return ret;
-}
-
 /* It begins with this blob. */
 extern const char blob_start[] __attribute__((visibility("hidden")));
 
@@ -145,7 +137,7 @@ static void lead_to(const struct trap_action *act, struct frame_info *info, stru
 		    struct second_frame *f)
 {
 	f->restorer = 0;
-	f->context = *uc;
+	rt_copy(&f->context, uc, sizeof(*uc));
 	f->context.flags &= ~UC_FP_XSTATE;
 	f->context.regs.fpstate = 0;
 	f->context.regs.ip = act->handler;
@@ -165,11 +157,11 @@ static void lead_to(const struct trap_action *act, struct frame_info *info, stru
 static void die(struct frame_info *info)
 {
 	struct trap_action dfl = {};
-	u64 pid = call(__NR_getpid, 0, 0, 0, 0), tid = call(__NR_gettid, 0, 0, 0, 0);
+	u64 pid = rt_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0), tid = rt_syscall(__NR_gettid, 0, 0, 0, 0, 0, 0);
 
-	call(__NR_rt_sigaction, TRAP_SIG, (u64)&dfl, 0, 8);
-	if (call(__NR_rt_tgsigqueueinfo, pid, tid, TRAP_SIG, (u64)info))
-		call(__NR_tgkill, pid, tid, TRAP_SIG, 0);
+	rt_syscall(__NR_rt_sigaction, TRAP_SIG, (u64)&dfl, 0, 8, 0, 0);
+	if (rt_syscall(__NR_rt_tgsigqueueinfo, pid, tid, TRAP_SIG, (u64)info, 0, 0))
+		rt_syscall(__NR_tgkill, pid, tid, TRAP_SIG, 0, 0, 0);
 }
 
 /* Returns whether SECOND is where to go on. */
@@ -191,7 +183,7 @@ long rt_trap_handle(struct frame_info *info, struct frame_context *uc, u64 *sp, 
 		return 1;
 	}
 	/* What is sent to the first process of a namespace, and it does not handle, is nothing. */
-	if (!trapped && (act.handler == 1 || call(__NR_getpid, 0, 0, 0, 0) == 1))
+	if (!trapped && (act.handler == 1 || rt_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0) == 1))
 		return 0;
 	die(info);
 	return 0;

@@ -185,16 +185,19 @@ static void believe(const struct call *c, u32 tid, u32 *blocker, u32 how, u64 se
 static u64 on_sigprocmask(const struct call *c)
 {
 	const struct target_regs *r = c->regs;
-	u32 how = (u32)r->di, tid, *blocker = NULL;
+	u32 how = (u32)r->di, tid, *blocker;
 	u64 set = 0, was = 0, real;
+	bool blocks;
 	long ret;
 
 	if (r->r10 != 8 || (r->si && rt_read(&set, r->si, sizeof(set), c->frame)))
 		return 0;
+	blocks = set & TRAP_SIG_BIT && how != UNBLOCK;
+	if (!blocks && !__atomic_load_n(&c->data->nblockers, __ATOMIC_RELAXED))
+		return 0;
 	tid = (u32)rt_syscall(__NR_gettid, 0, 0, 0, 0, 0, 0);
-	if (__atomic_load_n(&c->data->nblockers, __ATOMIC_RELAXED))
-		blocker = find_blocker(c->data, tid);
-	if (!blocker && (!(set & TRAP_SIG_BIT) || how == UNBLOCK))
+	blocker = find_blocker(c->data, tid);
+	if (!blocker && !blocks)
 		return 0;
 	real = set & ~TRAP_SIG_BIT;
 	ret = rt_syscall(__NR_rt_sigprocmask, how, r->si ? (u64)&real : 0, r->dx ? (u64)&was : 0, 8, 0, 0);
