@@ -7,12 +7,12 @@ import collections
 import json
 import os
 import random
+import shutil
 import signal
-import subprocess
 import time
 
-from harness import (BPFCTL, Asked, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, maps, need, run,
-                     total, wait_for)
+from harness import (VICTIMS, Asked, Sandbox, Untouched, assert_text_identical, foreign_mappings, maps, run, total,
+                     wait_for)
 from interpreter import Script
 from redis import Redis
 from soak import Killer, attach
@@ -158,6 +158,24 @@ def test_offsets():
         doc = json.loads(c.interrupt())
         assert {x["probe"]: x["count"] for x in doc["counts"]} == {
             ":t_middle+0x2": 1000, ":t_middle+0xa": 4000, ":t_add": 1000}, doc
+
+
+def test_returns_where_stacks_are_walked():
+    """Where no return may be taken over, breakpoints at the rets."""
+    with Sandbox() as box:
+        box.ctl("load", bpf("calls"))
+        shutil.copy(os.path.join(VICTIMS, "e2e_traps"), os.path.join(box.dir, "node"))
+        for path, without in ((os.path.join(VICTIMS, "e2e_traps"), "takeover"), (os.path.join(box.dir, "node"), "refused")):
+            v = Asked(box, path)
+            row, = box.ctl_json("symbols", ":t_near", "-p", v.pid)["symbols"]
+            assert row["exit"] == "takeover" and bool(row["exit_reason"]) == (without == "refused"), row
+            row, = box.ctl_json("symbols", ":t_near", "-p", v.pid, "--trap")["symbols"]
+            assert row["exit"] == ("takeover" if without == "takeover" else "trap") and not row["exit_reason"], row
+            before = counters(box)[1]
+            at = Attached(box, v, (":t_near",))
+            assert v.ask("plain 100") == "ok"
+            at.detach()
+            assert counters(box)[1] == before + 100
 
 
 def test_refused():

@@ -21,6 +21,7 @@ uint64_t t_add(uint64_t n);
 void t_nothing(void);
 uint64_t t_loop(uint64_t n);
 uint64_t t_middle(uint64_t n);
+uint64_t t_near(uint64_t n);
 void t_end(void);
 __asm__(".text\n.p2align 4\n"
 	".globl t_add, t_nothing, t_loop, t_end\n"
@@ -38,6 +39,18 @@ __asm__(".text\n.p2align 4\n"
 	"	jg 1b\n"
 	"	ret\n"
 	".size t_loop, . - t_loop\n"
+	/* Its ret is too near to what is jumped to; its return could be taken over. */
+	".globl t_near\n.type t_near, @function\n"
+	"t_near:\n"
+	"	.cfi_startproc\n"
+	"	lea 7(%rdi), %rax\n"
+	"	nopl 0(%rax)\n"
+	"	test %edi, %edi\n"
+	"	jns 1f\n"
+	"	neg %rax\n"
+	"1:	ret\n"
+	"	.cfi_endproc\n"
+	".size t_near, . - t_near\n"
 	/* Behind its push (+2) something jumps, and a short jump would lead into our own data. */
 	".globl t_middle\n.type t_middle, @function\n"
 	"t_middle:\n"
@@ -63,6 +76,8 @@ static const char *calls(void)
 		return "t_loop";
 	if (t_middle(4) != 4)
 		return "t_middle";
+	if (t_near(4) != 11)
+		return "t_near";
 	return NULL;
 }
 
