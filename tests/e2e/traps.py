@@ -13,6 +13,7 @@ import time
 
 from harness import (VICTIMS, Asked, Sandbox, Untouched, assert_text_identical, foreign_mappings, maps, run, total,
                      wait_for)
+from everything import Postgres
 from interpreter import Script
 from redis import Redis
 from soak import Killer, attach
@@ -364,10 +365,10 @@ def only_by_trap(box, pid, functions):
     """Instructions of these functions that nothing else can be done for."""
     found = []
     for f in functions:
-        size = box.ctl_json("symbols", f, "-p", pid)["symbols"][0]["bytes"]
+        size = box.ctl_json("symbols", f, "-p", pid, "--no-follow")["symbols"][0]["bytes"]
         for first in range(1, min(size, 4000), 500):
             specs = ["%s+%#x" % (f, o) for o in range(first, min(size, first + 500))]
-            found += [s["probe"] for s in box.ctl_json("symbols", *specs, "-p", pid)["symbols"]
+            found += [s["probe"] for s in box.ctl_json("symbols", *specs, "-p", pid, "--no-follow")["symbols"]
                       if s["entry_reason"].endswith("; --trap would put a breakpoint there")]
     return found
 
@@ -419,6 +420,28 @@ def test_python():
             print("# %d breakpoints, met %d times" % (len(traps), hit), flush=True)
             assert hit > 1000
         assert s.round(300, 3) == plain
+
+
+def test_postgres():
+    """Its servers are forked with breakpoints in them, and block signals all the time; the balances add up."""
+    with Sandbox() as box:
+        pg = Postgres(box)
+        with Untouched(pg.p.pid):
+            places = only_by_trap(box, pg.p.pid, [":MemoryContextAlloc", ":hash_search_with_hash_value", ":hash_bytes",
+                                                  ":LWLockAcquire", ":LWLockRelease"])
+            assert places
+            count = box.ctl_start("count", *places, ":PostgresMain", "-p", pg.p.pid, "--no-follow", "--trap",
+                                  "--json")
+            count.wait_attached()
+            pg.tool("pgbench", "-h", pg.dir, "-c", "4", "-j", "2", "-t", "200", "-n", "postgres")
+            doc = json.loads(count.interrupt())
+            sums = pg.sql("select (select sum(abalance) from pgbench_accounts) = (select sum(bbalance) from pgbench_branches)"
+                          " and (select sum(tbalance) from pgbench_tellers) = (select sum(delta) from pgbench_history)")
+            assert sums == "t", sums
+            hit = sum(c["count"] for c in doc["counts"] if c["probe"] in places)
+            print("# %d breakpoints, met %d times; %d servers" % (len(places), hit, total(doc, "PostgresMain")), flush=True)
+            assert hit > 1000 and total(doc, "PostgresMain") >= 4
+        assert trap_of(pg.p.pid) == (0, 0)
 
 
 if __name__ == "__main__":
