@@ -450,6 +450,66 @@ static struct uerr *drop_unreadable(const struct attaching *at, struct places *p
 	return err;
 }
 
+/* Do the windows of A and B, of one module, leave each other room? */
+static struct uerr *fit_together(const struct attaching *at, const struct place *a, const struct place *b)
+{
+	const struct window *x = &a->plan.windows[0], *y = &b->plan.windows[0];
+	const struct window *both[] = { x->addr <= y->addr ? x : y, x->addr <= y->addr ? y : x };
+	cleanup_free struct window *merged = NULL;
+	const struct textscan *scan;
+	struct uerr *err;
+	size_t n;
+
+	if (both[1]->addr - both[0]->addr > 2 * WINDOW_MAX)
+		return NULL;
+	err = scan_of(a->mod, at->d->cfg.cache_dir, &scan);
+	return err ? err : windows_merge(scan, both, ARRAY_SIZE(both), &merged, &n);
+}
+
+static bool is_single(const struct place *pl)
+{
+	return pl->usdt && pl->plan.nwindows == 1;
+}
+
+/* Is PL, of a glob, too close to one that is named, or that comes before it and stays? */
+static struct uerr *too_close(const struct attaching *at, const struct places *p, const struct place *pl, size_t nkept)
+{
+	struct uerr *err = NULL;
+
+	vec_foreach(other, &p->list)
+		if (!err && other != pl && is_single(other) && other->mod == pl->mod &&
+		    (other < p->list.data + nkept || (other > pl && !other->glob)))
+			err = fit_together(at, other, pl);
+	return err;
+}
+
+/* USDT probes may stand hard behind one another, each with a window of its own; plans
+ * of functions never do. A glob goes without those for which no room is left. */
+static struct uerr *drop_too_close(const struct attaching *at, struct places *p)
+{
+	struct uerr *err = NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->list.n; i++) {
+		struct place *pl = &p->list.data[i];
+		struct uerr *refusal = !err && pl->glob && is_single(pl) ? too_close(at, p, pl, n) : NULL;
+
+		if (!refusal) {
+			p->list.data[n++] = *pl;
+			continue;
+		}
+		if (refusal->code == UERR_CANNOT_PROBE) {
+			refused_add(&at->out->refused, p->pid, pl->symbol, refusal->message);
+			uerr_free(refusal);
+		} else {
+			err = refusal;
+		}
+		place_deinit(pl);
+	}
+	p->list.n = n;
+	return err;
+}
+
 static bool asks_identity(const struct attaching *at)
 {
 	vec_foreach(g, &at->w->groups)
@@ -471,6 +531,8 @@ static struct uerr *plan_all(struct attaching *at)
 
 		if (!err)
 			err = drop_unreadable(at, &p);
+		if (!err)
+			err = drop_too_close(at, &p);
 		if (!err && identity)
 			err = guards_find_identity(&p.guards, &p.mods, at->d->cfg.cache_dir);
 		/* one of several may end meanwhile: a server's workers do */

@@ -10,6 +10,7 @@ import re
 import subprocess
 
 from harness import VICTIMS, Sandbox, Skip, Untouched, need, need_root, run, total, wait_for
+from soak import Connection
 from victims import Victim, bpf
 
 NARGS = 12
@@ -137,6 +138,57 @@ def test_globs_and_what_cannot_be():
             assert r.returncode == status and words in r.stderr, (spec, r.returncode, r.stderr)
         r = box.ctl("latency", "usdt::kinds:places", "-p", v.pid, check=False)
         assert r.returncode == 8 and "nothing returns from" in r.stderr, (r.returncode, r.stderr)
+
+
+def test_a_glob_goes_without_what_is_too_close():
+    """Probes hard behind one another, and something jumps to the third: each can be probed, not all at once."""
+    if not os.path.exists(os.path.join(VICTIMS, "e2e_usdt_close")):
+        raise Skip("built without <sys/sdt.h> (systemtap-sdt-dev)")
+    with Sandbox() as box:
+        v = Victim(box, "e2e_usdt_close")
+        with Untouched(v.pid):
+            for name, calls in (("second", 10), ("third", 20)):
+                count = box.ctl_start("count", "usdt::close:" + name, "-p", v.pid, "--json")
+                count.wait_attached()
+                v.ask("10")
+                assert total(json.loads(count.interrupt())) == calls, name
+            count = box.ctl_start("count", "usdt::close:*", "-p", v.pid, "--json")
+            count.wait_attached()
+            # the first and the last have no room by themselves, the first not everywhere
+            done, refused = map(int, re.search(r"(\d+) functions?, (\d+) refused", count.err()).groups())
+            assert done + refused == 5 and refused >= 3, count.err()
+            v.ask("10")
+            doc = json.loads(count.interrupt())
+            counted = {c["symbol"]: c["count"] for c in doc["counts"]}
+            assert counted["close:second"] == 10 and not {"close:third", "close:fourth"} & set(counted), counted
+            # one that is named stays, wherever it is
+            count = box.ctl_start("count", "usdt::close:third", "usdt::close:*", "-p", v.pid, "--json")
+            count.wait_attached()
+            v.ask("10")
+            counted = {c["symbol"]: c["count"] for c in json.loads(count.interrupt())["counts"]}
+            assert counted["close:third"] == 20 and "close:second" not in counted, counted
+            r = box.ctl("count", "usdt::close:second", "usdt::close:third", "-p", v.pid, check=False)
+            assert r.returncode == 8 and "too close together" in r.stderr, (r.returncode, r.stderr)
+
+
+def test_cookies():
+    """What bpf_usdt_cookie() says is what the attachment was made with."""
+    big = 5000000000000001
+    with Sandbox() as box:
+        v = victim(box)
+        box.ctl("load", bpf("usdt"))
+        con = Connection(box.socket)
+        with Untouched(v.pid):
+            for name, cookie in (("unsigned_args", big), ("signed_args", 7), ("places", 0)):
+                con.call("Attach", programs=[{"program": name, "probe": "uprobe"}], specs=["usdt::kinds:" + name],
+                         target={"pids": [v.pid]}, cookie=str(cookie))
+            v.ask("run 100")
+            hits, _ = read_sums(box)
+            for name, cookie in (("unsigned_args", big), ("signed_args", 7), ("places", 0)):
+                h = hits[PROBES.index(name)]
+                assert int(h["hits"]) > 0 and int(h["cookies"]) == int(h["hits"]) * cookie % 2**64, (name, h)
+            con.close()
+            box.ctl("detach", "--all")
 
 
 def test_symbols_shows_arguments():
