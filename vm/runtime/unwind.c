@@ -109,7 +109,22 @@ static bool real_return(struct walk *w, u64 *word)
 	return true;
 }
 
-/* May ADDR be what a call returns to? Of a file that has tables it must be in them. */
+/* Does a call stand before ADDR? call rel32, or call through a register or memory. */
+static bool is_after_call(const struct walk *w, u64 addr)
+{
+	u8 b[7];
+
+	if (rt_read(b, addr - sizeof(b), sizeof(b), w->frame))
+		return false;
+	if (b[2] == 0xe8)
+		return true;
+	for (u32 i = 0; i < sizeof(b) - 1; i++)
+		if (b[i] == 0xff && (b[i + 1] & 0x38) == 0x10)
+			return true;
+	return false;
+}
+
+/* May ADDR be what a call returns to? Of a file that has tables it is in them, as a rule. */
 static bool is_code(struct walk *w, u64 addr)
 {
 	const struct unwind_module *mod = w->mod;
@@ -119,7 +134,8 @@ static bool is_code(struct walk *w, u64 addr)
 	if (addr < PAGE || addr >> 47)
 		return false;
 	rule = find_rule(w, addr - 1);
-	ok = rule ? rule->cfa != UNWIND_UNKNOWN : !w->mod || !w->mod->table;
+	ok = rule && rule->cfa != UNWIND_UNKNOWN;
+	ok = ok || !w->mod || !w->mod->table || is_after_call(w, addr);
 	w->mod = mod;
 	return ok;
 }
