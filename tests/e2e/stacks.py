@@ -459,6 +459,23 @@ def test_kinds_of_programs():
         assert names[:2] == ["hammered", "e2e_hammer::hammer"] and names[-1] == "clone3", names
 
 
+def test_nothing_is_kept():
+    """The daemon holds files of processes as long as somebody may ask for names."""
+    with Sandbox() as box:
+        v = Victim(box, "e2e_stacks")
+        v.ask("quiet")
+        held = lambda: len(os.listdir("/proc/%d/fd" % box.daemon.pid))
+        before = held()
+        for _ in range(3):
+            box.ctl("load", bpf("stacks"))
+            box.ctl("attach", "on_entry", ":spot", "-p", v.pid)
+            v.ask("deep 2")
+            box.ctl("detach", "--all")
+            assert named(box) and held() > before, (held(), before)
+            box.ctl("unload", "stacks")
+            wait_for(lambda: held() <= before, "the files are let go: %d, before %d" % (held(), before))
+
+
 def command(box, v, *options):
     ctl = box.ctl_start("stacks", ":spot", "-p", v.pid, *options)
     ctl.wait_attached()
