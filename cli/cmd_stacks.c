@@ -26,11 +26,12 @@ struct row {
 	struct stacks_key key;
 	u64 total, before; /* calls until now, and at the end of the last period */
 	const cJSON *stack;
+	const struct stacks *names; /* to which that belongs */
 };
 
 struct collecting {
 	struct oneshot os;
-	struct stacks names;
+	struct stacks names, more;
 	VEC(struct row) rows; /* by key */
 	u64 lost, lost_before;
 	u64 period_start, missed_before;
@@ -93,22 +94,34 @@ static struct uerr *read_counts(struct collecting *c)
 	return err;
 }
 
-static struct uerr *read_names(struct collecting *c)
+static struct uerr *read_names_of(struct collecting *c, const char *map, struct stacks *ret)
 {
 	cJSON *params = cJSON_CreateObject(), *reply = NULL;
 	struct uerr *err;
 	char id[24];
 
-	cJSON_AddStringToObject(params, "map", oneshot_map_id(&c->os, "stacks", id));
-	stacks_deinit(&c->names);
-	c->names = (struct stacks){};
+	cJSON_AddStringToObject(params, "map", oneshot_map_id(&c->os, map, id));
+	stacks_deinit(ret);
+	*ret = (struct stacks){};
 	err = client_call(&c->os.client, "StackNames", params, &reply);
-	if (!err)
-		err = stacks_init(&c->names, reply);
+	return err ? err : stacks_init(ret, reply);
+}
+
+static struct uerr *read_names(struct collecting *c)
+{
+	struct uerr *err = read_names_of(c, "stacks", &c->names);
+	bool more = false;
+
+	vec_foreach(r, &c->rows)
+		more = more || (r->key.id > 0 && r->key.id & STACKS_MORE);
+	if (!err && more)
+		err = read_names_of(c, "more", &c->more);
 	if (err)
 		return err;
-	vec_foreach(r, &c->rows)
-		r->stack = r->key.id < 0 ? NULL : stacks_find(&c->names, (u32)r->key.id);
+	vec_foreach(r, &c->rows) {
+		r->names = r->key.id >= 0 && r->key.id & STACKS_MORE ? &c->more : &c->names;
+		r->stack = r->key.id < 0 ? NULL : stacks_find(r->names, (u32)r->key.id & ~(u32)STACKS_MORE);
+	}
 	return NULL;
 }
 
@@ -152,7 +165,7 @@ static void print_json(struct collecting *c, struct row *const *rows, size_t n, 
 		cJSON_AddStringToObject(obj, "symbol", p->symbol);
 		cJSON_AddStringToObject(obj, "probe", p->spec);
 		json_add_u64(obj, "count", row_count(rows[i]));
-		cJSON_AddItemToObject(obj, "frames", stack_json(&c->names, rows[i]->stack));
+		cJSON_AddItemToObject(obj, "frames", stack_json(rows[i]->names, rows[i]->stack));
 		cJSON_AddItemToArray(list, obj);
 	}
 	json_print(c->os.cli->out, doc);
@@ -166,7 +179,7 @@ static void print_folded(const struct collecting *c, const struct row *r)
 
 	out_printf(out, "%s;", p->comm);
 	if (r->stack)
-		stack_print_folded(out, &c->names, r->stack);
+		stack_print_folded(out, r->names, r->stack);
 	else
 		out_printf(out, "[unknown];%s", p->spec);
 	fprintf(out, " %lu\n", (unsigned long)row_count(r));
@@ -182,7 +195,7 @@ static void print_row(const struct collecting *c, const struct row *r)
 
 	out_printf(out, "%9s  %s\n", number_format(row_count(r), num), p->spec);
 	if (r->stack)
-		stack_print(out, &c->names, r->stack, !at_return, "             ", false);
+		stack_print(out, r->names, r->stack, !at_return, "             ", false);
 	else
 		out_printf(out, "             (no room for this stack)\n");
 }
@@ -279,6 +292,7 @@ struct uerr *cmd_stacks(struct cli *cli)
 		err = stacks_run(&c);
 	oneshot_deinit(&c.os);
 	stacks_deinit(&c.names);
+	stacks_deinit(&c.more);
 	vec_free(&c.rows);
 	return err;
 }

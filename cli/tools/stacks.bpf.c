@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: MIT
 /*
  * bpfctl stacks: how often each place was reached by each stack. A stack of which the
- * id is taken by another one, and a place for which there is no room, are counted all
- * the same, without their stack.
+ * id is taken by another one goes to a second map; where that happens again, and where
+ * there is no room, it is counted all the same, without the stack.
  */
+#include <errno.h>
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
 
 #include "stacks.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
-	__uint(max_entries, STACKS_MAX);
-	__uint(key_size, 4);
-	__uint(value_size, STACKS_DEPTH * 8);
-} stacks SEC(".maps");
+#define STACK_TRACE(map_name, entries)               \
+	struct {                                     \
+		__uint(type, BPF_MAP_TYPE_STACK_TRACE); \
+		__uint(max_entries, entries);        \
+		__uint(key_size, 4);                 \
+		__uint(value_size, STACKS_DEPTH * 8); \
+	} map_name SEC(".maps")
+
+STACK_TRACE(stacks, STACKS_MAX);
+STACK_TRACE(more, STACKS_MORE_MAX);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -60,6 +65,11 @@ int stacks_hit(void *ctx)
 	__u32 zero = 0;
 	__u64 *n;
 
+	if (key.id == -EEXIST) {
+		key.id = bpf_get_stackid(ctx, &more, BPF_F_USER_STACK);
+		if (key.id >= 0)
+			key.id |= STACKS_MORE;
+	}
 	if (key.id < 0)
 		key.id = -1;
 	if (!count(&key))

@@ -787,12 +787,13 @@ def stacks_key(place, stack):
 
 def collecting(**kw):
     counts = [{"key": stacks_key(place, stack), "values": [{"cpu": 0, "value": hexed(n), "value_json": str(n)}]}
-              for place, stack, n in ((0, 9, 12), (0, -1, 30), (1, 3, 2000))]
+              for place, stack, n in ((0, 9, 12), (0, -1, 30), (1, 1 << 30 | 3, 2000))]
 
     def dump(params, conn):
         return {"map": {}, "elements": counts if params["map"] == "22" else []}
     sites = [site(":outer", 0), site(":other", 1)]
-    return one_shot("stacks", ["stacks_hit"], ["stacks", "counts", "lost"], sites, dump=dump, StackNames=STACK_NAMES, **kw)
+    return one_shot("stacks", ["stacks_hit"], ["stacks", "counts", "lost", "more"], sites, dump=dump, StackNames=STACK_NAMES,
+                    **kw)
 
 
 @test
@@ -813,10 +814,11 @@ redis-server;libc+0x20 2000
 redis-server;[unknown];:outer 30
 redis-server;0x3000;libc+0x20;outer;inner 12
 """)
-    out, _, _ = run(collecting(), args + ["--json"], err="")
+    out, _, fake = run(collecting(), args + ["--json"], err="")
     doc = json.loads(out)
     check("counts", [(s["probe"], s["count"], len(s["frames"])) for s in doc["stacks"]],
           [(":other", 2000, 1), (":outer", 30, 0), (":outer", 12, 4)])
+    check("maps", [r["map"] for r in fake.called("StackNames")], ["21", "24"])
     check("schema", (doc["schema"], doc["lost"], doc["missed"]), ("io.uprobed.stacks/1", 0, 0))
 
 
