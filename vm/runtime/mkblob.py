@@ -19,6 +19,8 @@ CFLAGS = """-std=gnu17 -ffreestanding -fPIC -O2 -mgeneral-regs-only -mcx16 -fno-
 -Wno-sign-compare -U_FORTIFY_SOURCE -DUMAP_FREESTANDING""".split()
 # gcc makes calls of memcpy out of loops even so; clang does not know the option
 GCC_CFLAGS = ["-fno-tree-loop-distribute-patterns"]
+# gcc does not unroll loops at -O2; with them clang's blob is an eighth larger
+CLANG_CFLAGS = ["-fno-unroll-loops"]
 # What nobody calls at each hit is compiled for size.
 SMALL = ("text.c", "printk.c", "trap_calls.c")
 
@@ -109,7 +111,7 @@ def main():
     ap.add_argument("sources", nargs="+")
     args = ap.parse_args()
     cc = args.cc.split("|")
-    cflags = CFLAGS + ([] if is_clang(cc) else GCC_CFLAGS) + ["-I" + args.root]
+    cflags = CFLAGS + (CLANG_CFLAGS if is_clang(cc) else GCC_CFLAGS) + ["-I" + args.root]
     with tempfile.TemporaryDirectory(prefix="mkblob-") as tmp:
         objs, deps = [], []
         for i, src in enumerate(args.sources):
