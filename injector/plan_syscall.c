@@ -75,6 +75,17 @@ static struct uerr *is_inside(const struct textscan *scan, const struct code_fun
 	return NULL;
 }
 
+static struct uerr *plan_unknown(addr_t from, addr_t addr, const struct textscan *scan, plan_vec *plans)
+{
+	struct func_plan p = { .addr = addr, .entry_reason = strdup("it is in no function that is known") };
+	struct uerr *err = p.entry_reason ? plan_from_mov(scan, from, &p) : uerr_nomem();
+
+	if (!err && vec_push(plans, p))
+		return NULL;
+	func_plan_deinit(&p);
+	return err ? err : uerr_nomem();
+}
+
 static struct uerr *plan_at(const struct textscan *scan, addr_t from, addr_t addr, plan_vec *plans)
 {
 	const struct code_func *f = textscan_func(scan, addr);
@@ -89,8 +100,8 @@ static struct uerr *plan_at(const struct textscan *scan, addr_t from, addr_t add
 		if (err || inside)
 			return err;
 	}
-	if (!f)
-		return uerr_new(UERR_CANNOT_PROBE, "its system call at 0x%lx is in no function", (unsigned long)addr);
+	if (!f) /* of a stripped library: no data looks like this */
+		return plan_unknown(from, addr, scan, plans);
 	err = plan_insn(scan, f->addr, textscan_func_end(scan, f) - f->addr, addr, 0, &p);
 	if (err)
 		return err;

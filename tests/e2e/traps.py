@@ -9,9 +9,10 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 
-from harness import (VICTIMS, Asked, Sandbox, Untouched, assert_text_identical, foreign_mappings, maps, run, total,
+from harness import (VICTIMS, Asked, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, maps, run, total,
                      wait_for)
 from everything import Postgres
 from interpreter import Script
@@ -93,6 +94,34 @@ def test_every_case():
                 assert trap_of(v.pid) == (0, 0), case
                 assert v.ask(case) == "ok", case
                 assert v.ask("old_handler") == v.ask("is_default") == "ok", case
+
+
+def test_other_libcs():
+    """Static programs, and musl's way of dealing with signals."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../victims/e2e_traps.c")
+    tried = 0
+    for compiler, *options in (["gcc", "-static"], ["musl-gcc"], ["musl-gcc", "-static"]):
+        if not shutil.which(compiler):
+            continue
+        tried += 1
+        with Sandbox() as box:
+            victim = os.path.join(box.dir, "victim")
+            subprocess.run([compiler, *options, "-D_GNU_SOURCE", "-O2", "-fcf-protection=none", "-o", victim, source,
+                            "-pthread"], check=True)
+            box.ctl("load", bpf("calls"))
+            v = Asked(box, victim)
+            for case in CASES:
+                before = counters(box)
+                at = Attached(box, v)
+                answer = v.ask(case + " 3")
+                assert answer == "ok", (compiler, options, case, answer)
+                assert counters(box)[0] - before[0] >= FEW.get(case, 3) * 3, (compiler, options, case)
+                at.detach()
+            wait_for(lambda: not private_code(v.pid), "the area is gone")
+            assert trap_of(v.pid) == (0, 0)
+            assert_text_identical(v.pid)
+    if not tried:
+        raise Skip("no compiler is installed")
 
 
 def test_what_was_there_before():

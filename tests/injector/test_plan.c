@@ -200,8 +200,8 @@ static const u8 calls_code[] = {
 	0xb8, 14, 0, 0, 0, 0xe8, 0xc6, 0xff, 0xff, 0xff, 0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90,
 	/* 64: a number that looks like it */
 	0x48, 0xb8, 0xb8, 14, 0, 0, 0, 0x0f, 0x05, 0x90, 0xc3, 0x90, 0x90, 0x90, 0x90, 0x90,
-	/* 80: another system call */
-	0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+	/* 80: another system call, then one in no function */
+	0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3, 0xb8, 13, 0, 0, 0, 0x0f, 0x05, 0xc3,
 };
 
 START_TEST(system_calls)
@@ -209,14 +209,14 @@ START_TEST(system_calls)
 	const struct code_range text = { 0x1000, sizeof(calls_code), calls_code };
 	struct code_func funcs[6];
 	const struct code_image code = { .text = &text, .ntext = 1, .funcs = funcs, .nfuncs = ARRAY_SIZE(funcs) };
-	static const addr_t at[] = { 0x1007, 0x1015, 0x1027 };
+	static const addr_t at[] = { 0x1007, 0x1015, 0x105d, 0x1027 };
 	static const u32 nrs[] = { 14, 13 };
 	struct textscan *scan;
 	struct func_plan *plans;
 	size_t n;
 
 	for (size_t i = 0; i < ARRAY_SIZE(funcs); i++)
-		funcs[i] = (struct code_func){ .addr = 0x1000 + 16 * i, .size = 16 };
+		funcs[i] = (struct code_func){ .addr = 0x1000 + 16 * i, .size = i == 5 ? 8 : 16 };
 	scan = scan_of(&code, NULL);
 	ck_assert_ptr_null(plan_syscalls(scan, nrs, ARRAY_SIZE(nrs), &plans, &n));
 	ck_assert_uint_eq(n, ARRAY_SIZE(at));

@@ -451,6 +451,7 @@ static const char *long_jump(void)
 	return calls();
 }
 
+#ifdef __GLIBC__ /* musl has none */
 static ucontext_t main_context, other_context;
 
 static void in_context(void)
@@ -474,6 +475,12 @@ static const char *contexts(void)
 	swapcontext(&main_context, &other_context);
 	return calls();
 }
+#else
+static const char *contexts(void)
+{
+	return calls();
+}
+#endif
 
 /* How a SIGTRAP ends a process that does not want to know of it. */
 static const char *ends(bool ignore, bool own, int expected)
