@@ -9,8 +9,8 @@ import re
 import signal
 import subprocess
 
-from harness import BPFCTL, BUILD, VICTIMS, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, need_root, \
-    run, total, wait_for
+from harness import BPFCTL, BUILD, VICTIMS, Asked, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, \
+    need, need_root, run, total, wait_for
 from victims import Victim, bpf, links
 
 
@@ -49,6 +49,45 @@ def test_exit_statuses_and_words():
             assert v.ask("two_returns 5") == "5"
         r = subprocess.run([BPFCTL, "--socket", box.dir + "/none", "status"], capture_output=True, text=True)
         assert r.returncode == 3, (r.returncode, r.stderr)
+
+
+PIECES = """
+#include <stdio.h>
+__attribute__((noipa)) int whole(int x) { return x + 1; }
+extern __typeof(whole) other __attribute__((alias("whole")));
+__asm__(".text\\n.type whole.cold, @function\\nwhole.cold: lea 1(%rdi), %rax\\n nop\\n ret\\n.size whole.cold, .-whole.cold\\n");
+int main(void) { puts("ready"); fflush(stdout); return getchar() + other(whole(1)); }
+"""
+
+
+def test_symbols_of_all_kinds():
+    """What stands for another function, has several names or versions, or is a piece of one."""
+    need_root()
+    with Sandbox() as box:
+        with open(box.dir + "/pieces.c", "w") as f:
+            f.write(PIECES)
+        subprocess.run([need("gcc"), "-O2", "-o", box.dir + "/pieces", box.dir + "/pieces.c"], check=True)
+        v = Asked(box, box.dir + "/pieces")
+
+        def symbols(*specs):
+            return {s["symbol"]: s for s in box.ctl_json("symbols", *specs, "-p", v.pid)["symbols"]}
+        got = symbols("libc:memcpy", "libc:memcpy@GLIBC_2.2.5", "libc:fopen", "libc:_IO_fopen")
+        # the one that was chosen here, not what chooses
+        assert re.match(r"__mem\w+ on this machine$", got["memcpy"]["note"]), got["memcpy"]
+        assert got["memcpy"]["bytes"] > 100 and got["memcpy"]["entry"] != "-", got["memcpy"]
+        old = got["memcpy@GLIBC_2.2.5"]
+        assert old["address"] != got["memcpy"]["address"] and old["entry"] != "-", old
+        assert symbols("libc:memcpy@@GLIBC_2.14")["memcpy"] == got["memcpy"]
+        # one place, by the name that was asked for; a glob names it once
+        names = symbols(":whole", ":other")
+        assert len({s["address"] for s in names.values()}) == 1 and set(names) <= {"whole", "other"}, names
+        globbed = symbols(":*[eo][lt]*e*")
+        assert sum(s["address"] == names["whole"]["address"] for s in globbed.values()) == 1, globbed
+        assert not [s for s in globbed if ".cold" in s], globbed
+        r = box.ctl("symbols", ":whole.cold", "-p", v.pid, check=False)
+        assert r.returncode == 8 and "a piece that the compiler cut out" in r.stderr, (r.returncode, r.stderr)
+        r = box.ctl("symbols", "libc:memcpy@GLIBC_9", "-p", v.pid, check=False)
+        assert r.returncode == 5, (r.returncode, r.stdout, r.stderr)
 
 
 def test_what_is_not_safe_is_explained():

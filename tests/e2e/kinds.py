@@ -132,11 +132,12 @@ GO = {
 }
 
 
-def go_victim(box, name="go", n=4):
+def go_victim(box, name="go", n=4, **env_of_victim):
     cgo = "cgo" in name
     env = dict(os.environ, HOME=box.dir, GOCACHE=os.path.join(box.dir, "cache"), GOFLAGS="", CGO_ENABLED="01"[cgo])
     sources = [source(s) for s in ["e2e_hammer.go"] + ["e2e_hammer_cgo.go"] * cgo]
-    return Process(box, compile(box, name, "go", "build", *GO[name], "-o", "{}", *sources, env=env), n)
+    program = compile(box, name, "go", "build", *GO[name], "-o", "{}", *sources, env=env)
+    return Process(box, program, n, env=dict(os.environ, **env_of_victim))
 
 
 def go_built(name):
