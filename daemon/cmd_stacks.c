@@ -3,8 +3,12 @@
  * StackNames: the stacks of a STACK_TRACE map with names. The worker reads the map and
  * the files; the answer is text.
  */
+#include <grp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -16,6 +20,7 @@
 #include "daemon/view.h"
 
 #define STACKS_MAX 100000u
+#define NOBODY 65534
 
 struct names_job {
 	u32 map;
@@ -86,6 +91,17 @@ static struct uerr *add_stacks(struct job *job, struct namer *namer, const struc
 	return err;
 }
 
+/* libdw was not made for files of strangers. As far as the system lets us, nothing is
+ * left that it could do with root's rights. */
+static void drop_rights(void)
+{
+	if (geteuid())
+		return;
+	if (setgroups(0, NULL) || setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
+		log_debug("names are looked for with root's rights");
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* which the change of ids has undone */
+}
+
 static struct uerr *names_work(struct job *job, struct packer *result)
 {
 	const struct names_job *nj = job->arg;
@@ -102,6 +118,10 @@ static struct uerr *names_work(struct job *job, struct packer *result)
 	/* what it has loaded since it was looked at last */
 	for (size_t i = 0; !err && i < m->owner->spaces.n; i++)
 		space_refresh(m->owner->spaces.data[i]);
+	if (!err) {
+		spaces_open(m->owner);
+		drop_rights();
+	}
 	if (!err)
 		err = add_stacks(job, namer, m, cJSON_AddArrayToObject(doc, "stacks"));
 	if (!err) {

@@ -2,7 +2,6 @@
 /* Names for addresses; see names.h. */
 #include "daemon/names.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,27 +90,14 @@ void namer_destroy(struct namer *n)
 
 /* ---- files ---- */
 
-/* What O_PATH descriptor FD refers to, to be read; -1: nothing regular. */
-static int reopen(int fd, struct stat *st)
-{
-	char path[64];
-
-	if (fd < 0 || fstat(fd, st) || !S_ISREG(st->st_mode))
-		return -1;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-}
-
 static struct uerr *open_file(const struct namer *n, const struct space_file *file, struct named_file *ret)
 {
-	struct stat st;
-	cleanup_close int fd = file ? reopen(file->fd, &st) : -1;
 	struct uerr *err = NULL;
 
 	if (!file)
 		err = unwind_vdso(&ret->image);
-	else if (fd >= 0)
-		err = image_open_fd(fd, file->path, &ret->image);
+	else if (file->fd >= 0)
+		err = image_open_fd(file->fd, file->path, &ret->image);
 	if (!err && ret->image && !n->plain)
 		err = lines_open(ret->image, &ret->lines);
 	return err;
@@ -140,16 +126,16 @@ static const struct named_file *file_of(struct namer *n, const struct space_file
 static void read_perf_map(struct perf_map *p)
 {
 	struct stat st;
-	cleanup_close int fd = reopen(p->sp->perf_fd, &st);
+	int fd = p->sp->perf_fd;
 	size_t done = 0;
 	char *line, *save = NULL;
 
 	/* by the process itself, or by root for it */
-	if (fd < 0 || (st.st_uid != p->sp->uid && st.st_uid != 0) || (u64)st.st_size > PERF_MAP_MAX)
+	if (fd < 0 || fstat(fd, &st) || (st.st_uid != p->sp->uid && st.st_uid != 0) || (u64)st.st_size > PERF_MAP_MAX)
 		return;
 	p->text = malloc((size_t)st.st_size + 1);
 	while (p->text && done < (size_t)st.st_size) {
-		ssize_t k = read(fd, p->text + done, (size_t)st.st_size - done);
+		ssize_t k = pread(fd, p->text + done, (size_t)st.st_size - done, (off_t)done);
 
 		if (k <= 0)
 			break;

@@ -2,7 +2,7 @@
 /*
  * Names for addresses of processes, in the worker: by symbols, DWARF and the perf maps
  * of JIT compilers. What files say may be anything; nothing here is told to the daemon
- * but text.
+ * but text. Files are those that spaces_open() has opened.
  */
 #pragma once
 #include <cjson/cJSON.h>

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -76,6 +77,30 @@ static struct space_file *file_get(pid_t pid, const struct procmap *map)
 		return NULL;
 	}
 	return f;
+}
+
+/* What O_PATH descriptor *FD refers to, to be read. */
+static void reopen(int *fd)
+{
+	char path[64];
+	struct stat st;
+	int readable = -1;
+
+	if (*fd < 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *fd);
+	if (!fstat(*fd, &st) && S_ISREG(st.st_mode))
+		readable = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	close(*fd);
+	*fd = readable;
+}
+
+void spaces_open(struct loaded *o)
+{
+	vec_foreach(sp, &o->spaces)
+		reopen(&(*sp)->perf_fd);
+	vec_foreach(f, &files)
+		reopen(&(*f)->fd);
 }
 
 /* ---- one process ---- */

@@ -44,5 +44,8 @@ void spaces_note(struct state *s, const struct target *t);
 /* The same for one that is there, if its process lives. */
 void space_refresh(struct space *sp);
 void spaces_free(struct loaded *o);
+/* In the worker, while it has the daemon's rights: O's files can be read from now on;
+ * what is no regular file has no descriptor any more. */
+void spaces_open(struct loaded *o);
 
 const struct space_map *space_find(const struct space *sp, addr_t addr); /* or NULL */
