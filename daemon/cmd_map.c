@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "daemon/dispatch.h"
 #include "daemon/find.h"
+#include "daemon/target.h"
 #include "daemon/view.h"
 #include "vm/btf_index.h"
 
@@ -44,9 +45,14 @@ static bool is_user_ring(const struct map *m)
 	return m->umap.type == UMAP_USER_RINGBUF;
 }
 
+static bool is_tasks(const struct map *m)
+{
+	return m->umap.type == UMAP_TASK_STORAGE;
+}
+
 static bool is_hash(const struct map *m)
 {
-	return m->umap.nelems && m->umap.type != UMAP_LPM_TRIE;
+	return m->umap.nelems && m->umap.type != UMAP_LPM_TRIE && !is_tasks(m);
 }
 
 static const struct object_map *meta(const struct map *m)
@@ -159,7 +165,7 @@ static struct uerr *element(const struct map *m, const u8 *key, const u8 *value,
 	cJSON *e = cJSON_CreateObject();
 	struct uerr *err;
 
-	err = m->umap.key_size ? view_add_typed(e, "key", m, meta(m)->btf_key_type_id, key, m->umap.key_size)
+	err = m->umap.key_size ? view_add_typed(e, "key", m, is_tasks(m) ? 0 : meta(m)->btf_key_type_id, key, m->umap.key_size)
 			       : NULL;
 	if (!err && is_percpu(m))
 		err = add_values(e, m, value);
@@ -265,6 +271,42 @@ static struct uerr *dump_queue(struct request *req, const struct map *m, struct 
 	return err;
 }
 
+/* The key of a TASK_STORAGE's element is a thread; PID is 0 when its process has gone. */
+static void name_thread(const struct request *req, const struct map *m, const u8 *key, cJSON *e)
+{
+	u32 owner = 0, tid = 0;
+	const struct target *t;
+	char text[64];
+
+	if (!is_tasks(m) || umap_task_of(&m->umap, key, &owner, &tid))
+		return;
+	t = state_target_no(req->d->state, owner >> OWNER_REC_BITS);
+	snprintf(text, sizeof(text), "{\"pid\":%d,\"tid\":%u}", t ? t->pid : 0, tid);
+	cJSON_ReplaceItemInObjectCaseSensitive(e, "key_json", cJSON_CreateString(text));
+}
+
+/* The element of a thread that is named by its id, as its own pid namespace has it. */
+static struct uerr *parse_thread(const struct map *m, const char *text, u8 *key)
+{
+	char *end;
+	unsigned long tid = strtoul(text, &end, 10);
+	u64 at = 0, next;
+	u32 owner = 0, its = 0, found = 0;
+
+	if (*end || end == text)
+		return uerr_new(UERR_USAGE, "map %s wants a thread's id for a key, not '%s'", m->name, text);
+	for (long r = umap_next_key(&m->umap, NULL, &next); !r; r = umap_next_key(&m->umap, &at, &next)) {
+		at = next;
+		if (umap_task_of(&m->umap, &at, &owner, &its) || its != tid)
+			continue;
+		memcpy(key, &at, sizeof(at));
+		found++;
+	}
+	if (found > 1)
+		return uerr_new(UERR_FAILED, "map %s: %u threads of different pid namespaces have the id %s", m->name, found, text);
+	return found ? NULL : uerr_new(UERR_FAILED, "map %s: no thread %s has anything in it", m->name, text);
+}
+
 #define KEYS_BYTES (1u << 20) /* of keys that are had at once */
 
 /* One element of a dump, unless it has gone meanwhile. */
@@ -278,8 +320,10 @@ static struct uerr *dump_key(struct request *req, const struct map *m, const str
 	if (p->take ? umap_take(&m->umap, key, value, &cx) : read_value(m, key, value, &cx))
 		return NULL;
 	err = element(m, key, value, &e);
-	if (!err)
+	if (!err) {
+		name_thread(req, m, key, e);
 		cJSON_AddItemToArray(elements, e);
+	}
 	*n += !err;
 	return err;
 }
@@ -369,6 +413,8 @@ static struct uerr *parse_key(struct request *req, const struct map *m, u8 *key)
 		return text ? uerr_new(UERR_USAGE, "map %s (type %s) has no keys", m->name, view_map_type(m->umap.type)) : NULL;
 	if (!text)
 		return uerr_new(UERR_USAGE, "map %s wants a key", m->name);
+	if (is_tasks(m))
+		return parse_thread(m, text, key);
 	return uerr_prefix(btf_value_from_text(m->owner->obj, meta(m)->btf_key_type_id, text, key, m->umap.key_size),
 			   "key of map %s", m->name);
 }
@@ -459,6 +505,8 @@ void cmd_map_lookup(struct request *req)
 		long rc = read_value(m, b.key, b.value, &cx);
 
 		err = rc ? map_error(m, param_str(req, "key"), rc) : element(m, b.key, b.value, &e);
+		if (!err)
+			name_thread(req, m, b.key, e);
 	}
 	if (err) {
 		request_fail(req, err);
@@ -703,7 +751,7 @@ static void write_batch(struct request *req, const cJSON *values)
 		err = refuse_access(m, false, true);
 	if (!err)
 		err = parse_flags(param_str(req, "flags"), &flags);
-	if (!err && (!m->umap.key_size || is_progs(m) || (!values && !m->umap.nelems)))
+	if (!err && (!m->umap.key_size || is_progs(m) || is_tasks(m) || (!values && !m->umap.nelems)))
 		err = uerr_new(UERR_FAILED, "map %s (type %s) has no batches", m->name, view_map_type(m->umap.type));
 	if (!err && values && cJSON_GetArraySize(keys) != cJSON_GetArraySize(values))
 		err = uerr_new(UERR_USAGE, "there are %d keys, but %d values", cJSON_GetArraySize(keys),

@@ -126,6 +126,8 @@ const char *view_map_type(u32 type)
 		return "lru_percpu_hash";
 	case UMAP_LPM_TRIE:
 		return "lpm_trie";
+	case UMAP_TASK_STORAGE:
+		return "task_storage";
 	case UMAP_QUEUE:
 		return "queue";
 	case UMAP_STACK:

@@ -14,12 +14,12 @@
 
 static bool has_batches(const struct umap *m)
 {
-	return type_has_elems(m->type) || m->type == UMAP_ARRAY || m->type == UMAP_PERCPU_ARRAY;
+	return type_is_hash(m->type) || m->type == UMAP_LPM_TRIE || m->type == UMAP_ARRAY || m->type == UMAP_PERCPU_ARRAY;
 }
 
 static bool has_delete_batches(const struct umap *m)
 {
-	return type_has_elems(m->type);
+	return type_is_hash(m->type) || m->type == UMAP_LPM_TRIE;
 }
 
 u32 umap_cursor_size(const struct umap *m)

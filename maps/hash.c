@@ -143,8 +143,8 @@ long hash_geometry(struct umap *m)
 		m->elem_stride += sizeof(struct hash_copy);
 		m->slot_stride = ALIGN_UP((u64)m->nelems * m->elem_stride, 64ul);
 		m->values_off = map_carve(m, m->slot_stride * m->nslots);
-	} else if (m->value_size > 8 || m->lock || m->type == UMAP_LPM_TRIE) {
-		if (m->type == UMAP_LPM_TRIE) /* the key as it was given (trie.c) */
+	} else if (m->value_size > 8 || m->lock || !type_is_hash(m->type)) {
+		if (!type_is_hash(m->type)) /* trie.c, task.c keep something behind values */
 			m->elem_stride += ALIGN_UP(m->key_size - 4, 8u);
 		m->nblocks = m->nelems + HASH_SPARE_BLOCKS;
 		m->blocks_off = map_carve(m, m->nblocks * sizeof(struct hash_block));
@@ -343,7 +343,7 @@ void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 /* What an update writes, and how. */
 struct hash_put {
 	const void *value;
-	const void *raw; /* LPM_TRIE: the data of the key as it was given */
+	const void *raw; /* what is to be behind the value, key_size - 4 bytes */
 	u64 flags;
 	const struct umap_ctx *locked; /* what is there is changed in place, under its lock; or NULL */
 	bool all;
@@ -371,7 +371,10 @@ static force_inline void fill_block(const struct umap *m, const struct hash_put 
 {
 	u8 *value = hash_block_value(m, block);
 
-	value_in(m, value, put->value);
+	if (likely(put->value))
+		value_in(m, value, put->value);
+	else
+		copy_zero(value, ALIGN_UP(m->value_size, 8u));
 	if (unlikely(put->raw))
 		copy_in(value + ALIGN_UP(m->value_size, 8u), put->raw, m->key_size - 4);
 }

@@ -38,6 +38,34 @@ static void read_value(const struct umap *m, u32 i, u64 val, u64 state, void *va
 	value_hide_lock(m, value);
 }
 
+long hash_read_raw(const struct umap *m, const void *key, void *raw)
+{
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec};
+	u8 bytes[256];
+	struct hash_op o;
+	long err;
+
+	op_init(&o, m, key, &cx);
+	err = op_find(&o, key_is_wide(m));
+	if (!err) {
+		struct hash_elem *e = hash_elem(m, o.index);
+		u64 val = load(&e->val);
+		u32 block = val_block(o.index, val);
+
+		err = -ENOENT;
+		if (block < m->nblocks && m->key_size - 4 <= sizeof(bytes)) {
+			copy_out(bytes, (u8 *)hash_block_value(m, block) + ALIGN_UP(m->value_size, 8u), m->key_size - 4);
+			if (load(&e->state) == o.state && load(&e->val) == val)
+				err = 0;
+		}
+	}
+	intent_end(&o);
+	if (!err)
+		memcpy(raw, bytes, m->key_size - 4);
+	return err;
+}
+
 /* The value of the element that O has found, under its lock; -EAGAIN: not its value any more. */
 static long read_locked(const struct hash_op *o, void *value, const struct umap_ctx *cx)
 {

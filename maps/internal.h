@@ -59,7 +59,7 @@ static inline bool type_is_hash(u32 type)
 /* … or built on one: elements, blocks and intents are alike. */
 static inline bool type_has_elems(u32 type)
 {
-	return type_is_hash(type) || type == UMAP_LPM_TRIE;
+	return type_is_hash(type) || type == UMAP_LPM_TRIE || type == UMAP_TASK_STORAGE;
 }
 
 static inline bool type_is_lru(u32 type)
@@ -75,7 +75,7 @@ static inline bool type_is_keyless(u32 type)
 
 static inline bool type_has_locks(u32 type)
 {
-	return type == UMAP_HASH || type == UMAP_ARRAY;
+	return type == UMAP_HASH || type == UMAP_ARRAY || type == UMAP_TASK_STORAGE;
 }
 
 /* lock.c. A value into shared memory: one that nobody has yet; in place, its lock as it
@@ -111,7 +111,7 @@ void hash_format(const struct umap *m);
 void *hash_lookup(const struct umap *m, const void *key, const struct umap_ctx *cx);
 long hash_update(const struct umap *m, const void *key, const void *value, u64 flags, bool all,
 		 const struct umap_ctx *cx);
-/* The same of a map that keeps keys as they were given (RAW, key_size - 4 bytes) behind values. */
+/* The same of a map that keeps something behind values (RAW, key_size - 4 bytes); VALUE NULL: zeros. */
 long hash_update_raw(const struct umap *m, const void *key, const void *raw, const void *value, u64 flags,
 		     const struct umap_ctx *cx);
 long hash_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
@@ -127,6 +127,10 @@ long trie_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 long trie_read(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long trie_next_key(const struct umap *m, const void *key, void *next_key);
 long trie_next_keys(const struct umap *m, const void *key, u8 *keys, u32 room, u32 *ret);
+
+/* task.c */
+long task_geometry(struct umap *m);
+u64 task_key(u32 owner);
 
 /* queue.c */
 long queue_geometry(struct umap *m);
@@ -183,4 +187,5 @@ long hash_next_key(const struct umap *m, const void *key, void *next_key);
 /* The next keys of bucket *BUCKET and those behind it, whole buckets, at most ROOM of them; *BUCKET
  * is where to go on. 0, -ENOENT after the last, -ENOSPC when one bucket has more than ROOM. */
 long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret);
+long hash_read_raw(const struct umap *m, const void *key, void *raw); /* what is behind the value */
 void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);

@@ -29,7 +29,7 @@ long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entrie
 
 	if (type_is_hash(type) && hash_flags_check(type, map_flags)) /* the kernel looks at these first */
 		return hash_flags_check(type, map_flags);
-	if (!max_entries || !ncpus || ncpus > NCPUS_MAX)
+	if ((!max_entries && type != UMAP_TASK_STORAGE) || !ncpus || ncpus > NCPUS_MAX)
 		return -EINVAL;
 	if ((!value_size && !umap_is_ring(type)) || (!key_size && !type_is_keyless(type)))
 		return -EINVAL;
@@ -60,6 +60,9 @@ long umap_geometry_locked(u32 type, u32 key_size, u32 value_size, u32 max_entrie
 	case UMAP_LRU_HASH:
 	case UMAP_LRU_PERCPU_HASH:
 		err = hash_geometry(&m);
+		break;
+	case UMAP_TASK_STORAGE:
+		err = task_geometry(&m);
 		break;
 	case UMAP_LPM_TRIE:
 		err = trie_geometry(&m);
@@ -118,7 +121,8 @@ void *umap_lookup(const struct umap *m, const void *key, const struct umap_ctx *
 		return hash_lookup(m, key, cx);
 	if (m->type == UMAP_LPM_TRIE)
 		return trie_lookup(m, key, cx);
-	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY || m->type == UMAP_STACK_TRACE)
+	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY || m->type == UMAP_STACK_TRACE ||
+	    m->type == UMAP_TASK_STORAGE)
 		return NULL;
 	return array_lookup(m, key, cx);
 }
@@ -131,7 +135,7 @@ long umap_update(const struct umap *m, const void *key, const void *value, u64 f
 		return hash_update(m, key, value, flags, false, cx);
 	if (m->type == UMAP_LPM_TRIE)
 		return trie_update(m, key, value, flags, cx);
-	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY ||
+	if (type_is_keyless(m->type) || m->type == UMAP_PROG_ARRAY || m->type == UMAP_TASK_STORAGE ||
 	    m->type == UMAP_STACK_TRACE) /* programs cannot write these */
 		return -EINVAL;
 	return array_update(m, key, value, flags, cx);
@@ -141,7 +145,7 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
 {
 	if (m->frozen)
 		return -EPERM;
-	if (type_is_hash(m->type))
+	if (type_is_hash(m->type) || m->type == UMAP_TASK_STORAGE)
 		return hash_delete(m, key, cx);
 	if (m->type == UMAP_LPM_TRIE)
 		return trie_delete(m, key, cx);

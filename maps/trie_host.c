@@ -92,26 +92,9 @@ static long visit_keys(const struct umap *m, bool (*visit)(void *arg, const stru
 /* The key as it was given. */
 static void raw_key(const struct umap *m, const struct trie_key *k, u8 *ret)
 {
-	struct thread_rec rec = {0};
-	struct umap_ctx cx = {.rec = &rec};
-	struct hash_op o;
-
 	*(u32_any *)ret = k->len;
-	memcpy(ret + 4, k->data, trie_data_size(m));
-	op_init(&o, m, k, &cx);
-	if (!op_find(&o, key_is_wide(m))) {
-		struct hash_elem *e = hash_elem(m, o.index);
-		u64 val = load(&e->val);
-		u32 block = val_block(o.index, val);
-		u8 data[TRIE_DATA_MAX];
-
-		if (block < m->nblocks) {
-			copy_out(data, (u8 *)hash_block_value(m, block) + ALIGN_UP(m->value_size, 8u), trie_data_size(m));
-			if (load(&e->state) == o.state && load(&e->val) == val)
-				memcpy(ret + 4, data, trie_data_size(m));
-		}
-	}
-	intent_end(&o);
+	memcpy(ret + 4, k->data, trie_data_size(m)); /* if it goes at this moment */
+	hash_read_raw(m, k, ret + 4);
 }
 
 struct smallest {

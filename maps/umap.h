@@ -29,6 +29,7 @@ enum umap_type {
 	UMAP_QUEUE = 22,
 	UMAP_STACK = 23,
 	UMAP_RINGBUF = 27,
+	UMAP_TASK_STORAGE = 29,
 	UMAP_BLOOM_FILTER = 30,
 	UMAP_USER_RINGBUF = 31,
 };
@@ -141,6 +142,11 @@ long umap_delete(const struct umap *m, const void *key, const struct umap_ctx *c
  * what it is as long as the element does. */
 typedef long umap_visit(void *arg, const void *key, void *value);
 long umap_for_each(const struct umap *m, umap_visit *visit, void *arg, const struct umap_ctx *cx);
+
+/* TASK_STORAGE: the value of the thread TID, whose record CX names; it is made of VALUE (NULL:
+ * zeros) if there is none and CREATE. NULL: none, or no room, or the thread has no record. */
+void *umap_task_get(const struct umap *m, u32 tid, const void *value, bool create, const struct umap_ctx *cx);
+long umap_task_delete(const struct umap *m, u32 tid, const struct umap_ctx *cx);
 
 /* The lock at LOCK, in a value. False: it was not to be had in good time, or CX has
  * too many things begun. No waiting beyond about 50 µs. */
@@ -351,6 +357,9 @@ u64 umap_events_spoilt(const struct umap_events *e);
 /* Up to ROOM keys behind KEY (NULL: from the first on), of which there are *RET: what as
  * many calls of umap_next_key() give, and -ENOENT when that ends before ROOM. */
 long umap_next_keys(const struct umap *m, const void *key, void *keys, u32 room, u32 *ret);
+
+/* TASK_STORAGE, whose keys (8 bytes) are made up: whose value that of KEY is. -ENOENT: nobody's. */
+long umap_task_of(const struct umap *m, const void *key, u32 *owner, u32 *tid);
 
 /* KEY NULL: the first. -ENOENT after the last. Survives concurrent deletes. Of an
  * LPM_TRIE a step costs a pass over everything: umap_next_keys() is for many. */

@@ -82,8 +82,8 @@ struct uerr *umap_create_locked(const char *name, u32 type, u32 key_size, u32 va
 	rc = umap_geometry_locked(type, key_size, value_size, max_entries, map_flags, ncpus, id, lock, &m);
 
 	if (rc == -EOPNOTSUPP)
-		return uerr_new(UERR_REJECTED, "map '%s' has a struct bpf_spin_lock in its values, which only hash and array "
-				"maps can have", name);
+		return uerr_new(UERR_REJECTED, "map '%s' has a struct bpf_spin_lock in its values, which only hash, array "
+				"and task storage maps can have", name);
 	if (rc)
 		return uerr_errno(-rc, "map '%s' (type %u, key %u, value %u bytes, %u entries, flags 0x%x)", name, type,
 				  key_size, value_size, max_entries, map_flags);
@@ -199,7 +199,7 @@ long umap_read(const struct umap *m, const void *key, void *value, const struct 
 		return prog_array_read(m, *(const u32_any *)key, value);
 	if (m->type == UMAP_STACK_TRACE)
 		return stackmap_read(m, *(const u32_any *)key, value);
-	if (type_is_hash(m->type))
+	if (type_is_hash(m->type) || m->type == UMAP_TASK_STORAGE)
 		return hash_read(m, key, value, cx);
 	if (m->type == UMAP_LPM_TRIE)
 		return trie_read(m, key, value, cx);
@@ -231,7 +231,7 @@ long umap_read_flags(const struct umap *m, const void *key, void *value, u64 fla
 		return err;
 	if (flags != UMAP_LOCK || !m->lock)
 		return -EINVAL;
-	return type_is_hash(m->type) ? hash_read_locked(m, key, value, cx) :
+	return m->type != UMAP_ARRAY ? hash_read_locked(m, key, value, cx) :
 				       array_read_locked(m, *(const u32_any *)key, value, cx);
 }
 
@@ -249,7 +249,7 @@ long umap_write(const struct umap *m, const void *key, const void *value, u64 fl
 		return umap_push(m, value, flags, cx);
 	if (m->type == UMAP_PROG_ARRAY)
 		return prog_array_write(m, *(const u32_any *)key, value, flags);
-	if (m->type == UMAP_STACK_TRACE)
+	if (m->type == UMAP_STACK_TRACE || m->type == UMAP_TASK_STORAGE) /* threads make their own */
 		return -EINVAL;
 	if (type_is_hash(m->type))
 		return hash_update(m, key, value, flags, umap_is_percpu(m->type), cx);
@@ -296,7 +296,7 @@ long umap_next_key(const struct umap *m, const void *key, void *next_key)
 		return -UMAP_ENOTSUPP;
 	if (type_is_keyless(m->type))
 		return m->type == UMAP_BLOOM_FILTER ? -EOPNOTSUPP : -EINVAL;
-	if (type_is_hash(m->type))
+	if (type_is_hash(m->type) || m->type == UMAP_TASK_STORAGE)
 		return hash_next_key(m, key, next_key);
 	if (m->type == UMAP_LPM_TRIE)
 		return trie_next_key(m, key, next_key);
@@ -333,8 +333,32 @@ void umap_recover_locks(const struct umap *m, u64 there, const struct thread_rec
 		lock_recover(there, m->base, m->size, rec, owner);
 }
 
+long umap_task_of(const struct umap *m, const void *key, u32 *owner, u32 *tid)
+{
+	u64 k = *(const u64_any *)key;
+	u32 raw;
+
+	if (!k || k > 1u << 24 || hash_read_raw(m, key, &raw))
+		return -ENOENT;
+	*owner = (u32)k - 1;
+	*tid = raw;
+	return 0;
+}
+
+/* What a dead thread has left is nobody's. */
+static void forget_task(const struct umap *m, u32 owner)
+{
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec};
+	u64 key = task_key(owner);
+
+	hash_delete(m, &key, &cx);
+}
+
 void umap_recover(const struct umap *m, const struct thread_rec *rec, u32 owner)
 {
+	if (m->type == UMAP_TASK_STORAGE)
+		forget_task(m, owner);
 	if (type_has_elems(m->type))
 		hash_recover(m, rec, owner);
 	else if (umap_is_queue(m->type))

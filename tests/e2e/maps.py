@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 
-from harness import BPFCTL, Sandbox, Untouched, run
+from harness import BPFCTL, Sandbox, Untouched, run, wait_for
 from victims import Victim, bpf
 
 
@@ -57,6 +57,74 @@ def test_queue_and_stack():
             r = box.ctl("map", "delete", "queue", check=False)
             assert r.returncode == 1 and "is empty" in r.stderr, r
             box.ctl("detach", "--all")
+
+
+CALLERS = """
+import os, sys, threading
+ends = [threading.Event() for _ in range(3)]
+done = threading.Barrier(4)
+def work(i):
+    for _ in range((i + 1) * 100):
+        os.getppid()
+    done.wait()
+    ends[i].wait()
+threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+print("ready", flush=True)
+sys.stdin.readline()
+for t in threads:
+    t.start()
+done.wait()
+print(*[t.native_id for t in threads], flush=True)
+for line in sys.stdin:
+    i = int(line)
+    ends[i].set()
+    threads[i].join()
+    print("ended", flush=True)
+"""
+
+
+def test_threads_of_python():
+    """TASK_STORAGE, a spin lock and an LPM_TRIE, used by python's threads."""
+    with Sandbox() as box:
+        p = subprocess.Popen(["python3", "-c", CALLERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            assert p.stdout.readline() == "ready\n"
+            with Untouched(p.pid):
+                box.ctl("load", bpf("shared"))
+                for prefix, size in (("10,0,0,0", 8), ("10,1,0,0", 16), ("10,2,0,0", 16), ("0,0,0,0", 0)):
+                    box.ctl("map", "update", "routes", '{"prefixlen":%d,"data":[%s]}' % (size, prefix), "0")
+                box.ctl("attach", "on_call", "libc:getppid", "-p", p.pid)
+                p.stdin.write("go\n")
+                p.stdin.flush()
+                tids = [int(t) for t in p.stdout.readline().split()]
+
+                def tasks():
+                    return {e["key"]["tid"]: int(e["value"]) for e in box.ctl_json("map", "dump", "tasks")["elements"]}
+
+                assert tasks() == {tid: (i + 1) * 100 for i, tid in enumerate(tids)}, (tids, tasks())
+                doc = box.ctl_json("map", "dump", "tasks")
+                assert {e["key"]["pid"] for e in doc["elements"]} == {p.pid}, doc
+                assert box.ctl("map", "lookup", "tasks", str(tids[1])).stdout.endswith("value 200\n")
+                g = box.ctl_json("map", "dump", "guarded")["elements"][0]["value"]
+                missed = 600 - int(g["once"])
+                assert int(g["twice"]) == 2 * int(g["once"]) and 0 <= missed < 600, g
+                routes = {tuple(e["key"]["data"]) + (e["key"]["prefixlen"],): int(e["value"])
+                          for e in box.ctl_json("map", "dump", "routes")["elements"]}
+                assert sorted(v for v in routes.values()) == [0, 0, 0, 600], routes
+                assert box.ctl("map", "lookup", "routes", '{"prefixlen":32,"data":[10,1,9,9]}').stdout.endswith("value 600\n")
+                r = box.ctl("map", "update", "tasks", str(tids[0]), "1", check=False)
+                assert r.returncode == 1 and "does not allow that" in r.stderr, r
+                p.stdin.write("1\n")
+                p.stdin.flush()
+                assert p.stdout.readline() == "ended\n"
+                wait_for(lambda: tids[1] not in tasks(), "storage of a thread that has ended")
+                assert set(tasks()) == {tids[0], tids[2]}, tasks()
+                box.ctl("map", "delete", "tasks", str(tids[0]))
+                assert set(tasks()) == {tids[2]}, tasks()
+                box.ctl("detach", "--all")
+        finally:
+            p.kill()
+            p.wait()
 
 
 def test_bloom_filter():

@@ -425,6 +425,53 @@ START_TEST(locks_of_the_dead)
 }
 END_TEST
 
+/* A thread has what it asked for, until it or the daemon gives it up; who takes over its record does not. */
+START_TEST(storage_of_threads)
+{
+	static const struct umap_ctx he = {.rec = &rec, .owner = OWNER_ID(2, 5)}, she = {.rec = &rec, .owner = OWNER_ID(2, 6)},
+				     nobody = {.rec = &rec, .owner = OWNER_ID(2, (1 << OWNER_REC_BITS) - 1)};
+	static const u32 first[3] = {1, 2, 3};
+	u32 *his, *hers, owner, tid, got[3];
+	struct thread_rec dead = {0};
+	struct umap m;
+	u64 key, next;
+	int fd;
+
+	ck_ok(umap_create("tasks", UMAP_TASK_STORAGE, 4, 12, 0, BPF_F_NO_PREALLOC, 2, 1, &m, &fd));
+	ck_assert_ptr_null(umap_task_get(&m, 100, NULL, false, &he));
+	his = umap_task_get(&m, 100, first, true, &he);
+	hers = umap_task_get(&m, 101, NULL, true, &she);
+	ck_assert_ptr_nonnull(his);
+	ck_assert_ptr_nonnull(hers);
+	ck_assert_mem_eq(his, first, sizeof(first));
+	ck_assert_uint_eq(hers[0] | hers[1] | hers[2], 0);
+	ck_assert_ptr_null(umap_task_get(&m, 102, first, true, &nobody));
+	his[2] = 77;
+	ck_assert_ptr_eq(umap_task_get(&m, 100, first, true, &he), his);
+	ck_assert_uint_eq(his[2], 77);
+	ck_assert_int_eq(umap_next_key(&m, NULL, &key), 0);
+	ck_assert_int_eq(umap_next_key(&m, &key, &next), 0);
+	ck_assert_int_eq(umap_next_key(&m, &next, &next), -ENOENT);
+	ck_assert_int_eq(umap_task_of(&m, &key, &owner, &tid), 0);
+	ck_assert_uint_eq(owner - OWNER_ID(2, 0), tid - 95);
+	ck_assert_int_eq(umap_read(&m, &key, got, &cx), 0);
+	ck_assert_mem_eq(got, tid == 100 ? his : hers, sizeof(got));
+	ck_assert_int_eq(umap_write(&m, &key, got, UMAP_ANY, &cx), -EINVAL);
+	/* the record's next thread begins with zeros */
+	ck_assert_ptr_null(umap_task_get(&m, 200, NULL, false, &he));
+	ck_assert_int_eq(umap_task_delete(&m, 200, &he), -ENOENT);
+	ck_assert_int_eq(umap_task_delete(&m, 101, &she), 0);
+	ck_assert_int_eq(umap_next_key(&m, NULL, &key), -ENOENT);
+	ck_assert_ptr_nonnull(umap_task_get(&m, 300, first, true, &he));
+	umap_recover(&m, &dead, OWNER_ID(2, 7));
+	ck_assert_ptr_nonnull(umap_task_get(&m, 300, NULL, false, &he));
+	umap_recover(&m, &dead, OWNER_ID(2, 5));
+	ck_assert_ptr_null(umap_task_get(&m, 300, NULL, false, &he));
+	ck_assert_uint_eq(check_hash(&m), 0);
+	umap_destroy(&m, fd);
+}
+END_TEST
+
 /* Ten million elements cost what is in them, not what could be. */
 START_TEST(memory_comes_as_it_is_used)
 {
@@ -453,6 +500,7 @@ END_TEST
 static void add(TCase *tc)
 {
 	tcase_add_test(tc, locks_of_the_dead);
+	tcase_add_test(tc, storage_of_threads);
 	tcase_add_loop_test(tc, memory_comes_as_it_is_used, 0, 6);
 	tcase_add_loop_test(tc, hash_answers, 0, ARRAY_SIZE(hashes));
 	tcase_add_loop_test(tc, lru_evicts_what_is_unused, 0, 3);

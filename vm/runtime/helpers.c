@@ -5,6 +5,7 @@
  * vm/helpers.def.
  */
 #include <asm/unistd.h>
+#include <linux/bpf.h>
 
 #include "vm/runtime/rt.h"
 
@@ -134,6 +135,29 @@ RT_HELPER(spin_unlock)
 
 	umap_spin_unlock((void *)r1, &cx);
 	return 0;
+}
+
+/* A thread's record stands for its task_struct: a program can only hand it on. */
+RT_HELPER(get_current_task_btf)
+{
+	return (u64)rt_rec(frame);
+}
+
+RT_HELPER(task_storage_get)
+{
+	const struct umap *m = (const struct umap *)r1;
+	struct umap_ctx cx = map_ctx(frame);
+
+	if (!r2 || r4 & ~(u64)BPF_LOCAL_STORAGE_GET_F_CREATE)
+		return 0;
+	return (u64)umap_task_get(m, __atomic_load_n(&cx.rec->tid, __ATOMIC_RELAXED), (const void *)r3, r4, &cx);
+}
+
+RT_HELPER(task_storage_delete)
+{
+	struct umap_ctx cx = map_ctx(frame);
+
+	return r2 ? (u64)umap_task_delete((const struct umap *)r1, __atomic_load_n(&cx.rec->tid, __ATOMIC_RELAXED), &cx) : (u64)-EINVAL;
 }
 
 /* Says where to go on, or 0. Whoever runs the program goes there; it also set the

@@ -10,7 +10,7 @@
 #include "base/cleanup.h"
 #include "tests/vm/verdict/verdict.h"
 
-static int key_type, locked_type;
+static int key_type, locked_type, plain_type;
 static int types[FUNC_KINDS]; /* BTF ids; [FUNC_STATIC] also of the main function */
 
 static int add_func(struct btf *b, const char *name, int ret_type, int arg_type, int nargs, enum btf_func_linkage how)
@@ -40,6 +40,9 @@ struct btf *funcs_btf(void)
 	key_type = t_int;
 	lock = btf__add_struct(b, "bpf_spin_lock", 4);
 	btf__add_field(b, "val", t_int, 0, 0);
+	plain_type = btf__add_struct(b, "plain", 16);
+	btf__add_field(b, "a", t_long, 0, 0);
+	btf__add_field(b, "b", t_long, 64, 0);
 	locked_type = btf__add_struct(b, "locked", 16);
 	btf__add_field(b, "lock", lock, 0, 0);
 	btf__add_field(b, "n", t_long, 64, 0);
@@ -48,10 +51,10 @@ struct btf *funcs_btf(void)
 
 void funcs_map_types(u32 map, u32 *key, u32 *value)
 {
-	bool typed = map == M_LOCKED || map == M_LOCKED_HASH;
+	bool locked = map == M_LOCKED || map == M_LOCKED_HASH;
 
-	*key = typed ? (u32)key_type : 0;
-	*value = typed ? (u32)locked_type : 0;
+	*key = locked || map == M_TASKS ? (u32)key_type : 0;
+	*value = locked ? (u32)locked_type : map == M_TASKS ? (u32)plain_type : 0;
 }
 
 bool funcs_are_global(const struct program *p)

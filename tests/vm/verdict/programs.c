@@ -28,6 +28,7 @@ const struct geometry map_geometry[NMAPS] = {
 	[M_ODD] = { "odd", BPF_MAP_TYPE_ARRAY, 4, 13, 1, 0 },
 	[M_RDONLY] = { "rdonly", BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_RDONLY_PROG },
 	[M_FORMAT] = { "format", BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_RDONLY_PROG },
+	[M_TASKS] = { "tasks", BPF_MAP_TYPE_TASK_STORAGE, 4, 16, 0, BPF_F_NO_PREALLOC },
 	[M_LOCKED] = { "locked", BPF_MAP_TYPE_ARRAY, 4, 16, 1, 0 },
 	[M_USER] = { "user", BPF_MAP_TYPE_USER_RINGBUF, 0, 0, 4096, 0 },
 	[M_LOCKED_HASH] = { "locked_hash", BPF_MAP_TYPE_HASH, 4, 16, 4, 0 },
@@ -91,6 +92,7 @@ const u8 *map_contents(u32 map)
 #include "tests/vm/verdict/maps.h"
 #include "tests/vm/verdict/refs.h"
 #include "tests/vm/verdict/scalars.h"
+#include "tests/vm/verdict/tasks.h"
 #include "tests/vm/verdict/stack.h"
 #include "tests/vm/verdict/subprogs.h"
 #include "tests/vm/verdict/flow.h" /* MAYBE of maps.h */
@@ -101,7 +103,7 @@ const struct theme themes[] = {
 	THEME(branches), THEME(branches32), THEME(stack), THEME(spill), THEME(var_off), THEME(ctx),
 	THEME(map_value), THEME(rodata), THEME(maps), THEME(null), THEME(helpers), THEME(alu), THEME(v4),
 	THEME(pointer_arith), THEME(atomics), THEME(flow), THEME(loops), THEME(pruning), THEME(subprogs),
-	THEME(depth), THEME(globals), THEME(callbacks), THEME(drain), THEME(ringbuf), THEME(dynptr), THEME(attacks), THEME(locks),
+	THEME(depth), THEME(globals), THEME(callbacks), THEME(drain), THEME(ringbuf), THEME(dynptr), THEME(attacks), THEME(tasks), THEME(locks),
 };
 const size_t nthemes = ARRAY_SIZE(themes);
 

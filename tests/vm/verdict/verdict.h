@@ -66,6 +66,7 @@ enum {
 	M_ODD,        /* 1 entry of 13 bytes */
 	M_RDONLY,     /* 1 entry of 8 bytes, not frozen, read-only for programs */
 	M_FORMAT,     /* 1 entry of 8 bytes "n %d", frozen, read-only for programs */
+	M_TASKS,      /* task storage, value 16 */
 	M_LOCKED,     /* array, 1 entry of { struct bpf_spin_lock lock; u32; u64 n; } */
 	M_LOCKED_HASH, /* hash of the same, key 4 */
 	M_USER,       /* user ring buffer */
