@@ -203,7 +203,7 @@ def test_listings():
         doc = box.ctl_json("attach", "on_entry", ":two_returns", ":eight", "-p", v.pid)
         assert len(doc["sites"]) == 2
         progs = box.ctl_json("prog", "list")["programs"]
-        assert {p["name"] for p in progs} == {"on_entry", "on_exit", "on_args"}
+        assert {p["name"] for p in progs} == {"on_entry", "on_exit", "on_args", "on_go_args"}
         (link,) = box.ctl_json("link", "list")["links"]
         assert link["nsites"] == 2 and link["pids"] == [v.pid]
         (target,) = box.ctl_json("target", "list")["targets"]
