@@ -62,7 +62,8 @@ static const cJSON *frame_at(const struct stacks *s, const cJSON *no)
 /* "libc:qsort", "main"; what has no name: "libc+0x1234", or the address. */
 static const char *line_name(const cJSON *frame, const cJSON *line, char *buf, size_t size)
 {
-	const char *module = json_str(frame, "module"), *symbol = json_str(line, "symbol"), *off = json_str(frame, "offset");
+	const char *module = json_str(frame, "module"), *symbol = json_str(line, "symbol");
+	const char *off = json_str(frame, "offset");
 	const char *path = json_str(frame, "path"), *slash = strrchr(path, '/');
 
 	if (*symbol)

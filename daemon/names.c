@@ -210,7 +210,8 @@ static void name_in_file(const struct named_file *f, addr_t place, addr_t addr, 
 		const struct line_frame *lf = &found[i];
 		bool outer = i + 1 == n && !lf->inlined && sym;
 
-		add_line(lines, outer ? path : lf->function, outer ? addr - sym->addr : 0, lf->file, lf->line, lf->inlined);
+		add_line(lines, outer ? path : lf->function, outer ? addr - sym->addr : 0, lf->file, lf->line,
+			 lf->inlined);
 		free(lf->function);
 	}
 	if (!n && sym)
@@ -278,7 +279,8 @@ static bool grow(struct namer *n)
 		return false;
 	for (u32 i = 0; i < n->nslots; i++)
 		if (n->slots[i].no)
-			*slot_of(bigger, 2 * n->nslots, n->slots[i].sp, n->slots[i].addr, n->slots[i].exact) = n->slots[i];
+			*slot_of(bigger, 2 * n->nslots, n->slots[i].sp, n->slots[i].addr, n->slots[i].exact) =
+				n->slots[i];
 	free(n->slots);
 	n->slots = bigger;
 	n->nslots *= 2;

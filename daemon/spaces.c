@@ -44,7 +44,8 @@ static int open_map(pid_t pid, const struct procmap *map)
 	char path[PATH_MAX + 64];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)map->start, (unsigned long)map->end);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)map->start,
+		 (unsigned long)map->end);
 	fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd >= 0 || map->deleted)
 		return fd;

@@ -114,7 +114,8 @@ static struct unwind_table *cache_read(const char *path, const u8 input[DIGEST_S
 	cleanup_free struct unwind_table *t = NULL;
 	u8 result[DIGEST_SIZE];
 
-	if (fd < 0 || !cache_file_read(fd, &head, sizeof(head)) || memcmp(head.magic, CACHE_MAGIC, sizeof(head.magic)) != 0 ||
+	if (fd < 0 || !cache_file_read(fd, &head, sizeof(head)) ||
+	    memcmp(head.magic, CACHE_MAGIC, sizeof(head.magic)) != 0 ||
 	    head.version != CACHE_VERSION || head.size > TABLE_MAX || size != sizeof(head) + head.size ||
 	    memcmp(head.input, input, DIGEST_SIZE) != 0)
 		return NULL;

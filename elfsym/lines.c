@@ -140,7 +140,8 @@ static void call_place(Dwarf_Die *unit, Dwarf_Die *scope, struct line_frame *f)
 
 	f->file = NULL;
 	f->line = 0;
-	if (!dwarf_formudata(dwarf_attr(scope, DW_AT_call_file, &attr), &v) && !dwarf_getsrcfiles(unit, &files, &n) && v < n)
+	if (!dwarf_formudata(dwarf_attr(scope, DW_AT_call_file, &attr), &v) &&
+	    !dwarf_getsrcfiles(unit, &files, &n) && v < n)
 		f->file = base_name(dwarf_filesrc(files, v, NULL, NULL));
 	if (!dwarf_formudata(dwarf_attr(scope, DW_AT_call_line, &attr), &v))
 		f->line = (int)v;

@@ -247,7 +247,8 @@ static bool is_signal(const struct cfi_row *row)
 
 	return at_uc(&row->ra, UNWIND_UC_IP) && at_uc(&row->bp, UNWIND_UC_BP) &&
 	       (at_uc(&row->sp, UNWIND_UC_SP) ||
-		(row->reg == CODE_CFA_OTHER && expr_is(row->expr, REG_RSP, true, &off, &add) && off == UNWIND_UC_SP && !add));
+		(row->reg == CODE_CFA_OTHER && expr_is(row->expr, REG_RSP, true, &off, &add) && off == UNWIND_UC_SP &&
+		 !add));
 }
 
 /* The rule of ROW; where it depends on the address, that at PC. */
@@ -272,7 +273,8 @@ static struct unwind_rule make_rule(const struct making *mk, const struct cfi_ro
 		rule.cfa = UNWIND_AT_RSP;
 	else if (expr_is(row->expr, REG_RBP, true, &off, &add))
 		rule.cfa = UNWIND_AT_RBP;
-	else if (eval_expr(row->expr, 0, pc, &off) && eval_expr(row->expr, 1 << 20, pc, &other) && other == off + (1 << 20))
+	else if (eval_expr(row->expr, 0, pc, &off) && eval_expr(row->expr, 1 << 20, pc, &other) &&
+		 other == off + (1 << 20))
 		rule.cfa = UNWIND_RSP;
 	else
 		return unknown;

@@ -137,7 +137,8 @@ static u32 stack_take(struct hash_op *o, u32 id, u64 head, u32 hash, bool *soon)
 		if (which == HEAD_WHICH(head))
 			continue;
 		intent_alloc(o, place);
-		if (__atomic_compare_exchange_n(claim, &was, CLAIM(o->owner, hash), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+		if (__atomic_compare_exchange_n(claim, &was, CLAIM(o->owner, hash), false, __ATOMIC_ACQ_REL,
+						__ATOMIC_ACQUIRE)) {
 			if (load(stack_head(m, id)) == head)
 				return which;
 			store(claim, 0);

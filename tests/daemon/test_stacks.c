@@ -92,7 +92,8 @@ static inline __attribute__((always_inline)) void compare_here(void)
 	}
 	ck_assert_int_le(n, DEPTH);
 	for (long i = 1; i < n && i < want; i++)
-		ck_assert_msg(ips[i] == (u64)theirs[i], "frame %ld: %#lx, the C library says %p", i, (long)ips[i], theirs[i]);
+		ck_assert_msg(ips[i] == (u64)theirs[i], "frame %ld: %#lx, the C library says %p", i, (long)ips[i],
+			      theirs[i]);
 	/* it may have cut off what calls main() */
 	ck_assert_msg(n == want || n == DEPTH || n + 1 == want, "%ld frames, the C library has %ld", n, want);
 	compared++;

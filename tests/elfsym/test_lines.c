@@ -76,7 +76,8 @@ START_TEST(same_as_addr2line)
 			size_t n = lines_find(l, addr, ours, 32);
 			size_t want = n ? ask(in, out, addr, names, places, 32) : 0;
 
-			ck_assert_msg(n == want, "%#lx in %s: %zu functions, addr2line has %zu", (long)addr, syms[s].name, n, want);
+			ck_assert_msg(n == want, "%#lx in %s: %zu functions, addr2line has %zu", (long)addr, syms[s].name,
+				      n, want);
 			for (size_t i = 0; i < n; i++) {
 				char place[256];
 
@@ -84,7 +85,8 @@ START_TEST(same_as_addr2line)
 				ck_assert_str_eq(ours[i].function, names[i]);
 				/* ("?" is a line that nobody knows) */
 				if (!strstr(places[i], ":?") && ours[i].line)
-					ck_assert_msg(!strcmp(place, places[i]), "%#lx: %s, addr2line has %s", (long)addr, place, places[i]);
+					ck_assert_msg(!strcmp(place, places[i]), "%#lx: %s, addr2line has %s", (long)addr,
+						      place, places[i]);
 				inlined += ours[i].inlined;
 				compared++;
 				free(ours[i].function);

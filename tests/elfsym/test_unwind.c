@@ -164,8 +164,10 @@ START_TEST(same_as_libdw)
 	for (u64 pc = t->base; pc < t->base + (u64)t->nblocks * UNWIND_BLOCK; pc++)
 		check_pc(file, pc, t, cfi, &sum);
 	printf("# %s: %lu addresses known, %lu unknown, %lu ends, %lu of signals; %u rows, %u rules, %lu KiB\n", file,
-	       (long)sum.same, (long)sum.unknown, (long)sum.end, (long)sum.signal, t->nrows, t->nrules, (long)t->size >> 10);
-	ck_assert_msg(sum.unknown * files[_i].rare <= sum.same, "%s: %lu of %lu addresses are unknown", file, (long)sum.unknown,
+	       (long)sum.same, (long)sum.unknown, (long)sum.end, (long)sum.signal, t->nrows, t->nrules,
+	       (long)t->size >> 10);
+	ck_assert_msg(sum.unknown * files[_i].rare <= sum.same, "%s: %lu of %lu addresses are unknown", file,
+		      (long)sum.unknown,
 		      (long)(sum.same + sum.unknown));
 	ck_assert(!strstr(file, "libc.so") || sum.signal);
 	free(t);
@@ -235,7 +237,8 @@ START_TEST(bad_tables)
 		memcpy(bad, t, size);
 		*(u32 *)(void *)((u8 *)bad + at) ^= 0x80000000u;
 		/* (the base says only where it lies) */
-		ck_assert_msg(!unwind_table_valid(bad, size) || (at >= 8 && at < 16) || at == 36 || at >= unwind_pcs_off(t),
+		ck_assert_msg(!unwind_table_valid(bad, size) || (at >= 8 && at < 16) || at == 36 ||
+				      at >= unwind_pcs_off(t),
 			      "a table with a changed word at %lu is taken", (long)at);
 	}
 	ck_assert(!unwind_table_valid(t, size - 8));

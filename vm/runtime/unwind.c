@@ -229,7 +229,8 @@ static bool step(struct walk *w)
 		return false;
 	if (rule->cfa == UNWIND_SIGNAL)
 		return step_signal(w);
-	if (!find_cfa(w, rule, &cfa) || !load_word(w, cfa - 8, &ra) || !ra || !real_return(w, &ra) || !find_bp(w, rule, cfa))
+	if (!find_cfa(w, rule, &cfa) || !load_word(w, cfa - 8, &ra) || !ra || !real_return(w, &ra) ||
+	    !find_bp(w, rule, cfa))
 		return false;
 	w->ip = ra;
 	w->sp = cfa;
