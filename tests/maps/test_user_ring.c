@@ -239,6 +239,36 @@ START_TEST(killed_readers)
 }
 END_TEST
 
+/* What a scribbler may say that would lead outside. */
+START_TEST(nonsense)
+{
+	struct ring_ctl *ctl;
+	struct umap_user_record r;
+
+	setup(4096);
+	ctl = ring_ctl(&ring);
+	ctl->consumer = 4096 - 16;
+	ctl->producer = 4096 + 48;
+	*ring_word(&ring, 4096 - 16) = 40; /* beyond the end */
+	ck_assert_int_eq(umap_user_peek(&ring, &r), -EINVAL);
+	*ring_word(&ring, 4096 - 16) = 8;
+	ck_assert_int_eq(umap_user_peek(&ring, &r), 0);
+	ctl->producer = 4096 - 8; /* beyond what was written */
+	ck_assert_int_eq(umap_user_peek(&ring, &r), -EINVAL);
+	ctl->producer = 4096 - 12;
+	ck_assert_int_eq(umap_user_peek(&ring, &r), -EINVAL);
+	ctl->producer = 4096 - 24; /* behind */
+	ck_assert_int_eq(umap_user_peek(&ring, &r), -EINVAL);
+	ctl->consumer = 3;
+	ctl->producer = 35;
+	ck_assert_int_eq(umap_user_peek(&ring, &r), -EINVAL);
+	ck_assert_int_eq(umap_user_post(&ring, &r, 8), 0);
+	ctl->consumer = 1ull << 40;
+	ck_assert_int_eq(umap_user_post(&ring, &r, 8), -EBUSY);
+	teardown();
+}
+END_TEST
+
 START_TEST(scribbled)
 {
 	u64 seed = (u64)_i + 21;
@@ -279,6 +309,7 @@ int main(void)
 	tcase_add_test(tc, one_reader);
 	tcase_add_test(tc, readers);
 	tcase_add_test(tc, killed_readers);
+	tcase_add_test(tc, nonsense);
 	tcase_add_loop_test(tc, scribbled, 0, 5);
 	return run_case("user_ring", tc);
 }
