@@ -35,6 +35,7 @@
 const struct bench_row bench_rows[] = {
 #define X(name, entry, exit, ops, kernel, bpftime) { #name, entry, exit, ops, kernel, bpftime, OBJECT_BENCH, 0 },
 	BENCH_ROWS(X)
+	BENCH_TAKEN_ROWS(X)
 #undef X
 #define X(name, entry, ops, warm) { #name, entry, "", ops, 0, 0, OBJECT_MORE, warm },
 	BENCH_MORE_ROWS(X)

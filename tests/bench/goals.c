@@ -47,6 +47,16 @@ static bool both_add(const struct bench_report *rep, double *ret)
 	return added(rep, "__bench_uprobe_uretprobe", ret);
 }
 
+static bool tail_adds(const struct bench_report *rep, double *ret)
+{
+	return added(rep, "__bench_uretprobe_tail", ret);
+}
+
+static bool taken_adds(const struct bench_report *rep, double *ret)
+{
+	return added(rep, "__bench_uretprobe_taken", ret);
+}
+
 /* An operation of row NAME. */
 static bool operation(const struct bench_report *rep, const char *name, double *ret)
 {
@@ -136,6 +146,8 @@ const struct goal bench_goals[] = {
 	{ "`__bench_uprobe` / the call through the hand-written pad", "", 1.5, false, pad_ratio },
 	{ "`__bench_uprobe` adds to the call", " ns", 5, false, entry_adds },
 	{ "`__bench_uretprobe` adds, rets patched", " ns", 5, false, exit_adds },
+	{ "`__bench_uretprobe_tail` adds, the return taken over at a jump", " ns", 9, false, tail_adds },
+	{ "`__bench_uretprobe_taken` adds, taken over at the entry", " ns", 9, false, taken_adds },
 	{ "`__bench_uprobe_uretprobe` adds", " ns", 9, false, both_add },
 	{ "a read from the stack", " ns", 3, false, read_takes },
 	{ "a write to the stack", " ns", 3, false, write_takes },

@@ -34,6 +34,12 @@
 	X(__bench_per_cpu_array_map_lookup, "pc_array_lookup", "", 1000, 3178.38, 17591.17) \
 	X(__bench_per_cpu_array_map_delete, "pc_array_delete", "", 1000, 3070.67, 13325.91)
 
+/* Returns that are taken over, at a jump to another function and at the entry: the
+ * same, of functions that are written for it. */
+#define BENCH_TAKEN_ROWS(X)                              \
+	X(__bench_uretprobe_tail, "", "on_exit", 0, 0, 0)  \
+	X(__bench_uretprobe_taken, "", "on_exit", 0, 0, 0)
+
 #define RING_ROW "__bench_ring_output" /* somebody has to read what it writes */
 #define RING_BYTES (16u << 20)
 

@@ -47,8 +47,30 @@ BENCH_ROWS(X)
 BENCH_MORE_ROWS(X)
 #undef X
 BENCH_FN(__bench_plain)
+BENCH_FN(__bench_jumped_to)
 BENCH_FN(__bench_thread)
 BENCH_FN(__bench_count)
+
+/* Ends by a jump. */
+__attribute__((OPAQUE, aligned(64))) uint64_t __bench_uretprobe_tail(char *a, int b, uint64_t c);
+__attribute__((OPAQUE, aligned(64))) uint64_t __bench_uretprobe_tail(char *a, int b, uint64_t c)
+{
+	return __bench_jumped_to(a, b, c);
+}
+
+/* May end by a jump to where nobody knows: it never does. */
+static volatile bench_fn nowhere = __bench_jumped_to;
+__attribute__((OPAQUE, aligned(64))) uint64_t __bench_uretprobe_taken(char *a, int b, uint64_t c);
+__attribute__((OPAQUE, aligned(64))) uint64_t __bench_uretprobe_taken(char *a, int b, uint64_t c)
+{
+	if (b < 0) {
+		bench_fn f = nowhere;
+
+		__asm__("add $0, %0" : "+r"(f));
+		return f(a, b, c);
+	}
+	return a[b] + c;
+}
 
 #ifdef HAVE_LTTNG
 #define LTTNG_UST_TRACEPOINT_DEFINE
@@ -150,6 +172,7 @@ static const struct {
 } rows[] = {
 #define X(name, ...) { #name, name },
 	BENCH_ROWS(X)
+	BENCH_TAKEN_ROWS(X)
 	BENCH_MORE_ROWS(X)
 #undef X
 	{ "plain", __bench_plain },
