@@ -3,9 +3,12 @@
  * Processes that share a map and are killed or stopped at random instructions.
  * After umap_recover() nothing is unreachable, duplicated or leaked; while one
  * is stopped, the others go on.
+ *
+ * UPROBED_KILLS=N in the environment: so many kills of each kind of map instead of KILLS.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -29,7 +32,13 @@ static const struct {
 	{UMAP_LRU_HASH, 4, 8, 32, 80},
 	{UMAP_LRU_HASH, 24, 40, 8, 40},
 	{UMAP_LRU_PERCPU_HASH, 8, 8, 8, 12},
+	{UMAP_LPM_TRIE, 8, 16, 32, 40},
 };
+
+static u32 flags_of(u32 type)
+{
+	return type == UMAP_LPM_TRIE ? BPF_F_NO_PREALLOC : 0;
+}
 
 /* What a worker shares with the parent: its record, as a target's, and how far
  * it is. */
@@ -49,6 +58,10 @@ static void make_key(u8 *key, u32 k)
 {
 	for (u32 i = 0; i < map.key_size; i++)
 		key[i] = (u8)(i % 8 < 4 ? k >> 8 * (i % 8) : 0);
+	if (map.type == UMAP_LPM_TRIE) { /* whole addresses: each its own prefix */
+		*(u32 *)(void *)(key + 4) = k;
+		*(u32 *)(void *)key = 32;
+	}
 }
 
 static void one_step(struct worker *w, u64 *seed, struct umap_ctx *cx)
@@ -67,9 +80,16 @@ static void one_step(struct worker *w, u64 *seed, struct umap_ctx *cx)
 	case 2:
 	case 3:
 		rc = umap_update(&map, key, value, UMAP_ANY, cx);
-		w->bad += rc && (map.refs_off || rc != -E2BIG); /* an LRU map is never full */
+		w->bad += rc && (map.refs_off || (rc != -E2BIG && rc != -ENOSPC)); /* an LRU map is never full */
 		break;
 	case 4:
+		if (map.type == UMAP_LPM_TRIE || umap_is_percpu(map.type))
+			break;
+		rc = umap_take(&map, key, value, cx);
+		for (u32 i = 0; !rc && i < map.value_size / 8; i++)
+			w->bad += value[i] != k * 1000ul + 7;
+		w->bad += rc && rc != -ENOENT && rc != -EBUSY; /* busy: one within another */
+		break;
 	case 5:
 	case 6:
 		rc = umap_delete(&map, key, cx);
@@ -154,7 +174,7 @@ static bool progresses(const struct worker *w, u64 steps)
 static void create(int shape, int *fd)
 {
 	ck_ok(umap_create("test", shapes[shape].type, shapes[shape].key_size, shapes[shape].value_size,
-			  shapes[shape].max_entries, 0, 2, 77, &map, fd));
+			  shapes[shape].max_entries, flags_of(shapes[shape].type), 2, 77, &map, fd));
 	nkeys = shapes[shape].keys;
 	workers = mmap(NULL, sizeof(*workers) * WORKERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(workers, MAP_FAILED);
@@ -200,13 +220,20 @@ static void finish(int fd)
 	umap_destroy(&map, fd);
 }
 
+static int kills(void)
+{
+	const char *text = getenv("UPROBED_KILLS");
+
+	return text ? atoi(text) : KILLS;
+}
+
 START_TEST(killed)
 {
 	u64 seed = 17 + _i;
 	int fd;
 
 	create(_i, &fd);
-	for (int n = 0; n < KILLS; n++) {
+	for (int n = 0; n < kills(); n++) {
 		struct worker *w = &workers[rnd(&seed) % WORKERS];
 
 		if (rnd(&seed) & 1)
@@ -251,7 +278,8 @@ START_TEST(recovery_keeps_the_living)
 	u8 key[32] = {0}, value[128];
 	int fd;
 
-	ck_ok(umap_create("test", shapes[_i].type, shapes[_i].key_size, shapes[_i].value_size, 4, 0, 2, 77, &map, &fd));
+	ck_ok(umap_create("test", shapes[_i].type, shapes[_i].key_size, shapes[_i].value_size, 4,
+			  flags_of(shapes[_i].type), 2, 77, &map, &fd));
 	for (u32 k = 0; k < 4; k++) {
 		make_key(key, k);
 		memset(value, k, sizeof(value));
@@ -279,8 +307,76 @@ START_TEST(recovery_keeps_the_living)
 }
 END_TEST
 
+/* A value with a lock, and two numbers that are equal outside of sections. */
+struct guarded {
+	u32 lock, pad;
+	u64 a, b;
+};
+
+static void start_locker(struct worker *w)
+{
+	static u32 next_owner = 1;
+	struct guarded *g = (struct guarded *)map.base;
+	struct umap_ctx cx = {&w->rec, next_owner++, 0};
+	pid_t pid;
+
+	memset(&w->rec, 0, sizeof(w->rec));
+	w->owner = cx.owner;
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid) {
+		w->pid = pid;
+		return;
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		if (!umap_spin_lock(&g->lock, &cx))
+			continue;
+		g->a++;
+		__asm__ volatile("" ::: "memory");
+		g->b++;
+		umap_spin_unlock(&g->lock, &cx);
+		__atomic_store_n(&w->steps, w->steps + 1, __ATOMIC_RELAXED);
+	}
+}
+
+/* Whoever dies in a section leaves it half done, and the lock to the others. */
+START_TEST(killed_in_a_section)
+{
+	u64 seed = 4711;
+	struct guarded *g;
+	int fd;
+
+	ck_ok(umap_create_locked("test", UMAP_ARRAY, 4, sizeof(*g), 1, 0, 2, 77, 1, &map, &fd));
+	g = (struct guarded *)map.base;
+	workers = mmap(NULL, sizeof(*workers) * WORKERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert_ptr_ne(workers, MAP_FAILED);
+	for (int i = 0; i < WORKERS; i++)
+		start_locker(&workers[i]);
+	for (int n = 0; n < kills(); n++) {
+		struct worker *w = &workers[rnd(&seed) % WORKERS];
+
+		ck_assert(progresses(w, 1 + rnd(&seed) % 200));
+		end_worker(w);
+		umap_recover_locks(&map, map.base, &w->rec, w->owner);
+		ck_assert_uint_ne((g->lock & 0x1ffffff), w->owner + 1);
+		start_locker(w);
+	}
+	for (int i = 0; i < WORKERS; i++) {
+		end_worker(&workers[i]);
+		umap_recover_locks(&map, map.base, &workers[i].rec, workers[i].owner);
+	}
+	ck_assert_uint_eq(g->lock, 0);
+	ck_assert_uint_ge(g->a, g->b);
+	ck_assert_uint_le(g->a - g->b, (u64)kills() + WORKERS);
+	munmap(workers, sizeof(*workers) * WORKERS);
+	umap_destroy(&map, fd);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
+	tcase_add_test(tc, killed_in_a_section);
 	tcase_add_loop_test(tc, recovery_keeps_the_living, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, killed, 0, ARRAY_SIZE(shapes));
 	tcase_add_loop_test(tc, stopped, 0, ARRAY_SIZE(shapes));
