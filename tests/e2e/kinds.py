@@ -157,6 +157,15 @@ for _name in GO:
     globals()["test_" + _name] = lambda name=_name: go_built(name)
 
 
+def test_go_is_not_skipped():
+    with Sandbox() as box:
+        box.ctl("load", "--allow-override", bpf("override"))
+        v = go_victim(box)
+        with Untouched(v.pid):
+            r = box.ctl("attach", "skip_odd", ":main.hammered", "-p", v.pid, check=False)
+            assert r.returncode == 8 and "not possible in Go" in r.stderr, (r.returncode, r.stderr)
+
+
 def test_go_arguments():
     """The registers of ABIInternal, as they are in ctx: rax, rbx, rcx, rdi, rsi, r8 to r11."""
     with Loaded() as box:
