@@ -234,6 +234,9 @@ static struct uerr *target_types_init(struct target_types *t, const char *kernel
 static const char *map_type_advice(u32 type)
 {
 	switch (type) {
+	case BPF_MAP_TYPE_ARRAY_OF_MAPS:
+	case BPF_MAP_TYPE_HASH_OF_MAPS:
+		return "use one hash map whose keys begin with the outer map's key";
 	}
 	return "use a hash or an array map";
 }
