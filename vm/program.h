@@ -66,8 +66,8 @@ enum insn_fact_flags {
 struct insn_fact {
 	u8 flags;    /* enum insn_fact_flags */
 	u16 map;     /* helper call: 1 + index of the map in r1, or 0 */
-	u32 size;    /* helper call: the constant size argument */
-	s16 mem_off; /* helper call: where its memory argument (probe_read's destination …) lies, from fp */
+	u32 size;    /* helper call: its (first) size argument, constant */
+	s16 mem_off; /* helper call: where its (first) memory argument (probe_read's destination …) lies, from fp */
 	s16 key_off; /* helper call: where a map key lies, from fp */
 };
 

@@ -25,6 +25,7 @@ struct call {
 	u8 dynptr_kind;
 	u32 dynptr_id;   /* that it works on */
 	bool has_func;
+	bool has_size;   /* the facts about memory and its size are found */
 	struct insn_fact fact;
 };
 
@@ -335,6 +336,19 @@ static struct uerr *arg_key(struct verifier *v, struct call *c, u32 reg)
 
 /* --- memory and its size --- */
 
+/* Of the first memory and its size alone. */
+static void size_facts(struct verifier *v, struct call *c, const struct reg *m, const struct reg *s)
+{
+	if (scalar_is_const(&s->var)) {
+		c->fact.flags |= FACT_SIZE;
+		c->fact.size = (u32)s->var.umax;
+	}
+	if (on_own_stack(v, m)) {
+		c->fact.flags |= FACT_ON_STACK;
+		c->fact.mem_off = (s16)(m->off + (s64)m->var.bits.value);
+	}
+}
+
 static struct uerr *arg_size(struct verifier *v, struct call *c, u32 reg, u8 mem_kind, bool zero_ok)
 {
 	const struct reg *s = &v->regs[reg], *m = &v->regs[reg - 1];
@@ -355,14 +369,9 @@ static struct uerr *arg_size(struct verifier *v, struct call *c, u32 reg, u8 mem
 		return v_refuse(v, v_text(v, "R%u unbounded memory access, use 'var &= const' or 'if (var < const)'", reg),
 				"compare the size with the buffer's first", "the size in R%u has no bound", reg);
 	c->size_max = s->var.umax;
-	if (scalar_is_const(&s->var)) {
-		c->fact.flags |= FACT_SIZE;
-		c->fact.size = (u32)s->var.umax;
-	}
-	if (on_own_stack(v, m) && !(c->fact.flags & FACT_ON_STACK)) {
-		c->fact.flags |= FACT_ON_STACK;
-		c->fact.mem_off = (s16)(m->off + (s64)m->var.bits.value);
-	}
+	if (!c->has_size)
+		size_facts(v, c, m, s);
+	c->has_size = true;
 	a.read = mem_kind != ARG_MEM_UNINIT;
 	a.write = mem_kind == ARG_MEM_UNINIT || mem_kind == ARG_MEM_RW || mem_kind == ARG_MEM_RW_OR_NULL;
 	if (reg_is_null(m) && zero_ok && !s->var.umax)

@@ -454,6 +454,17 @@ static u64 size_for(struct machine *m, const struct helper_info *info, u32 arg)
 	return 0;
 }
 
+/* Text that cannot change, with its NUL. */
+static void check_text(struct machine *m, u32 reg, const struct helper_info *info)
+{
+	const struct object *o = object_at(m, m->r[reg], m->t[reg], 1, false, "a helper's read");
+
+	if (!o)
+		return;
+	if (!o->read_only || !memchr((const void *)(uintptr_t)m->r[reg], 0, o->base + o->size - m->r[reg]))
+		violation(m, "r%u of %s is no constant text", reg, info->name);
+}
+
 static void check_arg(struct machine *m, const struct helper_info *info, u32 arg, const struct umap *map)
 {
 	u32 reg = arg + 1;
@@ -493,6 +504,18 @@ static void check_arg(struct machine *m, const struct helper_info *info, u32 arg
 	case ARG_MEM_UNINIT:
 		may_write(m, m->r[reg], m->t[reg], size_for(m, info, arg), "a helper's write");
 		break;
+	case ARG_MEM_RW_OR_NULL:
+		if (!m->r[reg])
+			break;
+		arg_read(m, reg, size_for(m, info, arg));
+		may_write(m, m->r[reg], m->t[reg], size_for(m, info, arg), "a helper's write");
+		break;
+	case ARG_LONG_PTR:
+		may_write(m, m->r[reg], m->t[reg], 8, "a helper's write");
+		break;
+	case ARG_CONST_STR:
+		check_text(m, reg, info);
+		break;
 	case ARG_SIZE:
 	case ARG_SIZE0:
 		if (m->t[reg].type != T_NUM || (kind == ARG_SIZE && !m->r[reg]))
@@ -511,8 +534,15 @@ static void check_arg(struct machine *m, const struct helper_info *info, u32 arg
 	}
 }
 
+static bool is_size(u8 kind)
+{
+	return kind == ARG_SIZE || kind == ARG_SIZE0;
+}
+
+/* Of memory and sizes: what is said is of the first. */
 static void check_facts(struct machine *m, const struct helper_info *info, u32 id)
 {
+	u32 sizes = 0;
 	const struct insn_fact *f = m->p->facts ? &m->p->facts[m->pc] : NULL;
 	u64 fp = m->obj[OBJ_STACK + m->depth].base + STACK;
 
@@ -524,11 +554,11 @@ static void check_facts(struct machine *m, const struct helper_info *info, u32 i
 
 		if (kind == ARG_MAP && f->map && (m->t[i + 1].type != T_MAP || m->t[i + 1].obj != f->map - 1))
 			violation(m, "another map than was said");
-		if ((kind == ARG_SIZE || kind == ARG_SIZE0) && f->flags & FACT_SIZE && r != f->size)
+		if (is_size(kind) && !sizes++ && f->flags & FACT_SIZE && r != f->size)
 			violation(m, "size %llu, %u was said", (unsigned long long)r, f->size);
 		if (kind == ARG_MAP_KEY && f->flags & FACT_KEY_ON_STACK && r != fp + (u64)(s64)f->key_off)
 			violation(m, "another key than was said");
-		if ((kind == ARG_MEM_UNINIT || kind == ARG_MEM) && f->flags & FACT_ON_STACK &&
+		if (i + 1 < HELPER_NARGS && is_size(info->args[i + 1]) && !sizes && f->flags & FACT_ON_STACK &&
 		    r != fp + (u64)(s64)f->mem_off)
 			violation(m, "other memory than was said");
 	}
@@ -556,6 +586,8 @@ static void note_variable(struct machine *m, u32 id, u64 addr, u64 size)
 	case BPF_FUNC_ktime_get_ns:
 	case BPF_FUNC_ktime_get_boot_ns:
 	case BPF_FUNC_ktime_get_coarse_ns:
+	case BPF_FUNC_ktime_get_tai_ns:
+	case BPF_FUNC_jiffies64:
 	case BPF_FUNC_get_prandom_u32:
 	case BPF_FUNC_get_smp_processor_id:
 		m->ret->varies = true;
@@ -652,6 +684,24 @@ static u64 called_back(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame
 	return ret;
 }
 
+/* What the others give or do is beyond this interpreter: references, dynptrs, locks,
+ * signals to the test. */
+static bool is_followed(const struct helper_info *info, u32 id)
+{
+	static const u32 others[] = { BPF_FUNC_send_signal, BPF_FUNC_send_signal_thread, BPF_FUNC_override_return,
+				      BPF_FUNC_get_stackid, BPF_FUNC_get_stack, BPF_FUNC_perf_event_output,
+				      BPF_FUNC_user_ringbuf_drain };
+
+	for (u32 i = 0; i < HELPER_NARGS; i++)
+		if (info->args[i] == ARG_ALLOC_SIZE || info->args[i] == ARG_RINGBUF_MEM ||
+		    (info->args[i] >= ARG_SPIN_LOCK && info->args[i] != ARG_LONG_PTR))
+			return false;
+	for (u32 i = 0; i < ARRAY_SIZE(others); i++)
+		if (id == others[i])
+			return false;
+	return true;
+}
+
 static void call_helper(struct machine *m, u32 id)
 {
 	const struct helper_info *info = vm_helper_info(id);
@@ -662,6 +712,10 @@ static void call_helper(struct machine *m, u32 id)
 
 	if (!fn || !info->present) {
 		violation(m, "helper %u is not there", id);
+		return;
+	}
+	if (!is_followed(info, id)) {
+		m->stop = m->ret->unfinished = true;
 		return;
 	}
 	if (info->args[0] == ARG_MAP && m->t[1].type == T_MAP) {
