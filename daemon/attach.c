@@ -380,9 +380,24 @@ static struct uerr *note_lost(struct attaching *at, struct target *t, const stru
 	return err;
 }
 
+static struct goroutines goroutines_of(const struct modules *mods)
+{
+	struct goroutines g = {};
+	struct go_runtime rt;
+
+	for (size_t i = 0; i < mods->n && !g.list; i++) {
+		addr_t bias = mods->mods[i].bias;
+
+		if (image_go_runtime(mods->mods[i].image, &rt))
+			g = (struct goroutines){ bias + rt.allgs, bias + rt.preempt_lo, bias + rt.preempt_hi,
+						 bias + rt.park_lo, bias + rt.park_hi };
+	}
+	return g;
+}
+
 static struct uerr *attach_process(struct attaching *at, const struct places *p)
 {
-	struct rewrite_opts opts = { .d = at->d, .uid = at->w->uid, .gid = at->w->gid };
+	struct rewrite_opts opts = { .d = at->d, .uid = at->w->uid, .gid = at->w->gid, .go = goroutines_of(&p->mods) };
 	change_vec changes = {};
 	struct stop stop = {};
 	struct target *t, *without = NULL;

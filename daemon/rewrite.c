@@ -1257,8 +1257,11 @@ static struct uerr *begin(struct rewrite *rw)
 		.uid = rw->opts->uid,
 		.gid = rw->opts->gid,
 	};
+	struct uerr *err = inject_begin(&io, &rw->in);
 
-	return inject_begin(&io, &rw->in);
+	if (!err)
+		inject_goroutines(rw->in, &rw->opts->go);
+	return err;
 }
 
 static struct uerr *commit(struct rewrite *rw, struct stop *stop)

@@ -30,6 +30,7 @@ struct rewrite_opts {
 	const struct daemon *d;
 	uid_t uid;       /* as in inject_opts */
 	gid_t gid;
+	struct goroutines go; /* of a Go program whose text is changed; zeros: none are looked at */
 };
 
 /* Appends to CHANGES the windows of T that hold a call of one of LINKS; false

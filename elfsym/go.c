@@ -121,3 +121,42 @@ bool image_go_text(const struct image *im, addr_t *lo, addr_t *hi)
 	}
 	return *lo < *hi;
 }
+
+/* Where a variable stands, by the table of all symbols: struct symtab has those of code. 0: unknown. */
+static addr_t find_variable(const struct image *im, const char *name)
+{
+	const struct span *syms = &im->tables[TABLE_SYMTAB], *strs = &im->tables[TABLE_STRTAB];
+	size_t n = syms->size / sizeof(Elf64_Sym), len = strlen(name) + 1;
+	cleanup_free void *entries = NULL;
+	cleanup_free void *text = NULL;
+	cleanup_uerr struct uerr *err = image_load(im, *syms, &entries);
+	const Elf64_Sym *s = entries;
+
+	if (!err)
+		err = image_load(im, *strs, &text);
+	for (size_t i = 0; !err && i < n; i++)
+		if (ELF64_ST_TYPE(s[i].st_info) == STT_OBJECT && s[i].st_name < strs->size &&
+		    strs->size - s[i].st_name >= len && !memcmp((const char *)text + s[i].st_name, name, len))
+			return s[i].st_value;
+	return 0;
+}
+
+bool image_go_runtime(const struct image *im, struct go_runtime *ret)
+{
+	const struct elf_sym *preempt, *park;
+	addr_t list;
+
+	if (!go_area(im))
+		return false;
+	list = find_variable(im, "runtime.allgs");
+	/* assembly that is called by stack has a name of its own since 1.17, and what it calls a wrapper */
+	preempt = symtab_find_exact(im, "runtime.asyncPreempt.abi0", NULL);
+	if (!preempt)
+		preempt = symtab_find_exact(im, "runtime.asyncPreempt", NULL);
+	park = symtab_find_exact(im, "runtime.asyncPreempt2", NULL);
+	if (!list || !preempt || !park)
+		return false;
+	*ret = (struct go_runtime){ list, preempt->addr, preempt->addr + preempt->size, park->addr,
+				    park->addr + park->size };
+	return true;
+}

@@ -82,6 +82,16 @@ bool image_off_to_addr(const struct image *im, u64 file_off, addr_t *ret);
 /* What Go has compiled of the text; false: nothing. */
 bool image_go_text(const struct image *im, addr_t *lo, addr_t *hi);
 
+/* What Go's runtime calls its list of goroutines, and where one that was preempted waits:
+ * link addresses. False where it has no such symbols: it is no Go program, is too old to
+ * preempt like that, or is stripped. */
+struct go_runtime {
+	addr_t allgs;
+	addr_t preempt_lo, preempt_hi; /* runtime.asyncPreempt */
+	addr_t park_lo, park_hi;       /* runtime.asyncPreempt2 */
+};
+bool image_go_runtime(const struct image *im, struct go_runtime *ret);
+
 /* Reads LEN bytes at link address ADDR from the file (zeros past filesz). */
 struct uerr *image_read(const struct image *im, addr_t addr, void *buf, size_t len) UERR_MUST_CHECK;
 

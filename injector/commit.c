@@ -32,7 +32,7 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
-#define CLEAR_TRIES 8  /* for threads to leave the windows and to be able to make calls */
+#define CLEAR_TRIES 20  /* for threads to leave the windows and to be able to make calls */
 #define UNMAP_TRIES 6  /* for code to become empty: 1+2+4+… ms between */
 
 struct window_state {

@@ -247,6 +247,17 @@ struct journal {
 struct uerr *journal_read(const char *path, struct journal *ret) UERR_MUST_CHECK;
 void journal_deinit(struct journal *j);
 
+/* Of a Go program: its list of goroutines, and the functions that one which was preempted
+ * waits in. Addresses in the target. */
+struct goroutines {
+	addr_t list;                   /* runtime.allgs; 0: none are looked at */
+	addr_t preempt_lo, preempt_hi; /* runtime.asyncPreempt */
+	addr_t park_lo, park_hi;       /* runtime.asyncPreempt2 */
+};
+
+/* At the next commit no goroutine may wait inside of a window. */
+void inject_goroutines(struct injection *in, const struct goroutines *g);
+
 /* Undoes everything that JOURNAL says about process PID (its own, or a fork
  * child with the same mappings): original bytes back, ranges unmapped unless
  * someone is inside (then retired). For detach-all, for dead workers and for

@@ -129,6 +129,7 @@ struct injection {
 	bool torn;           /* a write of text failed, and so did its undoing */
 	VEC(struct sema_change) semas;
 	struct patch_set set;
+	struct goroutines go;
 };
 
 /* inject.c */
@@ -191,6 +192,14 @@ bool patch_wants_give_back(const struct injection *in);
 /* Into OPS, which has room for one a page: what drops our copies; how many. */
 size_t patch_give_back(struct injection *in, struct remote_op *ops);
 void patch_set_deinit(struct patch_set *set);
+
+/* Is ADDR a boundary between instructions of one window? */
+bool patch_is_inside(const struct patch_set *set, addr_t addr);
+
+/* goroutines.c: all threads stopped. Does what was preempted with its stack at SP, now at IP,
+ * go on inside of a window? And does any goroutine that waits? What cannot be read is not clear. */
+bool goroutines_preempted_inside(struct injection *in, addr_t sp, addr_t ip);
+bool goroutines_are_clear(struct injection *in);
 
 /* cells.c: all threads stopped, maps fresh; false: somebody is about to use what
  * would be unmapped. */

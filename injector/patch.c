@@ -353,12 +353,18 @@ static bool place_thread(struct injection *in, struct user_regs_struct *regs)
 	return true;
 }
 
+bool patch_is_inside(const struct patch_set *set, addr_t addr)
+{
+	return set->interior.n && addr >= set->interior.data[0] && addr <= set->interior.data[set->interior.n - 1] &&
+	       bsearch(&addr, set->interior.data, set->interior.n, sizeof(addr_t), by_value);
+}
+
+/* A signal frame that leads inside of a window, or to where Go leads what it preempts. */
 static bool stack_holds_boundary(struct injection *in, const struct thread *th, u64 *buf)
 {
 	const struct patch_set *set = &in->set;
 	const struct target_map *m = target_maps_find(&in->maps, th->regs.rsp);
 	addr_t at = ALIGN_DOWN(th->regs.rsp - RED_ZONE, sizeof(u64));
-	addr_t lo = set->interior.data[0], hi = set->interior.data[set->interior.n - 1];
 	size_t len = STACK_SCAN, got;
 
 	if (m && at < m->lo)
@@ -366,11 +372,14 @@ static bool stack_holds_boundary(struct injection *in, const struct thread *th, 
 	if (m && m->hi - at < len)
 		len = m->hi - at;
 	got = remote_read_some(&in->t, at, buf, len);
-	for (size_t i = 0; i < got / sizeof(*buf); i++)
-		if (buf[i] >= lo && buf[i] <= hi && arch_is_saved_rip(buf, got / sizeof(*buf), i) &&
-		    bsearch(&buf[i], set->interior.data, set->interior.n, sizeof(addr_t), by_value))
+	for (size_t i = 1; i < got / sizeof(*buf); i++) {
+		bool preempted = in->go.list && buf[i] == in->go.preempt_lo;
+
+		if ((preempted || patch_is_inside(set, buf[i])) && arch_is_saved_rip(buf, got / sizeof(*buf), i) &&
+		    (!preempted || goroutines_preempted_inside(in, buf[i - 1], buf[i]))) /* rsp lies before rip */
 			return true;
-	return false;
+	}
+	return goroutines_preempted_inside(in, th->regs.rsp, th->regs.rip);
 }
 
 bool patch_threads_clear(struct injection *in, struct user_regs_struct *moved, bool *is_moved, const char **why)
@@ -398,7 +407,8 @@ bool patch_threads_clear(struct injection *in, struct user_regs_struct *moved, b
 			return false;
 		}
 	}
-	return true;
+	*why = "a goroutine that was preempted waits in the middle of the instructions to be replaced";
+	return goroutines_are_clear(in);
 }
 
 /* -------------------------------------------------------------- writing */

@@ -413,6 +413,19 @@ bool plan_is_sigreturn(const struct textscan *scan, addr_t addr)
 	return p && avail >= sizeof(code) && !memcmp(p, code, sizeof(code));
 }
 
+/* Go's runtime leads a goroutine there from any instruction, behind which everything is
+ * alive, flags too. */
+static bool is_entered_anywhere(const struct code_func *f)
+{
+	static const char *const names[] = { "runtime.asyncPreempt", "runtime.asyncPreempt.abi0", "runtime.debugCallV1",
+					     "runtime.debugCallV2", "runtime.debugCallV2.abi0" };
+
+	for (size_t i = 0; f->name && i < ARRAY_SIZE(names); i++)
+		if (!strcmp(f->name, names[i]))
+			return true;
+	return false;
+}
+
 /* Why the function must not be touched at all, or NULL. */
 static const char *untouchable(const struct textscan *scan, addr_t addr)
 {
@@ -420,6 +433,8 @@ static const char *untouchable(const struct textscan *scan, addr_t addr)
 
 	if (f && f->addr == addr && f->flags & CODE_FUNC_FRAGMENT)
 		return "is a cold part of another function";
+	if (f && f->addr == addr && is_entered_anywhere(f))
+		return "is entered from any instruction, by Go's scheduler";
 	if (plan_is_sigreturn(scan, addr))
 		return "is the return from signal handlers, which unwinders know by its bytes";
 	return NULL;

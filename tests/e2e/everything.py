@@ -429,14 +429,16 @@ def test_openssl_server():
 
 
 def test_go():
-    """Goroutines on stacks that grow and move, collected all the time; in each round the victim panics
-    unless all its results are right."""
+    """Goroutines on stacks that grow and move, collected and preempted all the time, while probes come and go too;
+    the victim panics unless all its results are right."""
     need("go")
     need_root()
     with Sandbox() as box:
-        # docs/limits.md: a goroutine that a signal has preempted in the middle of what is replaced
-        v = go_victim(box, GODEBUG="asyncpreemptoff=1")
+        v = go_victim(box)
         for _ in rounds():
+            for _ in range(8):
+                with Probed(box, [v.pid], specs=both_sides([""])):
+                    v.wait_more(500)
             v.ask("pause")
             with Probed(box, [v.pid], specs=both_sides([""])) as p:
                 before = v.count()

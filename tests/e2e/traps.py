@@ -338,6 +338,14 @@ class TrapKiller(Killer):
                     {"programs": [{"program": "on_entry", "probe": "uprobe"}], "specs": list(specs),
                      "target": {"pids": [self.victim.pid]}}, trap=True)
 
+    def clean(self):
+        """While the main thread works: where it waits for a line, an old signal frame of a breakpoint may lie in the
+        middle of its stack, and keep the code."""
+        for link in self.box_links():
+            self.con.call("Detach", link=link)
+        wait_for(lambda: self.victim.ask("plain") == "ok" and not foreign_mappings(self.victim.pid), "our mappings go", 60)
+        assert_text_identical(self.victim.pid)
+
 
 def test_killed_at_any_moment():
     """SIGKILL to the daemon or its worker, anywhere in an attach or a detach, while sixteen threads meet breakpoints."""

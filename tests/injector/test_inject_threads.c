@@ -260,6 +260,55 @@ START_TEST(pages_of_a_change_that_fails_go_back)
 }
 END_TEST
 
+/* A list of one goroutine that was preempted, as Go's runtime has it, in a page of ours: nothing is changed as long as
+ * it goes on inside of the window. */
+START_TEST(preempted_goroutine_is_waited_for)
+{
+	struct victim v = victim_start("compute", 1);
+	struct injection *in = probe_begin(v.pid, NULL);
+	struct inject_range r = { .kind = RANGE_CODE, .size = PAGE };
+	struct inject_stats s = {};
+	struct goroutines go;
+	struct probe p;
+	u64 *page;
+
+	ok(probe_place(in, &v, &p));
+	ck_assert_int_gt(p.patch.nmoves, 1);
+	ok(inject_place(in, &r, 1));
+	page = r.local;
+	go = (struct goroutines){ r.addr, 0x1000, 0x1100, 0x2000, 0x2050 };
+	page[0] = r.addr + 64;         /* runtime.allgs: where the list is … */
+	page[1] = page[2] = 1;         /* … and how long */
+	page[8] = r.addr + 128;
+	page[16] = r.addr + 1024;      /* g: its stack … */
+	page[17] = r.addr + PAGE;
+	page[16 + 7] = r.addr + 2048;  /* … and where it has left for the scheduler */
+	page[16 + 8] = 0x2030;
+	page[256 + 3] = 0x1040;        /* into asyncPreempt */
+	page[256 + 52] = p.patch.moves[p.patch.nmoves - 1].from;
+	inject_goroutines(in, &go);
+	refused(inject_commit(in, &s), UERR_CANNOT_PROBE, "a goroutine that was preempted waits in the middle");
+	ck_assert_uint_eq(*p.counter, 0);
+	/* The first instruction is a place like any other, and so is everything to one that waits elsewhere. */
+	for (int i = 0; i < 2; i++) {
+		page[256 + 52] = i ? p.patch.moves[p.patch.nmoves - 1].from : p.patch.addr;
+		page[16 + 8] = i ? 0x3000 : 0x2030;
+		ok(inject_patch(in, &p.patch));
+		ok(inject_commit(in, &s));
+		victim_await(*p.counter > 0);
+		p.patch = reversed(&p.patch);
+		ok(inject_patch(in, &p.patch));
+		ok(inject_commit(in, &s));
+		p.patch = reversed(&p.patch);
+		p.patch.restore = false;
+	}
+	inject_end(in);
+	ck_assert(victim_alive(&v));
+	probe_unmap_here(&p);
+	victim_kill(&v);
+}
+END_TEST
+
 /* A handler runs whose frame has a rip inside the window. */
 START_TEST(handler_over_the_window_is_refused)
 {
@@ -559,6 +608,7 @@ int main(void)
 	tcase_add_test(tc, parked_thread_is_moved);
 	tcase_add_test(tc, parked_without_a_copy_is_refused);
 	tcase_add_test(tc, pages_of_a_change_that_fails_go_back);
+	tcase_add_test(tc, preempted_goroutine_is_waited_for);
 	tcase_add_test(tc, handler_over_the_window_is_refused);
 	tcase_add_test(tc, handler_over_our_code_keeps_it);
 	tcase_add_loop_test(tc, stale_words_do_not_keep_counted_code, 0, 4);
