@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "daemon/loaded.h"
 #include "daemon/procinfo.h"
 #include "elfsym/procmaps.h"
@@ -44,6 +45,7 @@ static int open_map(pid_t pid, const struct procmap *map)
 	char path[PATH_MAX + 64];
 	int fd;
 
+	pid = process_live_tid(pid);
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)map->start,
 		 (unsigned long)map->end);
 	fd = open(path, O_PATH | O_CLOEXEC);
@@ -191,7 +193,7 @@ void space_refresh(struct space *sp)
 			sp->vdso_hi = map->end;
 		}
 	}
-	snprintf(path, sizeof(path), "/proc/%d/root/tmp/perf-%d.map", sp->pid, own_pid(sp->pid));
+	snprintf(path, sizeof(path), "/proc/%d/root/tmp/perf-%d.map", process_live_tid(sp->pid), own_pid(sp->pid));
 	fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return;

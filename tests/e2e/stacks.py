@@ -459,6 +459,18 @@ def test_kinds_of_programs():
         assert names[:2] == ["hammered", "e2e_hammer::hammer"] and names[-1] == "clone3", names
 
 
+def test_leader_has_ended():
+    """Its files are found under another thread, in its own mount namespace as well: no path of it leads there."""
+    need("unshare")
+    hammer = os.path.join(VICTIMS, "e2e_hammer")
+    script = "mount -t tmpfs none /mnt && cp %s /mnt/hammer && exec /mnt/hammer 4 0 500 no_leader" % hammer
+    with Sandbox() as box:
+        v = kinds.Process(box, "unshare", "-m", "--propagation", "private", "sh", "-c", script)
+        wait_for(lambda: state(v.pid) == "Z", "the leader has ended")
+        names = busiest(box, v, ":hammered")
+        assert names[0] == "hammered" and "hammer" in names and len(names) > 3, names
+
+
 def test_nothing_is_kept():
     """The daemon holds files of processes as long as somebody may ask for names."""
     with Sandbox() as box:
