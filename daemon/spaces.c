@@ -3,7 +3,6 @@
 #include "daemon/spaces.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "base/process.h"
 #include "daemon/loaded.h"
 #include "daemon/procinfo.h"
+#include "elfsym/image.h"
 #include "elfsym/procmaps.h"
 
 #define FILES_MAX 4096u /* of all processes */
@@ -39,28 +39,14 @@ static void file_unref(struct space_file *f)
 	free(f);
 }
 
-/* O_PATH: neither read nor waited for. */
-static int open_map(pid_t pid, const struct procmap *map)
-{
-	char path[PATH_MAX + 64];
-	int fd;
-
-	pid = process_live_tid(pid);
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)map->start,
-		 (unsigned long)map->end);
-	fd = open(path, O_PATH | O_CLOEXEC);
-	if (fd >= 0 || map->deleted)
-		return fd;
-	snprintf(path, sizeof(path), "/proc/%d/root%s", pid, map->path);
-	return open(path, O_PATH | O_CLOEXEC);
-}
-
 static struct space_file *file_get(pid_t pid, const struct procmap *map)
 {
 	struct space_file *f;
 
+	/* (one that is held keeps its inode: no other file can have the number) */
 	vec_foreach(it, &files) {
-		if ((*it)->dev == map->dev && (*it)->ino == map->ino && !strcmp((*it)->path, map->path)) {
+		if ((*it)->fd >= 0 && (*it)->dev == map->dev && (*it)->ino == map->ino &&
+		    !strcmp((*it)->path, map->path)) {
 			(*it)->refs++;
 			return *it;
 		}
@@ -71,7 +57,7 @@ static struct space_file *file_get(pid_t pid, const struct procmap *map)
 	if (!f)
 		return NULL;
 	*f = (struct space_file){ .dev = map->dev, .ino = map->ino, .path = strdup(map->path), .refs = 1 };
-	f->fd = open_map(pid, map);
+	f->fd = image_open_mapped(pid, map, O_PATH); /* neither read nor waited for */
 	if (!f->path || !vec_push(&files, f)) {
 		if (f->fd >= 0)
 			close(f->fd);

@@ -3,7 +3,7 @@
  * What processes had mapped to run, kept from the attach of a program that walks
  * stacks on until its object is unloaded, so that their stacks can be named after they
  * have gone. Files are held by descriptors (O_PATH: nothing of them is read here),
- * each once for all processes.
+ * each once for all processes, if it can be had.
  */
 #pragma once
 #include <limits.h>
@@ -16,7 +16,7 @@
 
 struct space_file {
 	u64 dev, ino;
-	int fd;      /* O_PATH; -1: it could not be had */
+	int fd;      /* O_PATH; negative: it could not be had, which is so for one process alone */
 	char *path;  /* as in maps */
 	u32 refs;
 };

@@ -26,10 +26,11 @@
 
 static VEC(struct image *) cache;
 
-int image_open_regular(const char *path)
+/* HOW: O_RDONLY or O_PATH. */
+static int open_regular(const char *path, int how)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = open(path, how | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	int err = 0;
 
 	if (fd < 0)
@@ -44,6 +45,11 @@ int image_open_regular(const char *path)
 		return fd;
 	close(fd);
 	return err;
+}
+
+int image_open_regular(const char *path)
+{
+	return open_regular(path, O_RDONLY);
 }
 
 /* ---- reading ---- */
@@ -561,10 +567,10 @@ struct uerr *image_open(const char *path, struct image **ret)
 }
 
 /* Opens PATH (in /proc) if it is MAP's file. */
-static int open_same(const char *path, const struct procmap *map)
+static int open_same(const char *path, const struct procmap *map, int how)
 {
 	struct stat st;
-	int fd = image_open_regular(path);
+	int fd = open_regular(path, how);
 
 	if (fd < 0)
 		return fd;
@@ -580,7 +586,7 @@ static int open_same(const char *path, const struct procmap *map)
  * same rules as reading its memory. The name in the process's own root comes
  * last, and only if it still is the same file.
  */
-static int open_mapped(pid_t pid, const struct procmap *map)
+int image_open_mapped(pid_t pid, const struct procmap *map, int how)
 {
 	cleanup_free char *root = NULL;
 	char path[96];
@@ -588,11 +594,11 @@ static int open_mapped(pid_t pid, const struct procmap *map)
 
 	pid = process_live_tid(pid);
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, pid, map->start, map->end);
-	first = image_open_regular(path);
+	first = open_regular(path, how);
 	if (first >= 0)
 		return first;
 	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
-	fd = open_same(path, map);
+	fd = open_same(path, map, how);
 	if (fd >= 0)
 		return fd;
 	if (map->deleted || map->path[0] != '/')
@@ -601,14 +607,14 @@ static int open_mapped(pid_t pid, const struct procmap *map)
 		root = NULL;
 		return -ENOMEM;
 	}
-	fd = open_same(root, map);
+	fd = open_same(root, map, how);
 	/* "stale" tells more than map_files' "not permitted". */
 	return fd;
 }
 
 struct uerr *image_open_target(pid_t pid, const struct procmap *map, struct image **ret)
 {
-	cleanup_close int fd = open_mapped(pid, map);
+	cleanup_close int fd = image_open_mapped(pid, map, O_RDONLY);
 
 	if (fd == -ESTALE)
 		return uerr_new(UERR_FAILED, "%s: is no longer the file that process %d runs", map->path, pid);

@@ -35,9 +35,11 @@ struct uerr *image_open(const char *path, struct image **ret) UERR_MUST_CHECK;
 /* Opens what FD (borrowed) refers to; NAME is for messages. */
 struct uerr *image_open_fd(int fd, const char *name, struct image **ret) UERR_MUST_CHECK;
 
-/* Opens the file behind MAP in process PID: through /proc/PID/map_files, so
- * that deleted and replaced files and those of other mount namespaces are the
- * ones that run; else through /proc/PID/root, if device and inode agree. */
+/* Opens the file behind MAP in process PID, O_RDONLY or O_PATH (HOW): through
+ * /proc/PID/map_files, so that deleted and replaced files and those of other mount
+ * namespaces are the ones that run; else through /proc/PID/root, if device and inode
+ * agree. Negative errno: -ESTALE where they do not, -EINVAL for what is no regular file. */
+int image_open_mapped(pid_t pid, const struct procmap *map, int how);
 struct uerr *image_open_target(pid_t pid, const struct procmap *map, struct image **ret) UERR_MUST_CHECK;
 
 /* Forgets the whole cache (images in use stay). */

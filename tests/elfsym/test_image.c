@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Opening: what is refused and why, segments, build-ids, the cache, and files
  * that are damaged in every way we can think of. */
+#include <errno.h>
+
+#include "elfsym/procmaps.h"
 #include "elfsym/usdt.h"
 #include "tests/elfsym/support.h"
 #include "tests/elfsym/tiny_elf.h"
@@ -442,6 +445,31 @@ START_TEST(addresses_and_offsets_round_trip)
 }
 END_TEST
 
+/* Where there is no map_files, a path is believed only if it is the file that is mapped. */
+START_TEST(another_file_is_not_what_was_mapped)
+{
+	static const int ways[] = { O_RDONLY, O_PATH };
+	struct procmap map = { .start = PAGE, .end = 2 * PAGE, .path = VICTIM_LIB };
+	int how = ways[_i], fd;
+	struct stat st, got;
+
+	ck_assert_int_eq(stat(VICTIM_LIB, &st), 0);
+	map.dev = st.st_dev;
+	map.ino = st.st_ino;
+	fd = image_open_mapped(getpid(), &map, how);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fcntl(fd, F_GETFL) & (O_PATH | O_ACCMODE), how);
+	ck_assert(!fstat(fd, &got) && got.st_ino == st.st_ino);
+	close(fd);
+	map.ino++;
+	ck_assert_int_eq(image_open_mapped(getpid(), &map, how), -ESTALE);
+	map.deleted = true;
+	ck_assert_int_lt(image_open_mapped(getpid(), &map, how), 0);
+	map = (struct procmap){ .start = PAGE, .end = 2 * PAGE, .path = "/dev/null" };
+	ck_assert_int_eq(image_open_mapped(getpid(), &map, how), -EINVAL);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("image");
@@ -465,5 +493,6 @@ int main(void)
 	tcase_add_test(tc, shrinking_file_is_an_error);
 	tcase_add_loop_test(tc, build_id_as_readelf_prints_it, 0, ARRAY_SIZE(real_files));
 	tcase_add_loop_test(tc, addresses_and_offsets_round_trip, 0, ARRAY_SIZE(real_files));
+	tcase_add_loop_test(tc, another_file_is_not_what_was_mapped, 0, 2);
 	return run_case("image", tc);
 }
