@@ -68,14 +68,14 @@ static struct space_file *file_get(pid_t pid, const struct procmap *map)
 	return f;
 }
 
-/* What O_PATH descriptor *FD refers to, to be read. */
+/* What O_PATH descriptor *FD refers to, to be read; one that can be already stays. */
 static void reopen(int *fd)
 {
 	char path[64];
 	struct stat st;
 	int readable = -1;
 
-	if (*fd < 0)
+	if (*fd < 0 || !(fcntl(*fd, F_GETFL) & O_PATH))
 		return;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", *fd);
 	if (!fstat(*fd, &st) && S_ISREG(st.st_mode))
@@ -86,10 +86,11 @@ static void reopen(int *fd)
 
 void spaces_open(struct loaded *o)
 {
-	vec_foreach(sp, &o->spaces)
+	vec_foreach(sp, &o->spaces) {
 		reopen(&(*sp)->perf_fd);
-	vec_foreach(f, &files)
-		reopen(&(*f)->fd);
+		vec_foreach(m, &(*sp)->maps)
+			reopen(&m->file->fd);
+	}
 }
 
 /* ---- one process ---- */

@@ -33,7 +33,7 @@ struct space {
 	char comm[16];
 	uid_t uid;
 	char exe[256];              /* its main program, as in maps */
-	VEC(struct space_map) maps; /* by address */
+	VEC(struct space_map) maps; /* apart from each other, as they were found */
 	addr_t vdso_lo, vdso_hi;
 	int perf_fd;                /* O_PATH of /tmp/perf-PID.map in its mount namespace, -1 none */
 };
@@ -44,8 +44,8 @@ void spaces_note(struct state *s, const struct target *t);
 /* The same for one that is there, if its process lives. */
 void space_refresh(struct space *sp);
 void spaces_free(struct loaded *o);
-/* In the worker, while it has the daemon's rights: O's files can be read from now on;
- * what is no regular file has no descriptor any more. */
+/* In the worker, while it has the daemon's rights: O's files, and no others, can be read
+ * from now on; what is no regular file has no descriptor any more. */
 void spaces_open(struct loaded *o);
 
 const struct space_map *space_find(const struct space *sp, addr_t addr); /* or NULL */
