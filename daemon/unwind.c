@@ -84,25 +84,37 @@ void unwind_plan_deinit(struct unwind_plan *p)
 /* ---- one table ---- */
 
 #define CACHE_MAGIC "uprbunwd"
-#define CACHE_VERSION 1u /* of what elfsym/unwind.c makes */
+#define CACHE_VERSION 2u /* of what elfsym/unwind.c makes */
 
 struct table_file {
 	char magic[8];
 	u32 version;
 	u32 pad;
 	u64 size;               /* of the table */
-	u8 input[DIGEST_SIZE];  /* of the .eh_frame that it was made of */
+	u8 input[DIGEST_SIZE];  /* of all that it was made of */
 	u8 result[DIGEST_SIZE]; /* of the table */
 };
 _Static_assert(sizeof(struct table_file) == 88, "format of cached tables");
 
-static void digest_of(const void *bytes, u64 size, addr_t addr, u8 ret[DIGEST_SIZE])
+/* Sizes first: no two inputs are one run of bytes. */
+static void digest_input(const struct unwind_input *in, u8 ret[DIGEST_SIZE])
+{
+	const u64 head[] = { in->addr, in->size, in->ntext };
+	struct digest d;
+
+	digest_init(&d);
+	digest_add(&d, head, sizeof(head));
+	digest_add(&d, in->text, in->ntext * sizeof(*in->text));
+	digest_add(&d, in->bytes, in->size);
+	digest_final(&d, ret);
+}
+
+static void digest_table(const struct unwind_table *t, u64 size, u8 ret[DIGEST_SIZE])
 {
 	struct digest d;
 
 	digest_init(&d);
-	digest_add(&d, &addr, sizeof(addr));
-	digest_add(&d, bytes, size);
+	digest_add(&d, t, size);
 	digest_final(&d, ret);
 }
 
@@ -122,7 +134,7 @@ static struct unwind_table *cache_read(const char *path, const u8 input[DIGEST_S
 	t = malloc(head.size);
 	if (!t || !cache_file_read(fd, t, head.size))
 		return NULL;
-	digest_of(t, head.size, 0, result);
+	digest_table(t, head.size, result);
 	if (memcmp(result, head.result, DIGEST_SIZE) != 0 || !unwind_table_valid(t, head.size))
 		return NULL;
 	return steal_ptr(t);
@@ -134,7 +146,7 @@ static void cache_write(const char *path, const u8 input[DIGEST_SIZE], const str
 
 	memcpy(head.magic, CACHE_MAGIC, sizeof(head.magic));
 	memcpy(head.input, input, DIGEST_SIZE);
-	digest_of(t, t->size, 0, head.result);
+	digest_table(t, t->size, head.result);
 	cache_file_write(path, &head, sizeof(head), t, t->size);
 }
 
@@ -142,7 +154,7 @@ static void cache_write(const char *path, const u8 input[DIGEST_SIZE], const str
 static struct uerr *make_table(struct image *im, const char *cache_dir, struct unwind_table **ret)
 {
 	cleanup_free char *path = cache_file_path(cache_dir, image_build_id(im), "unwind");
-	struct unwind_input in;
+	cleanup(unwind_input_deinit) struct unwind_input in = {};
 	u8 input[DIGEST_SIZE];
 	struct uerr *err = image_unwind_input(im, &in);
 
@@ -150,15 +162,14 @@ static struct uerr *make_table(struct image *im, const char *cache_dir, struct u
 	if (err || !in.bytes)
 		return err;
 	if (path) {
-		digest_of(in.bytes, in.size, in.addr, input);
+		digest_input(&in, input);
 		*ret = cache_read(path, input);
 	}
 	if (!*ret) {
-		err = image_unwind(im, &in, ret);
+		err = unwind_table_make(&in, ret);
 		if (!err && *ret && path)
 			cache_write(path, input, *ret);
 	}
-	free(in.bytes);
 	return err;
 }
 

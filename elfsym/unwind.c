@@ -42,10 +42,8 @@ typedef VEC(struct fde) fde_vec;
 typedef VEC(struct unwind_rule) rule_vec;
 
 struct making {
-	const struct image *im;
-	const u8 *bytes; /* .eh_frame … */
-	u64 size, budget;
-	addr_t addr;     /* … and its link address */
+	const struct unwind_input *in;
+	u64 budget;
 	fde_vec fdes;
 	addr_t base, end;
 	addr_t covered;  /* rows so far go up to here */
@@ -326,11 +324,26 @@ static bool take_row(void *ctx, const struct cfi_row *row)
 	return !mk->nomem;
 }
 
+static bool in_text(const struct unwind_input *in, addr_t addr)
+{
+	size_t lo = 0, hi = in->ntext;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (in->text[mid].lo <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && addr < in->text[lo - 1].hi;
+}
+
 static bool take_fde(void *ctx, const struct fde *fde)
 {
 	struct making *mk = ctx;
 
-	if (!image_in_text(mk->im, fde->start))
+	if (!in_text(mk->in, fde->start))
 		return true;
 	mk->nomem = !vec_push(&mk->fdes, *fde);
 	return !mk->nomem;
@@ -371,7 +384,7 @@ static void add_function(struct making *mk, const struct fde *f)
 	struct cfi_program p;
 
 	mk->covered = f->start;
-	if (ehframe_program(mk->bytes, mk->size, mk->addr, f->off, &p)) {
+	if (ehframe_program(mk->in->bytes, mk->in->size, mk->in->addr, f->off, &p)) {
 		mk->signal = p.signal;
 		cfi_rows(&p, &mk->budget, take_row, mk);
 	}
@@ -456,22 +469,43 @@ static struct unwind_table *put_together(const struct making *mk)
 	return t;
 }
 
+static struct uerr *find_text(const struct image *im, struct unwind_input *ret)
+{
+	ret->text = calloc(im->nareas + 1, sizeof(*ret->text));
+	if (!ret->text)
+		return uerr_nomem();
+	for (size_t i = 0; i < im->nareas; i++) {
+		const struct area *a = &im->areas[i];
+
+		if (a->exec)
+			ret->text[ret->ntext++] = (struct unwind_text){ a->addr, a->addr + a->span.size };
+	}
+	return NULL;
+}
+
 struct uerr *image_unwind_input(struct image *im, struct unwind_input *ret)
 {
 	struct span span;
+	struct uerr *err;
 
 	*ret = (struct unwind_input){};
 	if (!find_frames(im, &ret->addr, &span))
 		return NULL;
 	ret->size = span.size;
-	return image_load(im, span, &ret->bytes);
+	err = find_text(im, ret);
+	return err ? err : image_load(im, span, &ret->bytes);
 }
 
-struct uerr *image_unwind(struct image *im, const struct unwind_input *in, struct unwind_table **ret)
+void unwind_input_deinit(struct unwind_input *in)
 {
-	cleanup(making_deinit) struct making mk = {
-		.im = im, .bytes = in->bytes, .size = in->size, .addr = in->addr, .budget = in->size * STEPS_PER_BYTE,
-	};
+	free(in->bytes);
+	free(in->text);
+	*in = (struct unwind_input){};
+}
+
+struct uerr *unwind_table_make(const struct unwind_input *in, struct unwind_table **ret)
+{
+	cleanup(making_deinit) struct making mk = { .in = in, .budget = in->size * STEPS_PER_BYTE };
 
 	*ret = NULL;
 	if (!in->bytes)
@@ -479,7 +513,7 @@ struct uerr *image_unwind(struct image *im, const struct unwind_input *in, struc
 	mk.slots = calloc(RULE_SLOTS, sizeof(*mk.slots));
 	if (!mk.slots)
 		return uerr_nomem();
-	ehframe_walk(mk.bytes, mk.size, mk.addr, take_fde, &mk);
+	ehframe_walk(in->bytes, in->size, in->addr, take_fde, &mk);
 	if (!mk.nomem && keep_apart(&mk))
 		add_functions(&mk);
 	if (mk.nomem)

@@ -6,16 +6,20 @@
  */
 #include <alloca.h>
 #include <check.h>
+#include <dlfcn.h>
+#include <elf.h>
 #include <execinfo.h>
 #include <linux/bpf.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cells.h"
+#include "base/cleanup.h"
 #include "base/unwind.h"
 #include "daemon/unwind.h"
 #include "tests/support/suite.h"
@@ -40,21 +44,29 @@ static struct site_data site = { .env = (addr_t)&env };
 static u8 table[THREAD_TABLE_SIZE(1)] __attribute__((aligned(4096)));
 static struct thread_rec *rec;
 
-static void make_env(void)
+/* The image of this process, mapped. */
+static void *make_image(const char *cache_dir, u64 *size)
 {
 	struct unwind_plan plan;
 	void *image;
-	u64 size;
 	int fd;
 
 	ck_ok(unwind_plan(getpid(), &plan));
-	ck_ok(unwind_make(&plan, NULL, &fd, &size));
+	ck_ok(unwind_make(&plan, cache_dir, &fd, size));
 	unwind_plan_deinit(&plan);
-	image = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	image = mmap(NULL, *size, PROT_READ, MAP_SHARED, fd, 0);
 	ck_assert_ptr_ne(image, MAP_FAILED);
 	/* nobody can change it */
-	ck_assert_ptr_eq(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+	ck_assert_ptr_eq(mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
 	close(fd);
+	return image;
+}
+
+static void make_env(void)
+{
+	u64 size;
+	void *image = make_image(NULL, &size);
+
 	env.version = TARGET_ABI_VERSION;
 	env.nrecs = 1;
 	env.threads = (addr_t)table;
@@ -254,6 +266,70 @@ START_TEST(random_stacks)
 }
 END_TEST
 
+static char dir[] = "/tmp/uprobed-stacks-XXXXXX";
+
+static void remove_dir(void)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	ck_assert_int_eq(system(command), 0);
+}
+
+/* A copy of the library: where TEXT is false, it says of its code that it is none. */
+static void copy_library(const char *path, bool text)
+{
+	cleanup_fclose FILE *from = fopen(VICTIM_LIB, "re"), *to = fopen(path, "we");
+	static u8 bytes[1 << 20];
+	size_t n = from ? fread(bytes, 1, sizeof(bytes), from) : 0, changed = 0;
+	const Elf64_Ehdr *eh = (const void *)bytes;
+
+	ck_assert(to && n > sizeof(*eh) && n < sizeof(bytes));
+	for (u32 i = 0; i < eh->e_shnum && !text; i++) {
+		Elf64_Shdr *sh = (Elf64_Shdr *)(void *)(bytes + eh->e_shoff) + i;
+
+		changed += (sh->sh_flags & SHF_EXECINSTR) != 0;
+		sh->sh_flags &= ~(u64)SHF_EXECINSTR;
+	}
+	ck_assert(text || changed);
+	ck_assert_uint_eq(fwrite(bytes, 1, n, to), n);
+}
+
+/* Is what the process with the copy at PATH gets from the cache what is made afresh? */
+static void check_cached(const char *path)
+{
+	void *library = dlopen(path, RTLD_NOW), *fresh, *cached;
+	u64 fresh_size, cached_size;
+
+	ck_assert_msg(library, "%s", dlerror());
+	fresh = make_image(NULL, &fresh_size);
+	for (int i = 0; i < 2; i++) { /* made, and found */
+		cached = make_image(dir, &cached_size);
+		ck_assert_uint_eq(cached_size, fresh_size);
+		ck_assert(!memcmp(cached, fresh, fresh_size));
+		munmap(cached, cached_size);
+	}
+	munmap(fresh, fresh_size);
+	ck_assert_int_eq(dlclose(library), 0);
+}
+
+/* A file with the build-id and the .eh_frame of another one leaves nothing to it. */
+START_TEST(file_that_poses_as_another)
+{
+	char genuine[64], posing[64];
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(genuine, sizeof(genuine), "%s/genuine", dir);
+	snprintf(posing, sizeof(posing), "%s/posing", dir);
+	copy_library(genuine, true);
+	copy_library(posing, false);
+	check_cached(posing);
+	check_cached(genuine);
+	check_cached(posing);
+	remove_dir();
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("stacks");
@@ -261,5 +337,6 @@ int main(void)
 	tcase_add_test(tc, same_as_the_c_library);
 	tcase_add_test(tc, ends_in_our_code);
 	tcase_add_loop_test(tc, random_stacks, 0, 3);
+	tcase_add_test(tc, file_that_poses_as_another);
 	return run_case("stacks", tc);
 }

@@ -28,8 +28,8 @@ static struct uerr *make_table(struct image *im, struct unwind_table **ret)
 	struct uerr *err = image_unwind_input(im, &in);
 
 	if (!err)
-		err = image_unwind(im, &in, ret);
-	free(in.bytes);
+		err = unwind_table_make(&in, ret);
+	unwind_input_deinit(&in);
 	return err;
 }
 

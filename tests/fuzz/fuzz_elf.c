@@ -19,13 +19,13 @@ static void use_frames(struct image *im)
 	struct uerr *err = image_unwind_input(im, &in);
 
 	if (!err)
-		err = image_unwind(im, &in, &t);
+		err = unwind_table_make(&in, &t);
 	if (!err && t && !unwind_table_valid(t, t->size))
 		__builtin_trap();
 	for (u64 off = 0; t && off < 4096; off += 3)
 		unwind_find(t, t->base + off);
 	uerr_free(err);
-	free(in.bytes);
+	unwind_input_deinit(&in);
 	free(t);
 }
 
