@@ -146,6 +146,11 @@ def go_built(name):
         v = go_victim(box, name)
         counted(box, v, spec=":main.hammered")
         counted(box, v, spec=":main.(*T).Get")
+        # its flags are alive where it begins: nothing of it is touched, by whichever of its names
+        names = {s["symbol"]: s["entry_reason"] for s in
+                 box.ctl_json("symbols", ":runtime.asyncPreempt*", "-p", v.pid)["symbols"]}
+        entered = [n for n in names if n.split(".abi0")[0] == "runtime.asyncPreempt"]
+        assert entered and all("entered from any instruction" in names[n] for n in entered), names
         if "cgo" in name:
             counted(box, v, spec=":main.hammeredByC")   # called by C
         if name == "go_cgo":
