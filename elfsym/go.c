@@ -148,13 +148,15 @@ bool image_go_runtime(const struct image *im, struct go_runtime *ret)
 
 	if (!go_area(im))
 		return false;
-	list = find_variable(im, "runtime.allgs");
 	/* assembly that is called by stack has a name of its own since 1.17, and what it calls a wrapper */
 	preempt = symtab_find_exact(im, "runtime.asyncPreempt.abi0", NULL);
 	if (!preempt)
 		preempt = symtab_find_exact(im, "runtime.asyncPreempt", NULL);
 	park = symtab_find_exact(im, "runtime.asyncPreempt2", NULL);
-	if (!list || !preempt || !park)
+	if (!preempt || !park)
+		return false;
+	list = find_variable(im, "runtime.allgs");
+	if (!list)
 		return false;
 	*ret = (struct go_runtime){ list, preempt->addr, preempt->addr + preempt->size, park->addr,
 				    park->addr + park->size };

@@ -403,7 +403,6 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 		err = patch_verify(in);
 	if (err)
 		return err;
-	move_threads(in, w);
 	th = any_stopped(in);
 	if (!th)
 		return uerr_new(UERR_NO_TARGET, "process %d (%s) is gone", in->t.pid, in->t.comm);
@@ -412,8 +411,12 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 		err = with_calls(in, traps_install, again);
 	if (!err)
 		err = semas_raise(in);
-	if (!err)
+	if (!err) {
+		move_threads(in, w);
 		err = patch_write(in, th);
+		/* what was moved is right where it is, and may be there for a while */
+		in->stray = in->stray || (err && w->stats.moved);
+	}
 	if (!err) {
 		semas_lower(in);
 		return NULL;
@@ -423,9 +426,10 @@ static struct uerr *change_text(struct injection *in, struct window_state *w, bo
 	semas_unraise(in);
 	if (in->traps.installed) {
 		uerr_free(with_calls(in, traps_uninstall, &later));
-		in->torn = !in->traps.gone; /* the handler's code has to stay */
+		in->torn = !in->traps.gone;
 	}
-	unwrite_stubs(in, th);
+	if (!in->torn) /* else the handler has to stay, and what it leads to */
+		unwrite_stubs(in, th);
 	return err;
 }
 
@@ -473,10 +477,10 @@ static struct uerr *change(struct injection *in, struct window_state *w, bool *a
 	}
 	if (!err && unmaps_left(in))
 		in->cells_ready = cells_settle(in); /* before a thread makes calls: it may move it */
-	if (!err)
+	if (!err && (unmaps_left(in) || patch_wants_give_back(in)) && quiesce_routine_empty(in)) {
 		traps_look(in);
-	if (!err && (unmaps_left(in) || patch_wants_give_back(in)) && quiesce_routine_empty(in))
 		ignored = with_calls(in, clean_up, &later);
+	}
 	return err;
 }
 
@@ -524,8 +528,11 @@ static struct uerr *give_back_copies(struct injection *in, struct remote *r)
 {
 	cleanup_free struct remote_op *ops = calloc(in->set.pages.n, sizeof(*ops));
 	struct uerr *err = ops ? patch_uncopy_verify(in) : uerr_nomem();
+	size_t n = err ? 0 : patch_give_back(in, ops);
 
-	return err ? err : remote_batch(r, 0, ops, patch_give_back(in, ops), -1);
+	if (!err)
+		err = remote_batch(r, in->batch_code, ops, n, -1);
+	return err ? err : drop_locked(in, r, ops, n);
 }
 
 static struct uerr *drop_copies(struct injection *in, struct window_state *w, bool *again)

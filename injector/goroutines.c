@@ -94,18 +94,20 @@ static bool batch_is_clear(struct injection *in, const u64 *addrs, size_t n)
 	return true;
 }
 
-bool goroutines_are_clear(struct injection *in)
+bool goroutines_are_clear(struct injection *in, const char **why)
 {
 	cleanup_free u64 *addrs = NULL;
 	struct slice list;
 
 	if (!in->go.list || !in->set.interior.n)
 		return true;
+	*why = "its goroutines cannot be looked through";
 	if (remote_read(&in->t, in->go.list, &list, sizeof(list)) || list.len > GOROUTINES_MAX)
 		return false;
 	addrs = calloc(list.len + 1, sizeof(*addrs));
 	if (!addrs || (list.len && remote_read(&in->t, list.data, addrs, list.len * sizeof(*addrs))))
 		return false;
+	*why = "a goroutine that was preempted waits in the middle of the instructions to be replaced";
 	for (u64 i = 0; i < list.len; i += BATCH)
 		if (!batch_is_clear(in, addrs + i, list.len - i < BATCH ? list.len - i : BATCH))
 			return false;

@@ -125,6 +125,7 @@ struct injection {
 		bool quiet;      /* nobody stands in the handler, as the stop now going on has found … */
 		bool due;        /* … nor will: the application can have its own */
 		bool gone;       /* it has */
+		u8 looks;        /* how often somebody was found inside of our code */
 	} traps;
 	bool torn;           /* a write of text failed, and so did its undoing */
 	VEC(struct sema_change) semas;
@@ -199,7 +200,7 @@ bool patch_is_inside(const struct patch_set *set, addr_t addr);
 /* goroutines.c: all threads stopped. Does what was preempted with its stack at SP, now at IP,
  * go on inside of a window? And does any goroutine that waits? What cannot be read is not clear. */
 bool goroutines_preempted_inside(struct injection *in, addr_t sp, addr_t ip);
-bool goroutines_are_clear(struct injection *in);
+bool goroutines_are_clear(struct injection *in, const char **why);
 
 /* cells.c: all threads stopped, maps fresh; false: somebody is about to use what
  * would be unmapped. */

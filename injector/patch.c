@@ -52,6 +52,7 @@ void patch_set_deinit(struct patch_set *set)
 	free(set->new);
 	free(set->file);
 	set->old = set->new = set->file = NULL;
+	set->copied = false;
 }
 
 /* ------------------------------------------------------------ preparing */
@@ -359,7 +360,8 @@ bool patch_is_inside(const struct patch_set *set, addr_t addr)
 	       bsearch(&addr, set->interior.data, set->interior.n, sizeof(addr_t), by_value);
 }
 
-/* A signal frame that leads inside of a window, or to where Go leads what it preempts. */
+/* A signal frame that leads inside of a window, or on whose way back lies what Go has
+ * preempted there. */
 static bool stack_holds_boundary(struct injection *in, const struct thread *th, u64 *buf)
 {
 	const struct patch_set *set = &in->set;
@@ -373,10 +375,10 @@ static bool stack_holds_boundary(struct injection *in, const struct thread *th, 
 		len = m->hi - at;
 	got = remote_read_some(&in->t, at, buf, len);
 	for (size_t i = 1; i < got / sizeof(*buf); i++) {
-		bool preempted = in->go.list && buf[i] == in->go.preempt_lo;
+		bool inside = patch_is_inside(set, buf[i]);
 
-		if ((preempted || patch_is_inside(set, buf[i])) && arch_is_saved_rip(buf, got / sizeof(*buf), i) &&
-		    (!preempted || goroutines_preempted_inside(in, buf[i - 1], buf[i]))) /* rsp lies before rip */
+		if ((inside || in->go.list) && arch_is_saved_rip(buf, got / sizeof(*buf), i) &&
+		    (inside || goroutines_preempted_inside(in, buf[i - 1], buf[i]))) /* rsp lies before rip */
 			return true;
 	}
 	return goroutines_preempted_inside(in, th->regs.rsp, th->regs.rip);
@@ -407,8 +409,7 @@ bool patch_threads_clear(struct injection *in, struct user_regs_struct *moved, b
 			return false;
 		}
 	}
-	*why = "a goroutine that was preempted waits in the middle of the instructions to be replaced";
-	return goroutines_are_clear(in);
+	return goroutines_are_clear(in, why);
 }
 
 /* -------------------------------------------------------------- writing */

@@ -490,7 +490,7 @@ void place_undo(struct injection *in)
 		any |= p->mapped && !p->committed;
 	if (!any || in->torn)
 		return;
-	/* Nobody else has ever been in there: no text leads to it. */
+	/* No text leads to it: who is in there was moved there, and made it stray. */
 	err = tracee_check_alive(&in->t);
 	if (!err)
 		err = inject_refresh_maps(in);

@@ -62,7 +62,7 @@ static struct uerr *plan_from_mov(const struct textscan *scan, addr_t from, stru
 	return NULL;
 }
 
-/* Do instructions begin at both? */
+/* Does one of them lie in the middle of an instruction? */
 static struct uerr *is_inside(const struct textscan *scan, const struct code_func *f, addr_t from, addr_t addr, bool *ret)
 {
 	struct reach *r;

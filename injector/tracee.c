@@ -300,11 +300,15 @@ bool thread_has_trap(const struct thread *th)
 		s32 nr;
 	} args = { .nr = 16 };
 	siginfo_t found[16];
-	long n = ptrace(PTRACE_PEEKSIGINFO, th->tid, &args, found);
+	long n;
 
-	for (long i = 0; i < n; i++)
-		if (found[i].si_signo == SIGTRAP)
-			return true;
+	do {
+		n = ptrace(PTRACE_PEEKSIGINFO, th->tid, &args, found);
+		for (long i = 0; i < n; i++)
+			if (found[i].si_signo == SIGTRAP)
+				return true;
+		args.off += n;
+	} while (n == args.nr);
 	return false;
 }
 

@@ -27,6 +27,8 @@
 #include "base/trap.h"
 #include "injector/remote_mem.h"
 
+#define LOOKS 4 /* stops in which somebody inside of our code is waited for */
+
 _Static_assert(TRAP_SIG == SIGTRAP && TRAP_SA_NODEFER == SA_NODEFER && TRAP_SA_RESETHAND == (u32)SA_RESETHAND &&
 	       TRAP_SA_ONSTACK == SA_ONSTACK && TRAP_SA_RESTART == SA_RESTART && TRAP_SA_SIGINFO == SA_SIGINFO,
 	       "the kernel's numbers");
@@ -146,8 +148,8 @@ struct uerr *traps_prepare(struct injection *in)
 	if (blocked < n && blocked <= TRAP_BLOCKERS)
 		return NULL;
 	return uerr_new(UERR_CANNOT_PROBE,
-			"process %d (%s): all of its threads block SIGTRAP, so that a breakpoint would kill it", in->t.pid,
-			in->t.comm);
+			"process %d (%s): %s of its threads block SIGTRAP, so that a breakpoint would kill it", in->t.pid,
+			in->t.comm, blocked < n ? "too many" : "all");
 }
 
 /* The signal mask of TH; of the thread that makes our calls, the one that it will have. */
@@ -197,10 +199,13 @@ static struct uerr *unblock_threads(struct injection *in, struct remote *r)
 static void block_threads(struct injection *in, struct remote *r, const struct trap_data *data)
 {
 	struct task_status st;
+	bool any = false;
 	u64 mask;
 
+	for (u32 i = 0; i < TRAP_BLOCKERS; i++)
+		any = any || data->blockers[i];
 	vec_foreach(th, &in->t.threads) {
-		if (!data->nblockers || !get_mask(r, th, &mask) || !task_status_read(in->t.pid, th->tid, &st))
+		if (!any || !get_mask(r, th, &mask) || !task_status_read(in->t.pid, th->tid, &st))
 			continue;
 		for (u32 i = 0; i < TRAP_BLOCKERS; i++)
 			if (data->blockers[i] == (u32)st.ns_tid) {
@@ -282,9 +287,19 @@ struct uerr *traps_install(struct injection *in, struct remote *r)
 
 /* ---------------------------------------------------------------- going */
 
+/* A thread in a hook may be about to change what the application believes in. One that
+ * has left it by a jump is inside for ever: it is not waited for in the end. */
+static bool is_entered(struct injection *in)
+{
+	vec_foreach(u, &in->unmaps)
+		if (!u->done && u->entered && u->entered(u->arg))
+			return in->traps.looks++ < LOOKS;
+	return false;
+}
+
 void traps_look(struct injection *in)
 {
-	bool pending = false;
+	bool due = in->traps.area && in->traps.change == TRAPS_GO && !in->traps.gone;
 
 	in->traps.quiet = true;
 	vec_foreach(th, &in->t.threads) {
@@ -292,9 +307,9 @@ void traps_look(struct injection *in)
 			continue;
 		if (th->regs.rip - in->traps.area < TRAP_CODE_SIZE)
 			in->traps.quiet = false;
-		pending = pending || thread_has_trap(th);
+		due = due && !thread_has_trap(th);
 	}
-	in->traps.due = in->traps.area && in->traps.change == TRAPS_GO && !in->traps.gone && in->traps.quiet && !pending;
+	in->traps.due = due && in->traps.quiet && !is_entered(in);
 }
 
 /* Handlers that believe to block SIGTRAP, and are still there, do so again. */
@@ -322,8 +337,11 @@ struct uerr *traps_uninstall(struct injection *in, struct remote *r)
 	struct trap_data data;
 	struct uerr *err;
 
-	if (remote_read(&in->t, data_at(in, 0), &data, sizeof(data)))
-		return no_data(in);
+	/* data goes behind the handler: who did that before us was killed in between */
+	if (remote_read(&in->t, data_at(in, 0), &data, sizeof(data))) {
+		in->traps.gone = true;
+		return NULL;
+	}
 	err = read_action(in, r, SIGTRAP, &act);
 	/* What the application has put in our place by itself is what it wants, and before
 	 * we were there nothing has been changed. */

@@ -143,21 +143,26 @@ static int mode_churn(void)
 	return 0;
 }
 
-/* N threads that sleep, and one that does. */
 static void *sleeper(void *arg)
 {
+	if (arg)
+		pthread_barrier_wait(arg);
 	wait_for_end();
 	return NULL;
 }
 
+/* N threads that sleep: all have begun, and so registered what libc registers for each. */
 static int mode_sleep(void)
 {
+	pthread_barrier_t begun;
 	pthread_t thread;
 
 	shared->site = (u64)vic_site;
+	pthread_barrier_init(&begun, NULL, (unsigned)number);
 	for (int i = 1; i < number; i++)
-		if (pthread_create(&thread, NULL, sleeper, NULL))
+		if (pthread_create(&thread, NULL, sleeper, &begun))
 			return 4;
+	pthread_barrier_wait(&begun);
 	get_ready();
 	wait_for_end();
 	return 0;

@@ -152,19 +152,24 @@ static u32 *find_blocker(struct trap_data *d, u32 tid)
 	return NULL;
 }
 
-/* Without a place it is not blocked again in the end, nothing else. */
+static bool is_dead(u32 tid)
+{
+	return tid && rt_syscall(__NR_tkill, tid, 0, 0, 0, 0, 0) == -ESRCH;
+}
+
+/* A thread that ends blocks everything and does not come back: places of the dead are
+ * free, too. Without a place it is not blocked again in the end, nothing else. */
 static void add_blocker(struct trap_data *d, u32 tid)
 {
-	u32 free;
-
 	for (u32 i = 0; i < TRAP_BLOCKERS; i++) {
 		u32 n = __atomic_load_n(&d->nblockers, __ATOMIC_RELAXED);
+		u32 was = __atomic_load_n(&d->blockers[i], __ATOMIC_RELAXED);
 
 		while (n <= i && !__atomic_compare_exchange_n(&d->nblockers, &n, i + 1, false, __ATOMIC_RELAXED,
 							      __ATOMIC_RELAXED))
 			;
-		free = 0;
-		if (__atomic_compare_exchange_n(&d->blockers[i], &free, tid, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		if ((!was || is_dead(was)) && __atomic_compare_exchange_n(&d->blockers[i], &was, tid, false,
+									  __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 			return;
 	}
 }
