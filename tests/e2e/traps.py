@@ -242,6 +242,7 @@ def test_thread_that_blocks_everything():
             at = Attached(box, v)
             assert not blocking(v.pid)
             assert v.ask("goes_on") == v.ask("blocked 3") == "ok"
+            assert v.ask("many_end") == v.ask("blocked 1") == "ok"
             if i % 2:
                 at.detach()
                 box.ctl("unload", "calls")

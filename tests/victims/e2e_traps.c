@@ -198,6 +198,22 @@ static void *one_thread(void *arg)
 	return NULL;
 }
 
+static void *short_lived(void *arg)
+{
+	return arg;
+}
+
+/* Threads that end block all signals, and do not come back to be taken out of the list. */
+static const char *many_end(void)
+{
+	pthread_t t;
+
+	for (int i = 0; i < 1000; i++)
+		if (pthread_create(&t, NULL, short_lived, NULL) || pthread_join(t, NULL))
+			return "pthread_create";
+	return NULL;
+}
+
 /* Their maker blocks all signals for a moment. */
 static const char *new_threads(void)
 {
@@ -687,6 +703,7 @@ static const struct {
 } cases[] = {
 	{ "plain", plain }, { "handler", in_handler }, { "masked_handler", in_masked_handler },
 	{ "old_handler", in_old_handler }, { "alternate_stack", on_alternate_stack }, { "blocked", all_blocked },
+	{ "many_end", many_end },
 	{ "errors", errors }, { "threads", new_threads }, { "fork", fork_child }, { "fork_change", fork_and_change },
 	{ "spawn", spawn }, { "vfork", vfork_child }, { "own", own_handlers }, { "as_it_is", own_as_it_is },
 	{ "restarts", restarts }, { "step", single_step }, { "longjmp", long_jump }, { "contexts", contexts },
