@@ -16,7 +16,7 @@
  * hooks at its own rt_sigaction system calls keep it (vm/runtime/trap_calls.c).
  *
  * A SIGTRAP that comes while it is blocked kills. So the same hooks take it out of
- * every mask, and so does the injector where it installs the handler; who believes to
+ * every mask that these set, and so does the injector where it installs the handler; who believes to
  * block it is remembered, and does so again in the end.
  */
 #pragma once
