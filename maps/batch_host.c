@@ -57,13 +57,14 @@ static long hash_batch(const struct umap *m, const void *from, void *next, struc
 		       const struct umap_ctx *cx)
 {
 	u32 bucket = from ? *(const u32_any *)from : 0, n = 0;
+	u64 patience = hash_patience(m);
 	long err, rc;
 
 	if (bucket >= m->nbuckets) {
 		b->count = 0;
 		return -ENOENT;
 	}
-	err = hash_next_keys(m, &bucket, b->keys, b->count, &n);
+	err = hash_next_keys(m, &bucket, b->keys, b->count, &n, &patience);
 	rc = fill_values(m, b, n, take, cx);
 	*(u32_any *)next = bucket;
 	return rc ? rc : err;

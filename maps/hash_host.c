@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "hash_core.h"
+#include "smallest.h"
 
 /* The sum over the copies of cpu, cpu + ncpus, …, word by word. */
 static void read_copies(const struct umap *m, u32 i, u64 state, u8 *value)
@@ -181,34 +182,49 @@ long hash_take(const struct umap *m, const void *key, void *value, const struct 
 	return err;
 }
 
-/* The smallest key of BUCKET above AFTER (NULL: the smallest) into RET, through
- * SCRATCH. 0, -ENOENT or -EBUSY. Hand over hand, as op_find(). */
-static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, u8 *scratch)
+/* What a pass over all keys may cost: more than any honest one needs. */
+u64 hash_patience(const struct umap *m)
+{
+	return 4 * ((u64)m->nelems + HASH_RETRIES);
+}
+
+static int compare_bytes(const void *a, const void *b, void *size)
+{
+	return memcmp(a, b, *(const u32 *)size);
+}
+
+/* The keys of BUCKET into S, by one walk, hand over hand, as op_find(): begun anew when
+ * the chain has changed. 0, -EBUSY or -ENOMEM. */
+static long chain_keys(struct hash_op *o, u32 bucket, struct smallest *s)
 {
 	const struct umap *m = o->m;
 
 	for (;;) {
 		u64 *prev = hash_bucket(m, bucket), cur = load(prev);
-		long err = -ENOENT;
 
+		smallest_reset(s);
 		for (;;) {
 			u32 i = link_elem(cur);
 			struct hash_elem *e;
 			u64 state, next, word;
+			u8 *key;
 
 			if ((u32)cur == (LINK_END | bucket) || link_is_unused(m, bucket, prev, cur))
-				return err;
+				return 0;
 			if (i >= m->nelems || !o->budget)
 				return -EBUSY;
+			key = smallest_slot(s);
+			if (!key)
+				return -ENOMEM;
 			o->budget--;
 			e = hash_elem(m, i);
 			state = load(&e->state);
 			next = load(&e->next);
 			word = load(&e->key);
 			if (key_is_wide(m))
-				copy_out(scratch, elem_key(e), m->key_size);
+				copy_out(key, elem_key(e), m->key_size);
 			else
-				memcpy(scratch, &word, m->key_size);
+				memcpy(key, &word, m->key_size);
 			if (load(prev) != cur || load(&e->state) != state)
 				break;
 			if (next & LINK_MARK) {
@@ -216,16 +232,29 @@ static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, 
 					return -EBUSY;
 				break;
 			}
-			if (key_bucket(m, key_word(m, scratch)) == bucket &&
-			    (!after || memcmp(scratch, after, m->key_size) > 0) &&
-			    (err || memcmp(scratch, ret, m->key_size) < 0)) {
-				memcpy(ret, scratch, m->key_size);
-				err = 0;
-			}
+			if (key_bucket(m, key_word(m, key)) == bucket)
+				smallest_keep(s);
 			prev = &e->next;
 			cur = next;
 		}
 	}
+}
+
+/* The same within *PATIENCE. A bucket that has been scribbled over has nothing. */
+static long bucket_keys(struct hash_op *o, u32 bucket, struct smallest *s, u64 *patience)
+{
+	u64 budget = o->m->nelems + 1000ul;
+	long err;
+
+	budget = budget < *patience ? budget : *patience;
+	o->budget = budget;
+	err = chain_keys(o, bucket, s);
+	*patience -= budget - o->budget;
+	if (err)
+		smallest_reset(s);
+	else
+		smallest_finish(s);
+	return err == -ENOMEM ? err : 0;
 }
 
 /* In the order of buckets, and of keys within a bucket. The chain's own order
@@ -233,64 +262,71 @@ static long chain_next(struct hash_op *o, u32 bucket, const u8 *after, u8 *ret, 
  * order goes on where it stopped even when KEY is gone, and ends. A bucket that
  * has been scribbled over is passed by, a few times; a key that does not belong
  * into its bucket is not reported, since it would lead back. */
-long hash_next_key(const struct umap *m, const void *key, void *next_key)
+long hash_keys_behind(const struct umap *m, const void *key, u8 *keys, u32 room, u32 *ret)
 {
 	struct thread_rec rec = {0};
 	struct umap_ctx cx = {.rec = &rec};
-	cleanup_free u8 *buf = malloc(2ul * m->key_size);
-	u8 *ret = buf, *scratch = buf + m->key_size;
+	cleanup_free u8 *none = calloc(1, m->key_size);
+	cleanup(smallest_deinit) struct smallest s = { .size = m->key_size, .order = compare_bytes, .after = key };
+	u64 patience = hash_patience(m);
 	struct hash_op o;
-	u64 patience = 4 * ((u64)m->nelems + HASH_RETRIES);
 	u32 bucket = 0;
-	long err = -ENOENT;
+	long err = none ? 0 : -ENOMEM;
 
-	if (!buf)
-		return -ENOMEM;
-	op_init(&o, m, key ? key : memset(buf, 0, m->key_size), &cx);
+	*ret = 0;
+	if (err)
+		return err;
+	op_init(&o, m, key ? key : none, &cx);
 	if (key)
 		bucket = o.bucket;
-	for (; err && bucket < m->nbuckets && patience; bucket++) {
-		u64 budget = m->nelems + 1000ul < patience ? m->nelems + 1000ul : patience;
-
-		o.budget = budget;
-		err = chain_next(&o, bucket, key, ret, scratch);
-		patience -= budget - o.budget;
-		key = NULL;
+	for (; !err && *ret < room && bucket < m->nbuckets && patience; bucket++) {
+		s.room = room - *ret;
+		err = bucket_keys(&o, bucket, &s, &patience);
+		if (s.n)
+			memcpy(keys + (size_t)*ret * m->key_size, s.keys, s.n * m->key_size);
+		*ret += (u32)s.n;
+		s.after = NULL;
 	}
 	intent_end(&o);
-	if (!err)
-		memcpy(next_key, ret, m->key_size);
-	return err ? -ENOENT : 0;
+	return err ? err : *ret < room ? -ENOENT : 0;
 }
 
-long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret)
+long hash_next_key(const struct umap *m, const void *key, void *next_key)
+{
+	u32 n;
+
+	return hash_keys_behind(m, key, next_key, 1, &n);
+}
+
+long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret, u64 *patience)
 {
 	struct thread_rec rec = {0};
 	struct umap_ctx cx = {.rec = &rec};
-	cleanup_free u8 *scratch = calloc(2, m->key_size);
+	cleanup_free u8 *none = calloc(1, m->key_size);
+	cleanup(smallest_deinit) struct smallest s = { .size = m->key_size, .order = compare_bytes };
 	struct hash_op o;
-	u32 n = 0;
+	long err = none ? 0 : -ENOMEM;
 
-	if (!scratch)
-		return -ENOMEM;
-	op_init(&o, m, scratch, &cx);
-	for (; *bucket < m->nbuckets && n < room; ++*bucket) {
-		const u8 *after = NULL;
-		u32 first = n;
-
-		o.budget = m->nelems + 1000ul;
-		while (!chain_next(&o, *bucket, after, scratch, scratch + m->key_size)) {
-			if (n == room) { /* not the whole of this bucket */
-				*ret = first;
-				intent_end(&o);
-				return first ? 0 : -ENOSPC;
-			}
-			after = keys + (size_t)n++ * m->key_size;
-			memcpy(keys + (after - keys), scratch, m->key_size);
-		}
+	*ret = 0;
+	if (err)
+		return err;
+	op_init(&o, m, none, &cx);
+	for (; *bucket < m->nbuckets && *ret < room && *patience; ++*bucket) {
+		s.room = room - *ret;
+		err = bucket_keys(&o, *bucket, &s, patience);
+		if (!err && s.more)
+			err = *ret ? 1 : -ENOSPC; /* not the whole of this bucket */
+		if (err)
+			break;
+		if (s.n)
+			memcpy(keys + (size_t)*ret * m->key_size, s.keys, s.n * m->key_size);
+		*ret += (u32)s.n;
 	}
 	intent_end(&o);
-	*ret = n;
+	if (err)
+		return err < 0 ? err : 0;
+	if (!*patience)
+		*bucket = m->nbuckets;
 	return *bucket < m->nbuckets ? 0 : -ENOENT;
 }
 

@@ -184,8 +184,12 @@ long hash_read(const struct umap *m, const void *key, void *value, const struct 
 long hash_read_locked(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long hash_take(const struct umap *m, const void *key, void *value, const struct umap_ctx *cx);
 long hash_next_key(const struct umap *m, const void *key, void *next_key);
+/* Up to ROOM keys behind KEY, as umap_next_keys(). */
+long hash_keys_behind(const struct umap *m, const void *key, u8 *keys, u32 room, u32 *ret);
 /* The next keys of bucket *BUCKET and those behind it, whole buckets, at most ROOM of them; *BUCKET
- * is where to go on. 0, -ENOENT after the last, -ENOSPC when one bucket has more than ROOM. */
-long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret);
+ * is where to go on. 0, -ENOENT after the last, -ENOSPC when one bucket has more than ROOM. *PATIENCE,
+ * at first hash_patience(), is for all calls of a pass: when somebody scribbles, it ends. */
+u64 hash_patience(const struct umap *m);
+long hash_next_keys(const struct umap *m, u32 *bucket, u8 *keys, u32 room, u32 *ret, u64 *patience);
 long hash_read_raw(const struct umap *m, const void *key, void *raw); /* what is behind the value */
 void hash_recover(const struct umap *m, const struct thread_rec *rec, u32 owner);

@@ -67,13 +67,14 @@ static int compare(const void *x, const void *y)
 static long visit_keys(const struct umap *m, bool (*visit)(void *arg, const struct trie_key *k), void *arg)
 {
 	cleanup(cleanup_bytesp) u8 *keys = malloc((size_t)KEYS_AT_ONCE * m->key_size);
+	u64 patience = hash_patience(m);
 	u32 bucket = 0;
 
 	if (!keys)
 		return -ENOMEM;
 	for (;;) {
 		u32 n = 0;
-		long rc = hash_next_keys(m, &bucket, keys, KEYS_AT_ONCE, &n);
+		long rc = hash_next_keys(m, &bucket, keys, KEYS_AT_ONCE, &n, &patience);
 
 		for (u32 i = 0; i < n; i++) {
 			struct trie_key k = {0};

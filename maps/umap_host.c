@@ -317,6 +317,8 @@ long umap_next_keys(const struct umap *m, const void *key, void *keys, u32 room,
 	*ret = 0;
 	if (!err && m->type == UMAP_LPM_TRIE)
 		return trie_next_keys(m, key, keys, room, ret);
+	if (!err && (type_is_hash(m->type) || m->type == UMAP_TASK_STORAGE))
+		return hash_keys_behind(m, key, keys, room, ret);
 	while (!err && *ret < room) {
 		u8 *next = (u8 *)keys + (size_t)*ret * m->key_size;
 

@@ -179,6 +179,71 @@ START_TEST(endless_chain_ends)
 }
 END_TEST
 
+/* Every bucket leads into one endless chain: a pass over all keys has one patience, not
+ * one for each bucket, and the keys of one bucket are had by one walk. */
+START_TEST(endless_buckets_end)
+{
+	enum { ENTRIES = 1 << 19, ROOM = 4096 };
+	static const u32 types[] = {UMAP_HASH, UMAP_LPM_TRIE};
+	bool trie = types[_i] == UMAP_LPM_TRIE;
+	static u64 keys[ROOM], values[ROOM], cursor;
+	struct umap_batch batch = {.keys = keys, .values = values, .count = ROOM};
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec, .owner = 1};
+	u64 key = trie ? 32 : 0, value = 1;
+	u32 n;
+	int fd;
+
+	ck_ok(umap_create("test", types[_i], 8, 8, ENTRIES, trie ? BPF_F_NO_PREALLOC : 0, 2, 1, &map, &fd));
+	ck_assert_int_eq(umap_update(&map, &key, &value, UMAP_ANY, &cx), 0);
+	for (u32 b = 0; b < map.nbuckets; b++)
+		*hash_bucket(&map, b) = 1;
+	for (u32 i = 0; i < map.nelems; i++)
+		hash_elem(&map, i)->next = 2 + i < map.nelems ? 2 + i : 1;
+	ck_assert_int_eq(umap_next_keys(&map, NULL, keys, ROOM, &n), -ENOENT);
+	ck_assert_int_le(umap_read_batch(&map, NULL, &cursor, &batch, &cx), 0);
+	umap_destroy(&map, fd);
+}
+END_TEST
+
+/* The target chooses its keys: all of them in one bucket. */
+START_TEST(one_bucket_is_walked_once)
+{
+	enum { ENTRIES = 1 << 19, KEYS = 40000 };
+	struct thread_rec rec = {0};
+	struct umap_ctx cx = {.rec = &rec, .owner = 1};
+	u64 *keys = malloc(KEYS * sizeof(*keys)), *values = malloc(KEYS * sizeof(*values));
+	struct umap_batch batch = {.keys = keys, .values = values, .count = KEYS};
+	u64 inverse = HASH_MULTIPLIER, *link;
+	u32 n, cursor;
+	int fd;
+
+	for (u32 i = 0; i < 6; i++)
+		inverse *= 2 - HASH_MULTIPLIER * inverse;
+	ck_ok(umap_create("test", UMAP_HASH, 8, 8, ENTRIES, 0, 2, 1, &map, &fd));
+	link = hash_bucket(&map, 0);
+	for (u32 i = 0; i < KEYS; *link = ++i) {
+		u64 key = i * inverse;
+
+		ck_assert_uint_eq(key_bucket(&map, key), 0);
+		*hash_elem(&map, i) = (struct hash_elem){ i ? *link : LINK_END, key, i, STATE(1, 1, STATE_USED) };
+	}
+	ck_assert_int_eq(umap_read_batch(&map, NULL, &cursor, &batch, &cx), 0);
+	ck_assert_uint_eq(batch.count, KEYS);
+	ck_assert_int_eq(umap_next_keys(&map, NULL, keys, KEYS, &n), 0);
+	ck_assert_uint_eq(n, KEYS);
+	for (u32 i = 1; i < n; i++)
+		ck_assert(memcmp(&keys[i - 1], &keys[i], sizeof(*keys)) < 0);
+	ck_assert_int_eq(umap_next_keys(&map, &keys[KEYS - 1], values, KEYS, &n), -ENOENT);
+	ck_assert_uint_eq(n, 0);
+	ck_assert_int_eq(umap_next_keys(&map, &keys[99], values, 100, &n), 0);
+	ck_assert_mem_eq(values, keys + 100, 100 * sizeof(*keys));
+	free(keys);
+	free(values);
+	umap_destroy(&map, fd);
+}
+END_TEST
+
 START_TEST(wild_block_is_not_followed)
 {
 	struct thread_rec rec = {0};
@@ -225,6 +290,8 @@ static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, scribbled, 0, ARRAY_SIZE(shapes));
 	tcase_add_test(tc, endless_chain_ends);
+	tcase_add_loop_test(tc, endless_buckets_end, 0, 2);
+	tcase_add_test(tc, one_bucket_is_walked_once);
 	tcase_add_test(tc, wild_block_is_not_followed);
 	tcase_add_test(tc, record_is_hostile);
 }
