@@ -18,7 +18,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from harness import Sandbox, Untouched, foreign_mappings, maps, wait_for  # noqa: E402
+from harness import Sandbox, Untouched, foreign_mappings, maps, memory_kib, wait_for  # noqa: E402
 
 FILES = 8
 
@@ -60,18 +60,13 @@ def generate(box, functions):
     return program
 
 
-def rss_kib(pid, field):
-    with open("/proc/%d/%s" % (pid, "status" if field.startswith("Vm") else "smaps_rollup")) as f:
-        return sum(int(line.split()[1]) for line in f if line.startswith(field + ":"))
-
-
 def family_kib(pid):
     """The daemon and its workers."""
     kids = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
     total = 0
     for p in [pid] + [int(k) for k in kids]:
         try:
-            total += rss_kib(p, "Pss")
+            total += memory_kib(p, "Pss")
         except OSError:
             pass
     return total
@@ -84,14 +79,14 @@ def milliseconds(text):
 
 def one(box, pid, specs):
     """One attach and detach: seconds of each, ms stood still, private KiB more, daemon KiB while attached."""
-    before = rss_kib(pid, "Private_Dirty")
+    before = memory_kib(pid, "Private_Dirty")
     start = time.monotonic()
     run = box.ctl_start("count", *specs, "-p", pid, "--top", "5")
     wait_for(lambda: run.p.poll() is not None or "stood still" in run.err(), "it is attached", 60)
     attached = time.monotonic() - start
     assert run.p.poll() is None, run.err()
     still = milliseconds(run.err())
-    private = rss_kib(pid, "Private_Dirty") - before
+    private = memory_kib(pid, "Private_Dirty") - before
     daemon = family_kib(box.daemon.pid)
     start = time.monotonic()
     run.interrupt()

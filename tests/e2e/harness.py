@@ -169,6 +169,23 @@ def proc(pid, name):
     return "/proc/%d/task/%d/%s" % (pid, tid, name)
 
 
+class Tail:
+    """bpfctl map tail of a ring: its records as they come."""
+
+    def __init__(self, box, ring, kind):
+        self.p = box.start(BPFCTL, "--socket", box.socket, "map", "tail", ring, "struct", kind, "--json",
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def next(self):
+        return json.loads(self.p.stdout.readline())["value"]
+
+
+def memory_kib(pid, field):
+    """Of /proc/PID/status (VmRSS) or smaps_rollup (Pss)."""
+    with open("/proc/%d/%s" % (pid, "status" if field.startswith("Vm") else "smaps_rollup")) as f:
+        return sum(int(line.split()[1]) for line in f if line.startswith(field + ":"))
+
+
 def maps(pid):
     with open(proc(pid, "maps")) as f:
         return [line.split(None, 5) for line in f]

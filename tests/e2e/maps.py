@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 
-from harness import BPFCTL, Sandbox, Untouched, run, wait_for
+from harness import BPFCTL, Sandbox, Tail, Untouched, run, wait_for
 from victims import Victim, bpf
 
 
@@ -309,16 +309,15 @@ def test_ring_buffer_live():
         with Untouched(v.pid):
             box.ctl("load", bpf("rings"))
             box.ctl("attach", "on_call", ":two_returns", "-p", v.pid)
-            tail = box.start(BPFCTL, "--socket", box.socket, "map", "tail", "events", "struct", "event", "--json",
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            tail = Tail(box, "events", "event")
             for n in range(0, 30, 3):
                 v.ask("two_returns 3")
                 for k in range(2):
-                    assert int(json.loads(tail.stdout.readline())["value"]["seq"]) == n + k
+                    assert int(tail.next()["seq"]) == n + k
             r = box.ctl("map", "tail", "events", check=False)
             assert r.returncode == 1 and "is being read by somebody else" in r.stderr, r
             box.ctl("unload", "rings")
-            assert tail.wait(30) == 1 and "its object was unloaded" in tail.stderr.read()
+            assert tail.p.wait(30) == 1 and "its object was unloaded" in tail.p.stderr.read()
             box.ctl("detach", "--all", check=False)
 
 

@@ -10,6 +10,7 @@ printed, repeats the choices, not the moments.
 """
 
 import argparse
+import collections
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 
-from harness import (Sandbox, Untouched, assert_text_identical, fds, foreign_mappings, maps, run,
+from harness import (Sandbox, Untouched, assert_text_identical, fds, foreign_mappings, maps, memory_kib, run,
                      wait_for)
 from redis import Redis
 from victims import Victim, bpf
@@ -67,11 +68,6 @@ def attach(specs, pid, entry="on_entry", exit_="on_exit"):
             "specs": specs, "target": {"pids": [pid]}}
 
 
-def rss_kib(pid):
-    with open("/proc/%d/status" % pid) as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
-
-
 class Growth:
     """What may not grow with the number of cycles, in the daemon and in the target."""
 
@@ -81,7 +77,7 @@ class Growth:
 
     def now(self):
         return {"daemon fds": len(fds(self.box.daemon.pid)), "target fds": len(fds(self.pid)),
-                "target mappings": len(maps(self.pid)), "daemon KiB": rss_kib(self.box.daemon.pid)}
+                "target mappings": len(maps(self.pid)), "daemon KiB": memory_kib(self.box.daemon.pid, "VmRSS")}
 
     def check(self):
         now = self.now()
@@ -263,6 +259,7 @@ class Killer:
     def __init__(self, box, victim):
         self.box, self.victim = box, victim
         self.took = {}       # seconds, of an attach, a detach left alone
+        self.hit = collections.Counter()
         self.connect()
 
     def connect(self):
@@ -322,6 +319,24 @@ class Killer:
     def box_links(self):
         return [str(link["id"]) for link in self.con.call("ListLinks")["links"]]
 
+    def strike(self, i):
+        """The I-th kill, at random, and what it has left is taken away."""
+        what, whom = random.choice(["Attach", "Detach"]), random.choice(["worker", "worker", "daemon"])
+        if i % 20 == 0:
+            self.measure()
+        self.begin(what)
+        time.sleep(random.uniform(0, 1.1 * self.took[what]))
+        done = self.kill_daemon() if whom == "daemon" else self.kill_worker()
+        self.hit[whom, what, done] += 1
+        self.clean()
+
+    def killed_a_worker(self):
+        return any(whom == "worker" and done for whom, _, done in self.hit)
+
+    def said(self):
+        return ", ".join("%s in %s%s %d" % (w, a, "" if d else " (too late)", n)
+                         for (w, a, d), n in sorted(self.hit.items()))
+
 
 def test_killed_at_any_moment():
     """SIGKILL to the daemon or its worker, anywhere in an attach or a detach."""
@@ -329,29 +344,20 @@ def test_killed_at_any_moment():
         v = Checked(box)
         box.ctl("load", bpf("calls"))
         killer = Killer(box, v)
-        hit = {}
         start = time.monotonic()
         with Untouched(v.pid):
             descriptors, mappings = int(v.v.ask("fds")), len(maps(v.pid))
             for i in range(OPTIONS.kills):
-                what, whom = random.choice(["Attach", "Detach"]), random.choice(["worker", "worker", "daemon"])
-                if i % 20 == 0:
-                    killer.measure()
-                killer.begin(what)
-                time.sleep(random.uniform(0, 1.1 * killer.took[what]))
-                done = killer.kill_daemon() if whom == "daemon" else killer.kill_worker()
-                hit[whom, what, done] = hit.get((whom, what, done), 0) + 1
-                killer.clean()
+                killer.strike(i)
                 v.healthy()
                 wait_for(v.unblocked, "signals are open again")
                 wait_for(lambda: int(v.v.ask("fds")) == descriptors, "descriptors: %s" % v.v.ask("fds"))
                 assert len(maps(v.pid)) <= mappings + 2, "mappings: %d before, %d now" % (mappings, len(maps(v.pid)))
-        assert any(whom == "worker" and done for whom, _, done in hit), hit
+        assert killer.killed_a_worker(), killer.hit
         # docs/limits.md: a stopped thread whose tracer is killed before it sets that right
         interrupted = int(v.v.ask("eintr"))
         print("# %d kills in %.0f s: %s; epoll_wait failed with EINTR %d times" % (
-            OPTIONS.kills, time.monotonic() - start, ", ".join("%s in %s%s %d" % (
-                w, a, "" if d else " (too late)", n) for (w, a, d), n in sorted(hit.items())), interrupted), flush=True)
+            OPTIONS.kills, time.monotonic() - start, killer.said(), interrupted), flush=True)
         assert interrupted <= 3 + OPTIONS.kills // 10, interrupted
 
 

@@ -3,14 +3,13 @@
 """Tools as people write them with libbpf, our own, on programs that we did not
 write: what they say is compared with what was done."""
 
-import json
 import os
 import pty
 import select
 import subprocess
 import time
 
-from harness import BPFCTL, VICTIMS, Asked, Sandbox, Untouched, maps, need, need_root, run, wait_for
+from harness import VICTIMS, Asked, Sandbox, Tail, Untouched, maps, need, need_root, run, wait_for
 from victims import bpf
 
 
@@ -41,17 +40,6 @@ class Terminal:
         os.write(self.fd, b"\x04")
         os.waitpid(self.pid, 0)
         os.close(self.fd)
-
-
-class Tail:
-    """bpfctl map tail of a ring: its records as they come."""
-
-    def __init__(self, box, ring, kind):
-        self.p = box.start(BPFCTL, "--socket", box.socket, "map", "tail", ring, "struct", kind, "--json",
-                           stdout=subprocess.PIPE, text=True)
-
-    def next(self):
-        return json.loads(self.p.stdout.readline())["value"]
 
 
 def test_lines_typed_at_bash():

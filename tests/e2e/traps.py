@@ -3,14 +3,12 @@
 """Breakpoints where no jump fits: a program with every habit that it can have with
 its signals, and with SIGTRAP of its own, does not notice."""
 
-import collections
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import time
 
 from harness import (VICTIMS, Asked, Sandbox, Skip, Untouched, assert_text_identical, foreign_mappings, maps, run, total,
                      wait_for)
@@ -354,25 +352,16 @@ def test_killed_at_any_moment():
         box.ctl("load", bpf("calls"))
         v = Victim(box, "e2e_traps")
         killer = TrapKiller(box, v)
-        hit = collections.Counter()
         with Untouched(v.pid):
             assert v.ask("hammer") == "ok"
             for i in range(KILLS):
-                what, whom = random.choice(["Attach", "Detach"]), random.choice(["worker", "worker", "daemon"])
-                if i % 20 == 0:
-                    killer.measure()
-                killer.begin(what)
-                time.sleep(random.uniform(0, 1.1 * killer.took[what]))
-                done = killer.kill_daemon() if whom == "daemon" else killer.kill_worker()
-                hit[whom, what, done] += 1
-                killer.clean()
+                killer.strike(i)
                 wait_for(lambda: not private_code(v.pid), "the area is gone", 60)
                 assert trap_of(v.pid) == (0, 0)
                 assert v.ask("plain") == v.ask("old_handler") == "ok"
             assert v.ask("still") == "ok"
-        print("# " + ", ".join("%s in %s%s: %d" % (w, a, "" if d else " (too late)", n)
-                               for (w, a, d), n in sorted(hit.items())), flush=True)
-        assert any(whom == "worker" and done for whom, _, done in hit), hit
+        print("# " + killer.said(), flush=True)
+        assert killer.killed_a_worker(), killer.hit
 
 
 def test_daemon_killed():
