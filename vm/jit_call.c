@@ -57,12 +57,15 @@ static bool is_tail_call(const struct jit *j, addr_t fn)
 	return k < j->func->end && j->ids[k] == OP_EXIT && !j->func->uses_fp && !jit_has_end(j) && is_near(j, fn);
 }
 
-/* A program that makes tail calls counts them from 0. */
+/* A program that makes tail calls counts them from 0. What it goes on in enters behind
+ * this, and may look for a signal that only this run can have left. */
 void jit_tail_entry(struct jit *j)
 {
-	if (vm_prog_calls(j->in->prog, BPF_FUNC_tail_call))
+	bool tail_calls = vm_prog_calls(j->in->prog, BPF_FUNC_tail_call);
+
+	if (tail_calls)
 		emit_store_i(&j->e, X86_8, x86_at(RDX, offsetof(struct hook_frame, tail_calls)), 0);
-	if (jit_signals(j))
+	if (jit_signals(j) || tail_calls)
 		emit_store_i(&j->e, X86_16, x86_at(RDX, offsetof(struct hook_frame, signal)), 0);
 	j->tail_off = j->e.len;
 }

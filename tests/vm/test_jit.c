@@ -1295,6 +1295,71 @@ static addr_t near_helper(u32 id, void *arg)
 	return *(addr_t *)arg + 64;
 }
 
+static u32 signals_seen, signal_seen;
+
+static u64 note_signal(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5, struct hook_frame *frame)
+{
+	signals_seen++;
+	signal_seen = frame->signal;
+	frame->signal = 0;
+	return 0;
+}
+
+static addr_t helper_noting_signals(u32 id, void *arg)
+{
+	return id == VM_RT_SIGNAL ? (addr_t)note_signal : jit_host_helper(id, arg);
+}
+
+/* The frame of a hit is stack: whatever was there. Program 0 sends nothing and goes
+ * on in program 1, which sends a signal or does not. */
+START_TEST(signals_behind_a_tail_call)
+{
+	static const struct bpf_insn first[] = { LD_MAP(R2, 0), MOV_IMM(R3, 1), CALL(BPF_FUNC_tail_call), MOV_IMM(R0, 1),
+						 EXIT };
+	static const struct bpf_insn second[] = { LDX_DW(R1, R1, 0), IF_IMM(BPF_JEQ, R1, 0, 1),
+						  CALL(BPF_FUNC_send_signal), MOV_IMM(R0, 77), EXIT };
+	struct vm_prog p[2] = { program(first, ARRAY_SIZE(first)), program(second, ARRAY_SIZE(second)) };
+	struct umap m;
+	struct vm_map vm = { &m };
+	struct jit_map jm = { &m, (addr_t)&m };
+	struct thread_rec rec = { 0 };
+	struct umap_ctx cx = { .rec = &rec };
+	struct jit_code jit[2];
+	u32 second_at = 1, prog = 2;
+	u64 table[2];
+	struct claimed c;
+	int fd;
+
+	ck_assert_ptr_null(umap_create("next", UMAP_PROG_ARRAY, 4, 4, 8, 0, 2, 7, &m, &fd));
+	m.nprogs = 2;
+	m.progs = (u64)table;
+	ck_assert_int_eq(umap_write(&m, &second_at, &prog, 0, &cx), 0);
+	claimed_start(&c);
+	for (u32 i = 0; i < 2; i++) {
+		ck_assert_ptr_null(check_program(&p[i], &vm, 1));
+		ck_assert_ptr_null(jit_code_create_with(&p[i], &jm, 1, 0, helper_noting_signals, &jit[i]));
+		table[i] = jit[i].out.tail_entry;
+	}
+	for (u32 from = 0; from < 2; from++) {
+		for (u64 sig = 0; sig < 16; sig += 15) {
+			struct hook_frame frame;
+
+			memset(&frame, 0xff, sizeof(frame));
+			frame.site = c.frame.site;
+			frame.rec = c.frame.rec;
+			signals_seen = 0;
+			ck_assert_uint_eq(jit[from].fn((u64)&sig, 0, &frame), 77);
+			ck_assert_uint_eq(signals_seen, sig != 0);
+			ck_assert(!sig || signal_seen == sig);
+		}
+	}
+	for (u32 i = 0; i < 2; i++)
+		jit_code_destroy(&jit[i]);
+	umap_destroy(&m, fd);
+	claimed_end(&c);
+}
+END_TEST
+
 START_TEST(size_does_not_depend_on_place)
 {
 	static struct gen g;
@@ -1378,6 +1443,7 @@ int main(void)
 	tcase_add_test(tc, maps);
 	tcase_add_test(tc, no_slot_means_missed);
 	tcase_add_loop_test(tc, tail_calls, 0, 1 << NTAILS);
+	tcase_add_test(tc, signals_behind_a_tail_call);
 	tcase_add_test(tc, size_does_not_depend_on_place);
 	tcase_add_test(tc, listing);
 	suite_add_tcase(s, tc);
