@@ -353,6 +353,13 @@ static void spill(struct verifier *v, struct slot *s, const struct reg *r, u32 s
 	}
 }
 
+/* What a helper made for the time of a callback; its caller, whose stack is FRAME, would
+ * have it longer. As in the kernel it finds a number there. */
+static bool outlived(const struct verifier *v, const struct reg *r, u32 frame)
+{
+	return r->type == PTR_DYNPTR && frame != v->cur->curframe;
+}
+
 /* A store to a known place. SRC NULL: of the constant IMM. */
 static struct uerr *store_fixed(struct verifier *v, const struct stack_range *at, u32 size, const struct reg *src,
 				u32 src_reg, s32 imm)
@@ -387,7 +394,7 @@ static struct uerr *store_fixed(struct verifier *v, const struct stack_range *at
 	if (size == 8)
 		v->cur->written[at->frame] |= 1ull << slot;
 	note_written(v, at->frame, 1ull << slot, size == 8);
-	if (!byte) {
+	if (!byte && !outlived(v, src, at->frame)) {
 		value = *src;
 		if (src != &constant && src->type == SCALAR) {
 			bool fits = width(&src->var) <= size * 8;
