@@ -174,6 +174,29 @@ static void name_subprogs(struct verifier *v)
 	}
 }
 
+/* (No function calls itself, and chains of calls are short.) */
+static void find_locks(struct verifier *v)
+{
+	const struct checker *c = v->c;
+
+	for (bool changed = true; changed;) {
+		changed = false;
+		for (u32 at = 0; at < v->n; at++) {
+			bool *locks = &v->locks[c->sub_of[at]];
+			bool now = *locks;
+
+			if (c->marks[at] & MARK_SECOND)
+				continue;
+			if (c->op[at] == OP_CALL_HELPER)
+				now |= v->insns[at].imm == BPF_FUNC_spin_lock;
+			else if (c->op[at] == OP_CALL_LOCAL || c->op[at] == OP_LD_FUNC)
+				now |= v->locks[c->sub_of[at + 1 + (u32)v->insns[at].imm]];
+			changed |= now != *locks;
+			*locks = now;
+		}
+	}
+}
+
 static bool verifier_init(struct verifier *v, const struct verify_opts *opts, u32 log_level)
 {
 	u32 n = v->c->p->ninsns, nsubs = v->c->nsubs;
@@ -192,14 +215,16 @@ static bool verifier_init(struct verifier *v, const struct verify_opts *opts, u3
 	v->tail_call = calloc(nsubs, sizeof(*v->tail_call));
 	v->called = calloc(nsubs, sizeof(bool));
 	v->done = calloc(nsubs, sizeof(bool));
+	v->locks = calloc(nsubs, sizeof(bool));
 	v->traits = calloc(v->c->nmaps + 1, sizeof(*v->traits));
 	if (!v->explored || !v->point || !v->live || !v->gathered || !v->facts || !v->subs || !v->tail_call ||
-	    !v->called || !v->done || !v->traits)
+	    !v->called || !v->done || !v->locks || !v->traits)
 		return false;
 	for (size_t i = 0; i < v->c->nmaps; i++)
 		v->traits[i].lock_off = btf_index_lock(v->c->maps[i].btf, v->c->maps[i].value_type, v->c->maps[i].map->value_size);
 	name_subprogs(v);
 	find_points(v);
+	find_locks(v);
 	find_live(v);
 	return true;
 }
@@ -244,6 +269,7 @@ static void verifier_deinit(struct verifier *v)
 	free(v->tail_call);
 	free(v->called);
 	free(v->done);
+	free(v->locks);
 	free(v->traits);
 	log_deinit(&v->log);
 }

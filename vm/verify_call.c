@@ -452,10 +452,27 @@ static bool may_end_here(const struct verifier *v)
 	return true;
 }
 
+struct uerr *check_may_lock(struct verifier *v)
+{
+	const struct state *st = v->cur;
+
+	if (st->nrefs)
+		return v_refuse(v, "bpf_spin_lock with references held is not supported",
+				"submit or discard it first, or reserve it after the unlock",
+				"a lock is taken while what instruction %u reserved is not given back",
+				st->refs[st->nrefs - 1].at);
+	if (!may_end_here(v))
+		return v_refuse(v, "bpf_spin_lock in this callback is not supported", "take the lock around the call",
+				"a lock is taken in a function that another helper than bpf_loop() or "
+				"bpf_for_each_map_elem() calls back");
+	return NULL;
+}
+
 static struct uerr *arg_lock(struct verifier *v, const struct call *c, u32 reg)
 {
 	const struct reg *r = &v->regs[reg];
 	struct state *st = v->cur;
+	struct uerr *err;
 	s32 lock;
 
 	if (r->type != PTR_MAP_VALUE || r->flags & REG_MAYBE_NULL)
@@ -469,16 +486,9 @@ static struct uerr *arg_lock(struct verifier *v, const struct call *c, u32 reg)
 		if (st->lock.held)
 			return v_refuse(v, "Locking two bpf_spin_locks are not allowed", "unlock the one first",
 					"a lock is taken while another is held");
-		/* the program may end here */
-		if (st->nrefs)
-			return v_refuse(v, "bpf_spin_lock with references held is not supported",
-					"submit or discard it first, or reserve it after the unlock",
-					"a lock is taken while what instruction %u reserved is not given back",
-					st->refs[st->nrefs - 1].at);
-		if (!may_end_here(v))
-			return v_refuse(v, "bpf_spin_lock in this callback is not supported", "take the lock around the call",
-					"a lock is taken in a function that another helper than bpf_loop() or "
-					"bpf_for_each_map_elem() calls back");
+		err = check_may_lock(v);
+		if (err)
+			return err;
 		st->lock.held = true;
 		st->lock.map = r->map;
 		st->lock.id = r->id;

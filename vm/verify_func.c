@@ -152,6 +152,12 @@ static struct uerr *call_global(struct verifier *v, u32 sub)
 		return v_refuse(v, "global function calls are not allowed while holding a lock",
 				"unlock it first, or make the function static",
 				"a function is called while a lock is held");
+	if (v->locks[sub]) {
+		struct uerr *err = check_may_lock(v);
+
+		if (err)
+			return err;
+	}
 	for (u32 i = 0; i < nparams(proto) && i < 5; i++) {
 		struct param p = param_of(v, params(proto)[i].type);
 		struct uerr *err = p.kind == PARAM_BAD ? NULL : global_arg(v, i + 1, &p);

@@ -217,6 +217,7 @@ struct verifier {
 	struct vm_subprog *subs;
 	u32 *tail_call;            /* by subprogram: an instruction, 0: none (that in the main one is no matter) */
 	bool *called, *done;       /* by subprogram: global functions, called and verified */
+	bool *locks;               /* by subprogram: it, or what it calls, takes a lock */
 	bool in_global;            /* a global function is being verified on its own */
 	bool stack_escaped;        /* an address of the stack may be known to anybody */
 	struct map_traits *traits; /* by map */
@@ -313,6 +314,8 @@ void sync_linked(struct verifier *v, struct state *st, const struct reg *known);
 /* --- verify_call.c --- */
 struct uerr *do_helper(struct verifier *v, const struct bpf_insn *insn);
 struct uerr *check_refs(struct verifier *v);
+/* Whether a lock may be taken here, where the program ends if it is not to be had. */
+struct uerr *check_may_lock(struct verifier *v);
 u32 ref_acquire(struct verifier *v); /* 0: too many */
 bool ref_release(struct state *st, u32 id);
 /* A dynptr at slot of FRAME is overwritten. */
