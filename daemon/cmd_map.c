@@ -328,10 +328,19 @@ static struct uerr *dump_key(struct request *req, const struct map *m, const str
 	return err;
 }
 
+/* And no more than are asked for: what a pass over a trie costs in memory is what it is to give.
+ * One beyond, which says that there is a next part. */
+static u32 keys_at_once(const struct part *p, u32 size)
+{
+	u32 room = KEYS_BYTES / size ? KEYS_BYTES / size : 1;
+
+	return p->count && p->count < room ? p->count + 1 : room;
+}
+
 /* The cursor is the last key. */
 static struct uerr *dump_keys(struct request *req, const struct map *m, struct part *p, cJSON *elements)
 {
-	u32 size = m->umap.key_size, room = KEYS_BYTES / size ? KEYS_BYTES / size : 1, got = 0, n = 0;
+	u32 size = m->umap.key_size, room = keys_at_once(p, size), got = 0, n = 0;
 	cleanup(buffers_deinit) struct buffers b = {};
 	cleanup_free u8 *keys = malloc((size_t)room * size);
 	struct uerr *err = buffers_init(&b, m);

@@ -11,7 +11,7 @@
 typedef int key_order(const void *a, const void *b, void *size); /* of *(u32 *)size bytes each */
 
 struct smallest {
-	u32 size, room;
+	u32 size, room; /* room: at least 1; it may change where smallest_reset() is called */
 	key_order *order;
 	const u8 *after; /* only keys above it; or NULL */
 	u8 *keys;

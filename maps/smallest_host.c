@@ -32,7 +32,7 @@ u8 *smallest_slot(struct smallest *s)
 	size_t limit = 2ul * s->room, cap = s->cap ? 2 * s->cap : 16;
 	u8 *keys;
 
-	if (s->n == s->cap && s->cap == limit)
+	if (s->n >= limit)
 		smallest_finish(s);
 	if (s->n == s->cap) {
 		cap = cap < limit ? cap : limit;
