@@ -22,13 +22,53 @@ static void add_u64(cJSON *obj, const char *name, u64 v)
 
 #define TEXT_MAX 512
 
+/* How long the UTF-8 sequence is that begins at S; 0: it is none, or not whole. */
+static size_t sequence_length(const char *s)
+{
+	static const struct {
+		u8 lo, hi, second_lo, second_hi, n; /* neither overlong nor surrogates, up to U+10FFFF */
+	} rows[] = {
+		{ 0x00, 0x7f, 0, 0, 1 },	{ 0xc2, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 },
+		{ 0xe1, 0xec, 0x80, 0xbf, 3 },	{ 0xed, 0xed, 0x80, 0x9f, 3 }, { 0xee, 0xef, 0x80, 0xbf, 3 },
+		{ 0xf0, 0xf0, 0x90, 0xbf, 4 },	{ 0xf1, 0xf3, 0x80, 0xbf, 4 }, { 0xf4, 0xf4, 0x80, 0x8f, 4 },
+	};
+	const u8 *p = (const u8 *)s;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		size_t k = 2;
+
+		if (p[0] < rows[i].lo || p[0] > rows[i].hi)
+			continue;
+		if (rows[i].n == 1)
+			return 1;
+		if (p[1] < rows[i].second_lo || p[1] > rows[i].second_hi)
+			return 0;
+		while (k < rows[i].n && (p[k] & 0xc0) == 0x80)
+			k++;
+		return k == rows[i].n ? k : 0;
+	}
+	return 0;
+}
+
 /* A C string that a target chose: JSON must be UTF-8. */
 static void clean_text(const char *s, char ret[TEXT_MAX])
 {
 	size_t n = 0;
 
-	for (; *s && n < TEXT_MAX - 1; s++)
-		ret[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
+	while (*s) {
+		size_t len = sequence_length(s);
+		bool bad = !len || (unsigned char)*s < 0x20 || *s == 0x7f;
+
+		len = len ? len : 1;
+		if (n + len > TEXT_MAX - 1)
+			break;
+		if (bad)
+			ret[n] = '?';
+		else
+			memcpy(ret + n, s, len);
+		n += len;
+		s += len;
+	}
 	ret[n] = 0;
 }
 

@@ -27,7 +27,8 @@ struct stop {
 	u32 moved, retired;
 	u32 traps_lost; /* breakpoints that had to go, since SIGTRAP was not ours any more */
 };
-/* S, which a target or a file chose, as a JSON string. */
+/* S, which a target or a file chose, as a JSON string: up to 511 bytes of it, with '?' for
+ * control characters and for bytes that are no UTF-8. */
 void view_text(cJSON *obj, const char *name, const char *s);
 cJSON *view_stop(const struct stop *s);
 cJSON *view_strings(char *const *s, size_t n);
