@@ -297,13 +297,16 @@ static void add_row(struct making *mk, addr_t pc, const struct unwind_rule *rule
 		mk->nomem = true;
 }
 
-/* What is computed may depend on the address. */
+/* What is computed may depend on the address. Beyond the maximum nothing is known. */
 static void add_rows_one_by_one(struct making *mk, const struct cfi_row *row)
 {
 	for (addr_t pc = row->lo; pc < row->hi && !mk->nomem; pc++) {
-		struct unwind_rule rule = mk->expanded++ < EXPANDED_MAX ? make_rule(mk, row, pc) : unknown;
+		bool more = mk->expanded++ < EXPANDED_MAX;
+		struct unwind_rule rule = more ? make_rule(mk, row, pc) : unknown;
 
 		add_row(mk, pc, &rule);
+		if (!more)
+			return;
 	}
 }
 
