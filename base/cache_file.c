@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/write_all.h"
 
 char *cache_file_path(const char *dir, const char *build_id, const char *suffix)
 {
@@ -41,20 +42,6 @@ bool cache_file_read(int fd, void *buf, size_t n)
 {
 	for (size_t done = 0; done < n;) {
 		ssize_t r = read(fd, (char *)buf + done, n - done);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return false;
-		done += r;
-	}
-	return true;
-}
-
-static bool write_all(int fd, const void *buf, size_t n)
-{
-	for (size_t done = 0; done < n;) {
-		ssize_t r = write(fd, (const char *)buf + done, n - done);
 
 		if (r < 0 && errno == EINTR)
 			continue;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/write_all.h"
 #include "daemon/housekeep.h"
 
 #define WORKERS_MAX 16u
@@ -77,28 +78,13 @@ bool job_busy(const struct daemon *d, pid_t pid)
  * In the worker.
  */
 
-static void write_all(int fd, const void *p, size_t n)
-{
-	const char *at = p;
-
-	while (n) {
-		ssize_t k = write(fd, at, n);
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0) /* the daemon is gone: so is our purpose */
-			_exit(1);
-		at += k;
-		n -= k;
-	}
-}
-
+/* If the daemon is gone, so is our purpose. */
 static void send_frame(const struct job *job, enum frame_kind kind, const void *p, size_t n)
 {
 	struct frame f = { kind, n };
 
-	write_all(job->out, &f, sizeof(f));
-	write_all(job->out, p, n);
+	if (!write_all(job->out, &f, sizeof(f)) || !write_all(job->out, p, n))
+		_exit(1);
 }
 
 void job_touching(struct job *job)

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/write_all.h"
 
 enum rec_type { J_HEAD = 1, J_RANGE, J_RANGE_GONE, J_RANGE_RETIRED, J_SITE, J_SITE_ACTIVE, J_SITE_GONE,
 		J_SITE_REVERTED, J_SOCKETS, J_SEMA, J_SEMA_GONE };
@@ -169,24 +170,9 @@ void journal_sockets(struct journal_writer *w, const u64 inodes[2])
 	append(w, J_SOCKETS, inodes, 2 * sizeof(*inodes));
 }
 
-static int write_all(int fd, const u8 *p, size_t n)
-{
-	while (n) {
-		ssize_t done = write(fd, p, n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return errno;
-		p += done;
-		n -= done;
-	}
-	return 0;
-}
-
 struct uerr *journal_flush(struct journal_writer *w)
 {
-	int err;
+	bool ok;
 
 	if (w->fd < 0 || (!w->buf.n && !w->failed))
 		return NULL;
@@ -195,11 +181,9 @@ struct uerr *journal_flush(struct journal_writer *w)
 		w->buf.n = 0;
 		return uerr_nomem();
 	}
-	err = write_all(w->fd, w->buf.data, w->buf.n);
+	ok = write_all(w->fd, w->buf.data, w->buf.n);
 	w->buf.n = 0;
-	if (err)
-		return uerr_errno(err, "cannot write the journal");
-	return NULL;
+	return ok ? NULL : uerr_errno(errno, "cannot write the journal");
 }
 
 /* ---------------------------------------------------------------- reading */

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/write_all.h"
 #include "vm/btf_index.h"
 #include "vm/object_internal.h"
 #include "vm/opcodes.h"
@@ -478,20 +479,6 @@ static void worker_confine(int pipe_fd)
 	prctl(PR_SET_DUMPABLE, 0);
 }
 
-static void write_all(int fd, const u8 *data, size_t size)
-{
-	while (size) {
-		ssize_t n = write(fd, data, size);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		data += n;
-		size -= n;
-	}
-}
-
 static _Noreturn void worker(int pipe_fd, const void *bytes, size_t size, const struct object_opts *opts)
 {
 	struct object *obj = NULL;
@@ -503,9 +490,7 @@ static _Noreturn void worker(int pipe_fd, const void *bytes, size_t size, const 
 	object_forked();
 	err = object_open(bytes, size, opts, &obj);
 	packed = object_pack(obj, err, &packed_size);
-	if (packed)
-		write_all(3, packed, packed_size);
-	_exit(packed ? 0 : 1);
+	_exit(packed && write_all(3, packed, packed_size) ? 0 : 1);
 }
 
 static s64 now_ms(void)
