@@ -352,17 +352,13 @@ static struct uerr *start(struct request *req, struct attach_job *aj)
 		if (err)
 			return err;
 	}
-	job = job_create(d, req, "attaching");
+	job = job_create(d, req, "attaching", attach_work, attach_done, aj, free_attach_job);
 	if (!job)
 		return uerr_nomem();
 	vec_foreach(pid, &aj->w->pids)
 		(void)!job_lock(job, *pid);
 	job->before = attach_before;
 	job->stops = !aj->w->dry_run;
-	job->work = attach_work;
-	job->done = attach_done;
-	job->arg = aj;
-	job->free_arg = free_attach_job;
 	job_submit(job);
 	return NULL;
 }
@@ -472,7 +468,7 @@ void detach_job_start(struct daemon *d, struct request *req, const u32 *links, s
 		      void *arg)
 {
 	struct detach_job *dj = calloc(1, sizeof(*dj));
-	struct job *job = dj ? job_create(d, req, "detaching") : NULL;
+	struct job *job = dj ? job_create(d, req, "detaching", detach_work, detach_done, dj, free_detach_job) : NULL;
 	bool ok = job;
 
 	for (size_t i = 0; ok && i < nlinks; i++)
@@ -494,10 +490,6 @@ void detach_job_start(struct daemon *d, struct request *req, const u32 *links, s
 	dj->arg = arg;
 	vec_foreach(pid, &dj->pids)
 		ok = ok && job_lock(job, *pid);
-	job->work = detach_work;
 	job->stops = true;
-	job->done = detach_done;
-	job->arg = dj;
-	job->free_arg = free_detach_job;
 	job_submit(job);
 }

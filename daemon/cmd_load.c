@@ -179,13 +179,11 @@ void cmd_load(struct request *req)
 		request_fail(req, uerr_new(UERR_FAILED, "the daemon is stopping"));
 		return;
 	}
-	job = job_create(req->d, req, "loading");
+	job = job_create(req->d, req, "loading", load_work, load_done, NULL, NULL);
 	if (!job) {
 		request_fail(req, uerr_nomem());
 		return;
 	}
-	job->work = load_work;
-	job->done = load_done;
 	job_submit(job);
 }
 

@@ -176,7 +176,7 @@ static void names_done(struct job *job, struct uerr *err, struct unpacker *resul
 static struct uerr *names_start(struct request *req, u32 map, bool plain)
 {
 	struct names_job *nj = calloc(1, sizeof(*nj));
-	struct job *job = nj ? job_create(req->d, req, "naming stacks") : NULL;
+	struct job *job = nj ? job_create(req->d, req, "naming stacks", names_work, names_done, nj, free) : NULL;
 
 	if (!job) {
 		free(nj);
@@ -184,10 +184,6 @@ static struct uerr *names_start(struct request *req, u32 map, bool plain)
 	}
 	nj->map = map;
 	nj->plain = plain;
-	job->work = names_work;
-	job->done = names_done;
-	job->arg = nj;
-	job->free_arg = free;
 	job_submit(job);
 	return NULL;
 }

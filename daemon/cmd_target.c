@@ -449,13 +449,9 @@ static struct uerr *symbols_start(struct request *req, struct symbols_job *sj)
 		err = symbols_targets(req, sj);
 	if (err)
 		return err;
-	job = job_create(req->d, req, "looking for symbols");
+	job = job_create(req->d, req, "looking for symbols", symbols_work, symbols_done, sj, free_symbols_job);
 	if (!job)
 		return uerr_nomem();
-	job->work = symbols_work;
-	job->done = symbols_done;
-	job->arg = sj;
-	job->free_arg = free_symbols_job;
 	job_submit(job);
 	return NULL;
 }
@@ -534,7 +530,7 @@ static struct uerr *hold_start(struct request *req)
 	if (err)
 		return err;
 	hj = calloc(1, sizeof(*hj));
-	job = hj ? job_create(req->d, req, "holding the command") : NULL;
+	job = hj ? job_create(req->d, req, "holding the command", hold_work, hold_done, hj, free) : NULL;
 	if (!job || !job_lock(job, pi.pid)) {
 		free(hj);
 		free(job);
@@ -542,12 +538,8 @@ static struct uerr *hold_start(struct request *req)
 	}
 	hj->pid = pi.pid;
 	hj->peer = req->peer;
-	job->work = hold_work;
 	job->progress = hold_progress;
-	job->done = hold_done;
 	job->timeout_ms = HOLD_TIMEOUT_MS;
-	job->arg = hj;
-	job->free_arg = free;
 	job_submit(job);
 	return NULL;
 }

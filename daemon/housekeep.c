@@ -196,16 +196,14 @@ static void retry_retired(struct daemon *d, struct target *t)
 		return;
 	if (now < t->next_retry_ns || t->leftover || job_busy(d, t->pid))
 		return;
-	job = job_create(d, NULL, "unmapping retired ranges");
+	job = job_create(d, NULL, "unmapping retired ranges", retry_work, retry_done, NULL, NULL);
 	if (!job || !job_lock(job, t->pid)) {
 		free(job);
 		return;
 	}
 	t->retries = t->retries < 6 ? t->retries + 1 : 6;
 	t->next_retry_ns = now + (RETRY_NS << t->retries);
-	job->work = retry_work;
 	job->stops = true;
-	job->done = retry_done;
 	job_submit(job);
 }
 

@@ -26,7 +26,8 @@ struct frame {
 	u32 kind, len;
 };
 
-struct job *job_create(struct daemon *d, struct request *req, const char *what)
+struct job *job_create(struct daemon *d, struct request *req, const char *what, job_work *work, job_done *done,
+		       void *arg, void (*free_arg)(void *arg))
 {
 	struct job *job = calloc(1, sizeof(*job));
 
@@ -36,6 +37,10 @@ struct job *job_create(struct daemon *d, struct request *req, const char *what)
 	job->d = d;
 	job->req = req;
 	job->what = what;
+	job->work = work;
+	job->done = done;
+	job->arg = arg;
+	job->free_arg = free_arg;
 	job->timeout_ms = JOB_TIMEOUT_MS;
 	job->out = -1;
 	return job;

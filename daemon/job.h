@@ -14,6 +14,10 @@
 #include "daemon/procinfo.h"
 #include "daemon/server.h"
 
+struct job;
+typedef struct uerr *job_work(struct job *job, struct packer *result);
+typedef void job_done(struct job *job, struct uerr *err, struct unpacker *result);
+
 struct job {
 	struct source src;
 	struct daemon *d;
@@ -38,19 +42,22 @@ struct job {
 	 * may have changed while it waited. An error ends it. */
 	struct uerr *(*before)(struct job *job);
 	/* In the worker. The error, or what it packed, goes to done(). */
-	struct uerr *(*work)(struct job *job, struct packer *result);
+	job_work *work;
 	/* In the daemon: news before the end (job_progress), or NULL. */
 	void (*progress)(struct job *job, struct unpacker *u);
 	/* In the daemon, once, at the end; ERR is the callee's. RESULT is NULL
 	 * with an error. */
-	void (*done)(struct job *job, struct uerr *err, struct unpacker *result);
+	job_done *done;
 	void *arg;
 	void (*free_arg)(void *arg);
 };
 
 #define JOB_TIMEOUT_MS 60000u
 
-struct job *job_create(struct daemon *d, struct request *req, const char *what);
+/* NULL: out of memory, and ARG stays the caller's; else it is freed by FREE_ARG, unless
+ * that is NULL. */
+struct job *job_create(struct daemon *d, struct request *req, const char *what, job_work *work, job_done *done,
+		       void *arg, void (*free_arg)(void *arg));
 bool job_lock(struct job *job, pid_t pid); /* false: out of memory */
 void job_submit(struct job *job);          /* JOB is the queue's from now on */
 void job_submit_first(struct job *job);    /* before those that wait for the same processes; no request's */

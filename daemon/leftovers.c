@@ -192,7 +192,7 @@ static void undo_done(struct job *job, struct uerr *err, struct unpacker *result
 static void undo_start(struct daemon *d, pid_t pid)
 {
 	struct undo_job *uj = calloc(1, sizeof(*uj));
-	struct job *job = uj ? job_create(d, NULL, "undoing what was left") : NULL;
+	struct job *job = uj ? job_create(d, NULL, "undoing what was left", undo_work, undo_done, uj, free) : NULL;
 
 	if (!job || !job_lock(job, pid)) {
 		free(uj);
@@ -201,12 +201,8 @@ static void undo_start(struct daemon *d, pid_t pid)
 		return;
 	}
 	*uj = (struct undo_job){ .pid = pid, .again = find(d, pid) };
-	job->work = undo_work;
 	job->stops = true;
 	job->urgent = !uj->again;
-	job->done = undo_done;
-	job->arg = uj;
-	job->free_arg = free;
 	job_submit_first(job); /* or it would undo what the others do */
 }
 
