@@ -165,7 +165,7 @@ static void names_done(struct job *job, struct uerr *err, struct unpacker *resul
 		uerr_free(err);
 		return;
 	}
-	if (err && !nj->plain)
+	if (job->died && !nj->plain)
 		names_again(job, err);
 	else if (err || !text)
 		request_fail(job->req, err ? err : uerr_new(UERR_FAILED, "too many names"));

@@ -366,7 +366,6 @@ static void worker_ended(struct job *job)
 {
 	struct unpacker u = { job->buf + job->result_off, job->buf + job->result_off + job->result_len, false };
 	struct uerr *err = job->err;
-	bool crashed;
 	int status = 0;
 
 	job->err = NULL;
@@ -378,10 +377,10 @@ static void worker_ended(struct job *job)
 	kill(job->worker, SIGKILL);
 	while (waitpid(job->worker, &status, 0) < 0 && errno == EINTR)
 		;
-	crashed = !err && !job->have_result;
-	if (crashed)
+	job->died = !err && !job->have_result;
+	if (job->died)
 		err = died(job, status);
-	if (crashed && job->touching)
+	if (job->died && job->touching)
 		cleanup_after_worker(job->d, &job->pids);
 	job_finish(job, err, err ? NULL : &u);
 }

@@ -29,6 +29,7 @@ struct job {
 	bool urgent;           /* … counted, but made at once */
 	bool canceled;         /* nobody wants the outcome */
 	bool touching;         /* the worker has begun to change targets */
+	bool died;             /* the worker said nothing to the end: it crashed, or was given up */
 	u64 deadline_ns;
 	u32 timeout_ms;
 	u8 *buf;
