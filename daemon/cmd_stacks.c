@@ -5,9 +5,11 @@
  */
 #include <grp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -21,6 +23,7 @@
 
 #define STACKS_MAX 100000u
 #define NOBODY 65534
+#define MEMORY_MAX (1ul << 30) /* of a worker, beyond what it has of the daemon */
 
 struct names_job {
 	u32 map;
@@ -91,6 +94,34 @@ static struct uerr *add_stacks(struct job *job, struct namer *namer, const struc
 	return err;
 }
 
+/* What a file says must not take the memory of the machine: libdw ends the process then,
+ * and so do we, for cJSON would leave things out. */
+static void *alloc_or_end(size_t n)
+{
+	void *p = malloc(n);
+
+	if (!p)
+		_exit(1);
+	return p;
+}
+
+static void limit_memory(void)
+{
+	cJSON_Hooks hooks = { .malloc_fn = alloc_or_end, .free_fn = free };
+	cleanup_fclose FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long pages;
+	struct rlimit r;
+
+	cJSON_InitHooks(&hooks);
+	if (!f || fscanf(f, "%*u %*u %*u %*u %*u %lu", &pages) != 1 || getrlimit(RLIMIT_DATA, &r))
+		return;
+	if (r.rlim_max > pages * PAGE + MEMORY_MAX)
+		r.rlim_max = pages * PAGE + MEMORY_MAX;
+	r.rlim_cur = r.rlim_max;
+	if (setrlimit(RLIMIT_DATA, &r))
+		log_debug("names are looked for without a limit of memory");
+}
+
 /* libdw was not made for files of strangers. As far as the system lets us, nothing is
  * left that it could do with root's rights. */
 static void drop_rights(void)
@@ -106,11 +137,14 @@ static struct uerr *names_work(struct job *job, struct packer *result)
 {
 	const struct names_job *nj = job->arg;
 	const struct map *m = state_map(job->d->state, nj->map);
-	struct namer *namer = namer_create(nj->plain);
-	cJSON *doc = cJSON_CreateObject();
 	struct uerr *err = NULL;
+	struct namer *namer;
 	char *text = NULL;
+	cJSON *doc;
 
+	limit_memory();
+	namer = namer_create(nj->plain);
+	doc = cJSON_CreateObject();
 	if (!m)
 		err = uerr_new(UERR_FAILED, "the map has gone meanwhile");
 	else if (!namer)
@@ -135,6 +169,8 @@ static struct uerr *names_work(struct job *job, struct packer *result)
 	free(text);
 	namer_destroy(namer);
 	cJSON_Delete(doc);
+	if ((err == uerr_nomem() || result->failed) && !nj->plain) /* as where libdw has none: lines may be what took it */
+		_exit(1);
 	return err;
 }
 
