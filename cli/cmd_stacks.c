@@ -176,26 +176,29 @@ static void print_folded(const struct collecting *c, const struct row *r)
 {
 	const struct place *p = place_of(c, r);
 	FILE *out = c->os.cli->out;
+	char name[512];
 
-	out_printf(out, "%s;", p->comm);
-	if (r->stack)
+	snprintf(name, sizeof(name), "%s", p->comm);
+	out_printf(out, "%s;", stack_folded_name(name));
+	if (r->stack) {
 		stack_print_folded(out, r->names, r->stack);
-	else
-		out_printf(out, "[unknown];%s", p->spec);
+	} else {
+		snprintf(name, sizeof(name), "%s", p->spec);
+		out_printf(out, "[unknown];%s", stack_folded_name(name));
+	}
 	fprintf(out, " %lu\n", (unsigned long)row_count(r));
 }
 
-/* An entry's stack begins in the function itself, which is the row's name. */
+/* The stack of a function's entry begins in the function itself, which is the row's name. */
 static void print_row(const struct collecting *c, const struct row *r)
 {
 	const struct place *p = place_of(c, r);
-	bool at_return = !strncmp(p->spec, "uretprobe:", strlen("uretprobe:"));
 	FILE *out = c->os.cli->out;
 	number_buf num;
 
 	out_printf(out, "%9s  %s\n", number_format(row_count(r), num), p->spec);
 	if (r->stack)
-		stack_print(out, r->names, r->stack, !at_return, "             ", false);
+		stack_print(out, r->names, r->stack, spec_is_entry(p->spec), "             ", false);
 	else
 		out_printf(out, "             (no room for this stack)\n");
 }

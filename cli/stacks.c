@@ -112,6 +112,13 @@ void stack_print(FILE *out, const struct stacks *s, const cJSON *stack, int firs
 	}
 }
 
+char *stack_folded_name(char *name)
+{
+	for (char *c = name; *c; c++)
+		*c = *c == ';' || *c == ' ' ? '_' : *c;
+	return name;
+}
+
 void stack_print_folded(FILE *out, const struct stacks *s, const cJSON *stack)
 {
 	const cJSON *list = json_list(stack, "frames"), *last = list ? list->child : NULL;
@@ -127,9 +134,7 @@ void stack_print_folded(FILE *out, const struct stacks *s, const cJSON *stack)
 			continue;
 		for (const cJSON *line = head ? head->prev : NULL;; line = line->prev) {
 			line_name(frame, line, name, sizeof(name));
-			for (char *c = name; *c; c++) /* they part frames, and counts */
-				*c = *c == ';' || *c == ' ' ? '_' : *c;
-			out_printf(out, "%s%s", any ? ";" : "", name);
+			out_printf(out, "%s%s", any ? ";" : "", stack_folded_name(name));
 			any = true;
 			if (!line || line == head)
 				break;

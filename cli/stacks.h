@@ -24,6 +24,8 @@ const cJSON *stacks_find(const struct stacks *s, u32 id);
 /* A line for each function of the stack, inlined ones too, behind INDENT: from the
  * frame FIRST on, innermost first. With ADDRESSES these are in front. */
 void stack_print(FILE *out, const struct stacks *s, const cJSON *stack, int first, const char *indent, bool addresses);
+/* NAME without what parts frames and counts there, in place. */
+char *stack_folded_name(char *name);
 /* "main;run;compare", outermost first, as flame graphs want it. */
 void stack_print_folded(FILE *out, const struct stacks *s, const cJSON *stack);
 /* An object for each function. */

@@ -2,6 +2,7 @@
 /* TARGET and SPEC; see target.h. */
 #include "cli/target.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,14 @@ const char *spec_symbol(const char *spec)
 	size_t n = spec_binary_length(body);
 
 	return body[n] == ':' ? body + n + 1 : body;
+}
+
+bool spec_is_entry(const char *spec)
+{
+	const char *symbol = spec_symbol(spec), *plus = strrchr(symbol, '+');
+
+	return strncmp(spec, "uretprobe:", strlen("uretprobe:")) != 0 && strncmp(spec, "usdt:", strlen("usdt:")) != 0 &&
+	       strncmp(symbol, "0x", 2) != 0 && !(plus && isdigit((unsigned char)plus[1]));
 }
 
 bool spec_is_glob(const char *spec)

@@ -22,5 +22,9 @@ cJSON *nots_json(const struct opts *o);
 /* True if SPEC means many functions. */
 bool spec_is_glob(const char *spec);
 
+/* True if SPEC, as the daemon writes it, is where a function begins: no return, no USDT
+ * probe, no offset or address. */
+bool spec_is_entry(const char *spec);
+
 /* The function's name alone, behind kind and BINARY. */
 const char *spec_symbol(const char *spec);

@@ -785,13 +785,13 @@ def stacks_key(place, stack):
     return " ".join("%02x" % b for b in place.to_bytes(4, "little") + (stack & 0xffffffff).to_bytes(4, "little"))
 
 
-def collecting(**kw):
+def collecting(places=(":outer", ":other"), comm="redis-server", **kw):
     counts = [{"key": stacks_key(place, stack), "values": [{"cpu": 0, "value": hexed(n), "value_json": str(n)}]}
               for place, stack, n in ((0, 9, 12), (0, -1, 30), (1, 1 << 30 | 3, 2000))]
 
     def dump(params, conn):
         return {"map": {}, "elements": counts if params["map"] == "22" else []}
-    sites = [site(":outer", 0), site(":other", 1)]
+    sites = [site(place, i, comm=comm) for i, place in enumerate(places)]
     return one_shot("stacks", ["stacks_hit"], ["stacks", "counts", "lost", "more"], sites, dump=dump, StackNames=STACK_NAMES,
                     **kw)
 
@@ -820,6 +820,30 @@ redis-server;0x3000;libc+0x20;outer;inner 12
           [(":other", 2000, 1), (":outer", 30, 0), (":outer", 12, 4)])
     check("maps", [r["map"] for r in fake.called("StackNames")], ["21", "24"])
     check("schema", (doc["schema"], doc["lost"], doc["missed"]), ("io.uprobed.stacks/1", 0, 0))
+
+
+@test
+def stacks_of_places_in_functions():
+    """What is no entry is in the function that its stack begins with."""
+    args = ["stacks", ":o*", "-p", str(ME), "--for", "30ms", "-q"]
+    for place in (":outer+0x12", ":0x4a10", "usdt::shop:sold", "libc:outer+18"):
+        run(collecting([place, "C::operator+"]), args, err="", out="""\
+    CALLS  FUNCTION, AND WHO CALLED IT
+    2,000  C::operator+
+       30  %s
+             (no room for this stack)
+       12  %s
+             ← inner a.c:7 (inlined)
+             ← outer b.c:8
+             ← libc+0x20
+             ← 0x3000
+missed 0
+""" % (place, place))
+    run(collecting([":operator new", ":other"], comm="a;b c"), args + ["--folded"], err="", out="""\
+a_b_c;libc+0x20 2000
+a_b_c;[unknown];:operator_new 30
+a_b_c;0x3000;libc+0x20;outer;inner 12
+""")
 
 
 @test
