@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "daemon/perf_map.h"
 #include "daemon/protocol.h"
 #include "daemon/unwind.h"
 #include "daemon/view.h"
@@ -25,16 +26,10 @@ struct named_file {
 	struct lines *lines;           /* or NULL */
 };
 
-/* A line of a perf map. */
-struct jitted {
-	addr_t lo, hi;
-	const char *name; /* in the text */
-};
-
-struct perf_map {
+/* What JIT compilers have told of a process. */
+struct jit_names {
 	const struct space *sp;
-	char *text;
-	VEC(struct jitted) rows; /* as they were written: the last one of an address counts */
+	struct perf_map *map; /* NULL: nothing */
 };
 
 struct frame_key {
@@ -46,7 +41,7 @@ struct frame_key {
 
 struct namer {
 	VEC(struct named_file) files;
-	VEC(struct perf_map) perf;
+	VEC(struct jit_names) jits;
 	struct frame_key *slots;
 	u32 nslots, nframes;
 	cJSON *frames;
@@ -77,12 +72,10 @@ void namer_destroy(struct namer *n)
 		lines_close(f->lines);
 		image_unref(f->image);
 	}
-	vec_foreach(p, &n->perf) {
-		free(p->text);
-		vec_free(&p->rows);
-	}
+	vec_foreach(p, &n->jits)
+		perf_map_destroy(p->map);
 	vec_free(&n->files);
-	vec_free(&n->perf);
+	vec_free(&n->jits);
 	free(n->slots);
 	cJSON_Delete(n->frames);
 	free(n);
@@ -123,58 +116,45 @@ static const struct named_file *file_of(struct namer *n, const struct space_file
 
 /* ---- JIT compilers ---- */
 
-static void read_perf_map(struct perf_map *p)
+/* The text of SP's map, malloc'd, or NULL. */
+static char *read_perf_map(const struct space *sp)
 {
 	struct stat st;
-	int fd = p->sp->perf_fd;
+	int fd = sp->perf_fd;
 	size_t done = 0;
-	char *line, *save = NULL;
+	char *text;
 
 	/* by the process itself, or by root for it */
-	if (fd < 0 || fstat(fd, &st) || (st.st_uid != p->sp->uid && st.st_uid != 0) || (u64)st.st_size > PERF_MAP_MAX)
-		return;
-	p->text = malloc((size_t)st.st_size + 1);
-	while (p->text && done < (size_t)st.st_size) {
-		ssize_t k = pread(fd, p->text + done, (size_t)st.st_size - done, (off_t)done);
+	if (fd < 0 || fstat(fd, &st) || (st.st_uid != sp->uid && st.st_uid != 0) || (u64)st.st_size > PERF_MAP_MAX)
+		return NULL;
+	text = malloc((size_t)st.st_size + 1);
+	while (text && done < (size_t)st.st_size) {
+		ssize_t k = pread(fd, text + done, (size_t)st.st_size - done, (off_t)done);
 
 		if (k <= 0)
 			break;
 		done += (size_t)k;
 	}
-	if (!p->text)
-		return;
-	p->text[done] = 0;
-	for (line = strtok_r(p->text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		unsigned long lo, size;
-		int at = 0;
-
-		if (sscanf(line, "%lx %lx %n", &lo, &size, &at) == 2 && at && lo + size > lo &&
-		    !vec_push(&p->rows, (struct jitted){ lo, lo + size, line + at }))
-			return;
-	}
+	if (text)
+		text[done] = 0;
+	return text;
 }
 
 static const struct jitted *find_jitted(struct namer *n, const struct space *sp, addr_t addr)
 {
-	struct perf_map fresh = { .sp = sp };
-	const struct perf_map *map = NULL;
+	struct jit_names fresh = { .sp = sp };
+	char *text;
 
-	vec_foreach(p, &n->perf)
+	vec_foreach(p, &n->jits)
 		if (p->sp == sp)
-			map = p;
-	if (!map) {
-		read_perf_map(&fresh);
-		if (!vec_push(&n->perf, fresh)) {
-			free(fresh.text);
-			vec_free(&fresh.rows);
-			return NULL;
-		}
-		map = &n->perf.data[n->perf.n - 1];
+			return p->map ? perf_map_find(p->map, addr) : NULL;
+	text = read_perf_map(sp);
+	fresh.map = text ? perf_map_create(text) : NULL;
+	if (!vec_push(&n->jits, fresh)) {
+		perf_map_destroy(fresh.map);
+		return NULL;
 	}
-	for (size_t i = map->rows.n; i-- > 0;)
-		if (addr >= map->rows.data[i].lo && addr < map->rows.data[i].hi)
-			return &map->rows.data[i];
-	return NULL;
+	return fresh.map ? perf_map_find(fresh.map, addr) : NULL;
 }
 
 /* ---- one frame ---- */
