@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "daemon/attach_job.h"
 #include "daemon/job.h"
+#include "daemon/recover.h"
 #include "daemon/target.h"
 #include "daemon/traps.h"
 #include "injector/inject.h"
@@ -58,68 +59,6 @@ void cleanup_after_client(struct daemon *d, u64 client)
  * After a target.
  */
 
-/* TID is what was read from record I, before it turned out to be dead. */
-static void recover_thread(struct daemon *d, const struct target *t, u32 i, u32 tid)
-{
-	struct thread_rec *rec = threads_rec(t->threads, i);
-	u32 owner = OWNER_ID(t->threads->no, i);
-
-	/* A thread there may be quicker. */
-	if (!__atomic_compare_exchange_n(&rec->tid, &tid, REC_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-		return;
-	vec_foreach(o, &d->state->objects) {
-		for (size_t m = 0; m < (*o)->obj->nmaps; m++) {
-			const struct mapping *where = target_mapping(t, (*o)->maps[m].id, false);
-
-			umap_recover(&(*o)->maps[m].umap, rec, owner);
-			if (where)
-				umap_recover_locks(&(*o)->maps[m].umap, where->addr, rec, owner);
-		}
-		if ((*o)->claims)
-			umap_claims_recover((*o)->claims, d->state->ncpus, owner);
-	}
-	memset(rec->intents, 0, sizeof(rec->intents));
-	rec->depth = 0;
-	rec->stack_lo = rec->stack_hi = 0;
-	__atomic_store_n(&rec->tid, 0, __ATOMIC_RELEASE);
-}
-
-/* The numbers in T's thread records that are none of T's own threads; 0 for the
- * others. How many? */
-static u32 foreign_tids(const struct target *t, bool all, u32 tids[THREAD_RECS_DEFAULT])
-{
-	u32 n = 0;
-
-	for (u32 i = 0; i < THREAD_RECS_DEFAULT; i++) {
-		tids[i] = __atomic_load_n(&threads_rec(t->threads, i)->tid, __ATOMIC_ACQUIRE);
-		if (tids[i] && !all && procinfo_has_thread(t->pid, (pid_t)tids[i]))
-			tids[i] = 0;
-		n += tids[i] != 0;
-	}
-	return n;
-}
-
-/* Threads that ended: what they left half done in maps is finished, and their
- * records are free again. ALL: the whole process is gone. Those who live (fork
- * children have the table, too) are looked for after the records were read, so that
- * nobody is missed who came in between. */
-static void recover_threads(struct daemon *d, const struct target *t, bool all)
-{
-	u32 tids[THREAD_RECS_DEFAULT];
-	struct uerr *err = NULL;
-	pid_vec alive = {};
-
-	if (!foreign_tids(t, all, tids))
-		return;
-	if (!all)
-		err = procinfo_family_tids(t->pid, &alive);
-	for (u32 i = 0; !err && i < THREAD_RECS_DEFAULT; i++)
-		if (tids[i] && !pid_vec_has(&alive, (pid_t)tids[i]))
-			recover_thread(d, t, i, tids[i]);
-	uerr_free(err);
-	vec_free(&alive);
-}
-
 /* Of several that share a table one is enough. */
 static bool is_first_with_table(const struct daemon *d, const struct target *t)
 {
@@ -148,8 +87,7 @@ void cleanup_after_target(struct daemon *d, struct target *t)
 	cleanup_free char *journal = target_journal(d->cfg.state_dir, t->pid);
 
 	log_debug("process %d (%s) has ended", t->pid, t->comm);
-	if (t->threads->refs == 1)
-		recover_threads(d, t, true);
+	recover_ended(d, t);
 	leave_links(d, t);
 	if (journal)
 		unlink(journal);
@@ -207,16 +145,6 @@ static void retry_retired(struct daemon *d, struct target *t)
 	job_submit(job);
 }
 
-static bool is_gone(const struct target *t)
-{
-	struct procinfo pi;
-	struct uerr *err = procinfo_read(t->pid, &pi);
-	bool gone = err || pi.starttime != t->starttime || pi.zombie;
-
-	uerr_free(err);
-	return gone;
-}
-
 static void stop_everything(struct daemon *d)
 {
 	VEC(u32) links = {};
@@ -251,12 +179,12 @@ void housekeep(struct daemon *d)
 	for (size_t i = d->state->targets.n; i-- > 0;) {
 		struct target *t = d->state->targets.data[i];
 
-		if (is_gone(t) && !job_busy(d, t->pid)) {
+		if (target_is_gone(t) && !job_busy(d, t->pid)) {
 			cleanup_after_target(d, t);
 			continue;
 		}
 		if (t->installed && is_first_with_table(d, t))
-			recover_threads(d, t, false);
+			recover_dead_threads(d, t);
 		retry_retired(d, t);
 	}
 	leftovers_retry(d);

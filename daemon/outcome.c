@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon/job.h"
+#include "daemon/recover.h"
 #include "daemon/spaces.h"
 
 bool outcome_add(struct outcome *o, struct target *t)
@@ -154,6 +155,8 @@ static struct target *apply_one(struct daemon *d, struct target *t)
 		return NULL;
 	}
 	if (known) {
+		if (target_is_clean(t))
+			recover_dead_threads(d, known);
 		threads_ref(threads);
 		target_replace(known, t);
 		threads_unref(known->threads);

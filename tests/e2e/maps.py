@@ -121,7 +121,12 @@ def test_threads_of_python():
                 assert set(tasks()) == {tids[0], tids[2]}, tasks()
                 box.ctl("map", "delete", "tasks", str(tids[0]))
                 assert set(tasks()) == {tids[2]}, tasks()
+                # one that ends just before it goes: no later look at its process finds it
+                p.stdin.write("2\n")
+                p.stdin.flush()
+                assert p.stdout.readline() == "ended\n"
                 box.ctl("detach", "--all")
+                wait_for(lambda: not tasks(), "storage of a thread that has ended, of a process that was detached")
         finally:
             p.kill()
             p.wait()
